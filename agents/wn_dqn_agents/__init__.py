@@ -1,0 +1,1 @@
+"""Agents for :mod:`wn_dqn`."""

@@ -1,0 +1,114 @@
+"""DQN (Mnih et al. 2015, algorithm 1) with a network of any parameterization."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wn_dqn.agent import UpdateMetrics
+from wn_dqn.config import Settings
+from wn_dqn.errors import RunError
+from wn_dqn.nn.data_dependent_init import initialize_from_data
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
+from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
+from wn_dqn.q_learning import clipped_td_loss, q_learning_target
+from wn_dqn.seeding import numpy_generator, torch_generator
+from wn_dqn.transitions import TransitionBatch
+
+
+class DQN:
+    """An online and a target network, epsilon-greedy actions, clipped TD errors. See :class:`wn_dqn.agent.Agent`."""
+
+    def __init__(self, settings: Settings, num_actions: int, device: torch.device) -> None:
+        self._settings = settings
+        self._device = device
+        self.num_actions = num_actions
+        self.online = QNetwork(PARAMETERIZATIONS[settings.param], num_actions).to(device)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self._optimizer = OPTIMIZERS[settings.optimizer.name](list(self.online.parameters()), settings.optimizer)
+        self._exploration = numpy_generator(settings.seed, "exploration")
+
+    def initialize(self, obs: Tensor) -> Mapping[str, int]:
+        """Data-dependent initialization of the online network (section 3 of the paper); target := online."""
+        generator = torch_generator(self._settings.seed, "init")
+        scale = self._settings.network.output_init_scale
+        report = initialize_from_data(self.online, obs.to(self._device), generator, scale)
+        self.update_target()
+        return {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
+
+    def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
+        """Epsilon-greedy actions [N]. Draws the same random numbers whatever the network says."""
+        explore = self._exploration.random(len(obs)) < epsilon
+        action = self._exploration.integers(0, self.num_actions, len(obs))
+        if not explore.all():
+            greedy = self.q_values(obs).argmax(dim=1).cpu().numpy()
+            action = np.where(explore, action, greedy)
+        return action
+
+    @torch.inference_mode()
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Q-values [B, A] of the online network."""
+        q: Tensor = self.online(obs.to(self._device))
+        return q
+
+    def update(self, batch: TransitionBatch) -> UpdateMetrics:
+        """One gradient step on the clipped TD error."""
+        with torch.no_grad():
+            target = q_learning_target(batch.reward, batch.discount, self.target(batch.next_obs))
+        q = self.online(batch.obs)
+        loss = clipped_td_loss(q, batch.action, target, self._settings.learning.loss_reduction)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return UpdateMetrics(loss.detach(), q.detach().amax(dim=1).mean())
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Target := online."""
+        for target, online in zip(self.target.parameters(), self.online.parameters(), strict=True):
+            target.copy_(online)
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, float]:
+        """Per layer the mean over units of ||w||, which is |g| under weight normalization; there also g and ||v||."""
+        figures: dict[str, float] = {}
+        for name, layer in initializable_layers(self.online).items():
+            figures[f"layers/{name}/w_norm_mean"] = layer.weight.flatten(1).norm(dim=1).mean().item()
+            if hasattr(layer, "v_norm"):
+                figures[f"layers/{name}/g_mean"] = layer.g.mean().item()
+                figures[f"layers/{name}/v_norm_mean"] = layer.v_norm().mean().item()
+        return figures
+
+    def histograms(self) -> dict[str, Tensor]:
+        """All parameters of the online network."""
+        return {f"parameters/{name}": parameter.detach() for name, parameter in self.online.named_parameters()}
+
+    def check_finite(self) -> None:
+        """RunError if a parameter of the online network is NaN or infinite."""
+        for name, parameter in self.online.named_parameters():
+            if not parameter.isfinite().all():
+                raise RunError(f"parameter {name} is NaN or infinite; a smaller optimizer.learning_rate is the usual remedy")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both networks, the optimizer and the exploration generator."""
+        return {
+            "num_actions": self.num_actions,
+            "online": dict(self.online.state_dict()),
+            "target": dict(self.target.state_dict()),
+            "optimizer": optimizer_state(self._optimizer),
+            "exploration": self._exploration.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        load_optimizer_state(self._optimizer, state.get("optimizer", {}))
+        self._exploration.bit_generator.state = state["exploration"]

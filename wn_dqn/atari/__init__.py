@@ -1,0 +1,1 @@
+"""Atari games: names and published scores, the fast environment, and the reference environment."""

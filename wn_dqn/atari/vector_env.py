@@ -1,0 +1,76 @@
+"""The fast environment: ``ale_py.AtariVectorEnv`` behind the few calls that the loop needs.
+
+Preprocessing (gray, maximum of the last two of four frames, area resize to 84x84, stack of four) and the emulators'
+threads are ale-py's. What is set here is the protocol of Mnih et al. (2015): raw rewards, no forced FIRE at a start,
+no sticky actions unless asked for, lives reported instead of ending games.
+"""
+
+from __future__ import annotations
+
+import ale_py
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from wn_dqn.environment import EnvStep
+
+_NO_LIMIT = 2**31 - 1
+
+
+class AtariEnv:
+    """N games of one ROM in lockstep; the emulators run in C++ threads between `send` and `receive`.
+
+    A game that ends begins anew within the same step, so that every step of every game is a transition.
+    """
+
+    def __init__(
+        self,
+        rom_id: str,
+        num_envs: int,
+        *,
+        repeat_action_probability: float = 0.0,
+        full_action_set: bool = False,
+        max_noop_frames: int = 30,
+        max_game_frames: int | None = None,
+        num_threads: int = 0,
+    ) -> None:
+        """`rom_id` like ``space_invaders``; `num_threads` 0 lets ale-py take one per core (it changes no result)."""
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self._env = AtariVectorEnv(
+            rom_id,
+            num_envs,
+            num_threads=num_threads,
+            max_num_frames_per_episode=max_game_frames or _NO_LIMIT,
+            repeat_action_probability=repeat_action_probability,
+            full_action_space=full_action_set,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            noop_max=max_noop_frames + 1,  # ale-py draws from 0..noop_max-1
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
+        self.num_envs = num_envs
+        self.num_actions = int(self._env.single_action_space.n)
+        self._lives = np.zeros(num_envs, np.int32)
+
+    def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 4, 84, 84]."""
+        obs, info = self._env.reset(seed=seeds)
+        self._lives = info["lives"].copy()
+        return np.asarray(obs, np.uint8)
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Start a step with actions [N]; ValueError for an action that the game does not have."""
+        if ((actions < 0) | (actions >= self.num_actions)).any():  # the emulator would hang, not complain
+            raise ValueError(f"actions must be 0..{self.num_actions - 1}, got {actions}")
+        self._env.send(actions)
+
+    def receive(self) -> EnvStep:
+        """Wait for the step that `send` started."""
+        obs, reward, terminated, truncated, info = self._env.recv()
+        lives = info["lives"]
+        life_lost = (lives < self._lives) & ~terminated & ~truncated
+        self._lives = lives.copy()
+        return EnvStep(obs, reward.astype(np.float32), terminated, truncated, life_lost)

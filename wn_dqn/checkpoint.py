@@ -1,0 +1,200 @@
+"""Checkpoints: atomic to write, verified when read, and made of nothing that could run.
+
+A checkpoint is a folder of safetensors (tensors), JSON (everything else) and a manifest with the size and SHA-256 of
+each file, written last. It is built under a temporary name, every file is fsynced, and a rename makes it appear whole.
+Pickle is never written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+FORMAT_VERSION = 1
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+class CheckpointError(Exception):
+    """A checkpoint is missing, damaged or foreign; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """A checkpoint whose manifest could be read."""
+
+    path: Path
+    steps: int
+    score: float | None
+    """mean return of the evaluation at these steps, if there was one"""
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write `data` under a temporary name, fsync, and rename: `path` is the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and new names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: float | None) -> Path:
+    """Write `state` (nested dicts of tensors, arrays and JSON values) as ``folder/step-...``; returns its path."""
+    tensors, rest = _split(state)
+    files = {
+        _TENSORS: dump_tensors(tensors),
+        _STATE: json.dumps(rest, allow_nan=True).encode(),
+    }
+    manifest = {
+        "format": "wn_dqn checkpoint",
+        "version": FORMAT_VERSION,
+        "steps": steps,
+        "score": score,
+        "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()},
+    }
+    path = folder / f"step-{steps:010d}"
+    again = 0
+    while path.exists():  # the same step saved again (before and after its evaluation): never touch a good one
+        again += 1
+        path = folder / f"step-{steps:010d}.{again}"
+    temporary = folder / f".{path.name}.tmp"
+    if temporary.exists():  # left by a crash
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    for name, data in files.items():
+        write_durably(temporary / name, data)
+    write_durably(temporary / _MANIFEST, json.dumps(manifest, indent=2).encode())
+    temporary.rename(path)
+    fsync_folder(folder)
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that :func:`save_checkpoint` wrote; CheckpointError unless every byte is as it was."""
+    manifest = _read_manifest(path)
+    contents = {}
+    for name in (_TENSORS, _STATE):
+        expected = manifest["files"][name]
+        try:
+            data = (path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path}: {name} cannot be read: {error.strerror}") from None
+        if len(data) != expected["bytes"]:
+            raise CheckpointError(f"{path}: {name} has {len(data)} bytes instead of {expected['bytes']}")
+        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+            raise CheckpointError(f"{path}: {name} is damaged (its SHA-256 differs)")
+        contents[name] = data
+    try:
+        return _join(load_tensors(contents[_TENSORS]), json.loads(contents[_STATE]))
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {error}") from None
+
+
+def read_state_json(path: Path) -> dict[str, Any]:
+    """The part of a checkpoint that is no tensor, unverified: for housekeeping."""
+    state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
+    return state
+
+
+def list_checkpoints(folder: Path) -> list[CheckpointInfo]:
+    """Checkpoints in `folder` whose manifests can be read, oldest first."""
+    found = []
+    for path in sorted(folder.glob("step-*")):
+        try:
+            manifest = _read_manifest(path)
+        except CheckpointError:
+            continue
+        found.append(CheckpointInfo(path, manifest["steps"], manifest["score"]))
+    return found
+
+
+def best_checkpoint(checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
+    """The one with the highest evaluation score; the earlier of two equal ones."""
+    scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
+    return max(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best."""
+    checkpoints = list_checkpoints(folder)
+    kept = {checkpoint.path for checkpoint in checkpoints[-keep:]}
+    best = best_checkpoint(checkpoints)
+    if best is not None:
+        kept.add(best.path)
+    for checkpoint in checkpoints:
+        if checkpoint.path not in kept:
+            shutil.rmtree(checkpoint.path)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} is not a checkpoint: manifest.json cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: manifest.json is damaged") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != "wn_dqn checkpoint":
+        raise CheckpointError(f"{path} is not a wn_dqn checkpoint")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {manifest.get('version')}; this wn-dqn reads {FORMAT_VERSION}")
+    try:
+        valid = isinstance(manifest["steps"], int) and isinstance(manifest["score"], float | int | None)
+        valid = valid and all(
+            isinstance(manifest["files"][name]["bytes"], int) and isinstance(manifest["files"][name]["sha256"], str)
+            for name in (_TENSORS, _STATE)
+        )
+    except (KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise CheckpointError(f"{path}: manifest.json is damaged")
+    return manifest
+
+
+def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by slash-separated path, and the nested rest."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            inner, rest[key] = _split(value, f"{prefix}{key}/")
+            tensors |= inner
+        elif isinstance(value, Tensor):
+            tensors[prefix + key] = value.detach().cpu().contiguous()
+        elif isinstance(value, np.ndarray):
+            tensors[prefix + key] = torch.from_numpy(np.ascontiguousarray(value))
+        else:
+            rest[key] = value
+    return tensors, rest
+
+
+def _join(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
+    for name, tensor in tensors.items():
+        *path, key = name.split("/")
+        folder = rest
+        for part in path:
+            folder = folder.setdefault(part, {})
+        folder[key] = tensor
+    return rest

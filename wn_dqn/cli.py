@@ -1,0 +1,229 @@
+"""The ``wn-dqn`` command: arguments -> settings -> train, evaluate, games, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from wn_dqn import __version__, launch
+from wn_dqn.atari.games import Game, all_games
+from wn_dqn.config import (
+    dump_yaml,
+    make_settings,
+    merge,
+    named_configs,
+    parse_assignment,
+    read_config,
+    setting_help,
+)
+from wn_dqn.doctor import examine
+from wn_dqn.errors import RunError, UsageError
+from wn_dqn.evaluation import PROTOCOLS, Evaluation, find_protocol
+from wn_dqn.machine import find_device
+from wn_dqn.progress import ProgressReporter
+
+_DEVICE = click.option(
+    "--device", default="auto", show_default=True, envvar="WN_DQN_DEVICE", show_envvar=True,
+    help="Where the network and the replay live: auto (a GPU if there is one), cpu, cuda, cuda:0, ...",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="wn-dqn")
+def cli() -> None:
+    """DQN for Atari with standard or weight-normalized layers (Salimans & Kingma, 2016).
+
+    \b
+    wn-dqn train --config quick                          learn a game in ten minutes on two CPU cores
+    wn-dqn train --game SpaceInvaders --param wn         the paper's experiment
+    wn-dqn evaluate runs/SpaceInvaders-wn-seed0          test the best network of a run
+    tensorboard --logdir runs                            watch
+
+    Completion of commands and options for your shell: eval "$(_WN_DQN_COMPLETE=bash_source wn-dqn)", or
+    zsh_source, fish_source.
+    """
+
+
+@cli.command(epilog="Every setting, with its default and unit: wn-dqn settings. Precedence: option, environment variable, --config, default.")
+@click.option("--game", envvar="WN_DQN_GAME", show_envvar=True, help="The game: SpaceInvaders, space_invaders and ALE/SpaceInvaders-v5 are the same. See `wn-dqn games`.")
+@click.option("--param", envvar="WN_DQN_PARAM", show_envvar=True, help="Parameterization of the network: wn (weight normalization) or standard.  [default: wn]")
+@click.option("--config", "config_name", metavar="NAME|FILE", envvar="WN_DQN_CONFIG", show_envvar=True, help=f"Settings that differ from the paper's protocol: a YAML file, or one of {', '.join(named_configs())}.")
+@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting, like learning.batch_size=32. May be given several times.")
+@click.option("--seed", type=int, envvar="WN_DQN_SEED", show_envvar=True, help="One integer that all randomness comes from.  [default: 0]")
+@click.option("--steps", type=int, envvar="WN_DQN_STEPS", show_envvar=True, help="Agent steps to train for (4 frames each, summed over all environments).  [default: 50,000,000]")
+@click.option("--num-envs", type=int, envvar="WN_DQN_NUM_ENVS", show_envvar=True, help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]")
+@_DEVICE
+@click.option("--run-dir", type=click.Path(path_type=Path), envvar="WN_DQN_RUN_DIR", show_envvar=True, help="Folder of the run.  [default: runs/GAME-PARAM-seedSEED]")
+@click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True, help="auto: go on with an unfinished run in the folder; never: begin, and only in an empty folder.")
+@click.option("--stop-after", metavar="DURATION", help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.")
+def train(
+    game: str | None, param: str | None, config_name: str | None, assignments: tuple[str, ...], seed: int | None,
+    steps: int | None, num_envs: int | None, device: str, run_dir: Path | None, resume: str, stop_after: str | None,
+) -> None:  # fmt: skip
+    """Train an agent, or go on with a run that was stopped.
+
+    With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
+    Runner in about ten minutes.
+    """
+    options = {"game": game, "param": param, "seed": seed}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if steps is not None:
+        given["learning"] = {"total_steps": steps}
+    if num_envs is not None:
+        given["environment"] = {"num_envs": num_envs}
+    config = read_config(config_name) if config_name else {}
+    data = merge([config, *map(parse_assignment, assignments), given])
+    if isinstance(data.get("game"), str):
+        data["game"] = launch.find_any_game(data["game"]).name
+    settings = make_settings(data)
+    folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}-seed{settings.seed}"
+    reporter = ProgressReporter()
+    reporter.message(dump_yaml(settings.model_dump()).rstrip())
+    stop_after_s = None if stop_after is None else _seconds(stop_after)
+    sys.exit(
+        launch.train_run(
+            settings, folder, find_device(device), reporter, resume=resume == "auto", stop_after_s=stop_after_s
+        )
+    )
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("--checkpoint", default="best", show_default=True, metavar="best|last|STEPS", help="Which checkpoint of a run.")
+@click.option("--protocol", "protocol_name", default="paper", show_default=True, metavar="|".join(PROTOCOLS), help="How to test.")
+@click.option("--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run.")
+@click.option("--num-envs", type=click.IntRange(1, 1024), default=16, show_default=True, help="Games played at once; which games count does not depend on it.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the test.")
+@_DEVICE
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    run: Path | None, checkpoint: str, protocol_name: str, random_game: str | None, num_envs: int, seed: int,
+    device: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Test the agent in RUN: a run directory, or a checkpoint.
+
+    \b
+    paper        epsilon 0.05, games completed in 125,000 steps, no time limit (Salimans & Kingma 2016)
+    nature       epsilon 0.05, 30 games of at most 5 minutes (Mnih et al. 2015)
+    machado2018  epsilon 0.01, 100 games of at most 5 minutes, sticky actions 0.25, all 18 actions
+
+    The best checkpoint of a run was chosen for its score after an epoch; what is printed here comes from new games.
+    """
+    if (run is None) == (random_game is None):
+        raise UsageError("give a run directory or checkpoint, or --random GAME")
+    protocol = find_protocol(protocol_name)
+    torch_device = find_device(device)
+    policy = None if run is None else launch.load_policy(run, checkpoint, torch_device)
+    game = launch.find_any_game(random_game if policy is None else policy.settings.game)  # type: ignore[arg-type]
+    result = launch.test_policy(policy, game, protocol, num_envs, seed, ProgressReporter())
+    report = {
+        "game": game.name,
+        "policy": "random" if policy is None else str(policy.path),
+        "param": None if policy is None else policy.settings.param,
+        "trained_steps": None if policy is None else policy.steps,
+        "protocol": protocol.name,
+        "seed": seed,
+        **result.figures(),
+        "human_normalized": game.human_normalized(result.mean),
+        "paper": None if game.paper is None else vars(game.paper),
+        "scores": result.scores,
+    }
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print_evaluation(report, result, game)
+
+
+def _print_evaluation(report: dict[str, Any], result: Evaluation, game: Game) -> None:
+    title = f"{game.name}: {report['policy']}, protocol {report['protocol']}"
+    table = Table(title=title, title_justify="left")
+    row = {name: f"{report[f'{name}_return']:,.1f}" for name in ("mean", "median", "std", "min", "max")}
+    row["games"] = f"{len(result.games)}"
+    if report["human_normalized"] is not None:
+        row["human-normalized"] = f"{report['human_normalized']:.1%}"
+    if game.paper is not None:
+        for name, score in (("standard", game.paper.standard), ("wn", game.paper.wn), ("Mnih 2015", game.paper.mnih2015)):
+            row[f"paper: {name}"] = f"{score:,.0f}"
+    for name in row:
+        table.add_column(name, justify="right")
+    table.add_row(*row.values())
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if report["cut_games"]:
+        click.echo(f"{report['cut_games']} of these games were cut before their end and count with the score they had.")
+    if result.unfinished_games:
+        click.echo("One more game was in progress when the steps were used up; it does not count.")
+    if game.paper is not None:
+        click.echo("The paper's figures are maxima over 200 epochs, not fresh games of one network.")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def games(as_json: bool) -> None:
+    """List the games that can be trained, with published scores."""
+    catalogue = all_games().values()
+    if as_json:
+        rows = [vars(game) | {"paper": game.paper and vars(game.paper)} for game in catalogue]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("game", "random", "human", "paper: standard", "paper: wn")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for game in catalogue:
+        paper = (game.paper.standard, game.paper.wn) if game.paper else (None, None)
+        table.add_row(game.name, *("" if score is None else f"{score:,.1f}" for score in (game.random, game.human, *paper)))
+    Console().print(table)
+    click.echo(f"{len(all_games())} games, and Catch, a small one for trying things out.")
+
+
+@cli.command()
+def settings() -> None:
+    """List every setting with its default, for --set and config files."""
+    for key, default, text in setting_help():
+        click.echo(f"{key} = {default}\n    {text}")
+
+
+@cli.command()
+@_DEVICE
+def doctor(device: str) -> None:
+    """Say what this machine has, what a training would use, and how fast it is."""
+    for line in examine(find_device(device)):
+        click.echo(line)
+
+
+def _seconds(duration: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
+    if match is None:
+        raise UsageError(f"{duration!r} is not a duration; like 90s, 30m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def main() -> None:
+    """Run the command; mistakes are one line and an exit status, never a traceback."""
+    try:
+        status = cli.main(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"wn-dqn: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        click.echo(f"wn-dqn: {error}", err=True)
+        sys.exit(2)
+    except RunError as error:
+        click.echo(f"wn-dqn: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except BrokenPipeError:  # `wn-dqn games | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

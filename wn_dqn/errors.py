@@ -1,0 +1,21 @@
+"""Errors that a user can cause and mend: one line that names the mistake and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was given (exit status 2)."""
+
+
+class RunError(Exception):
+    """The run could not go on; what was saved before is intact (exit status 1)."""
+
+
+def closest(name: str, valid: Iterable[str], count: int = 3) -> str:
+    """The valid names most like `name`, as the end of an error message."""
+    valid = list(valid)
+    matches = difflib.get_close_matches(name, valid, n=count, cutoff=0.5)
+    return f"did you mean {' or '.join(matches)}?" if matches else f"valid: {', '.join(valid)}"

@@ -1,0 +1,202 @@
+"""Evaluation: protocols, games played in parallel without bias, and their statistics.
+
+Games are independent given the policy, so a rule that plays them one after another can be played N at once: list
+the games in the order in which they *began*, and cut that list by the rule. Whether a game is listed before another
+depends on games that ended earlier, never on its own length, so short games gain nothing by finishing first.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wn_dqn.environment import EnvStep, VectorEnv
+from wn_dqn.errors import UsageError, closest
+
+FRAMES_PER_STEP = 4
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How an agent is tested. Exactly one of `steps` and `games` says when it ends."""
+
+    name: str
+    epsilon: float
+    steps: int | None = None
+    """games completed within so many steps count"""
+    games: int | None = None
+    """so many games count"""
+    max_game_frames: int | None = None
+    """a game is cut after so many frames, and counts with the score it had"""
+    repeat_action_probability: float = 0.0
+    full_action_set: bool = False
+    max_noop_frames: int = 30
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.games is None):
+            raise ValueError("a protocol ends after a number of steps or of games: give one of the two")
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        # Salimans & Kingma 2016 and its base code: games completed in 125,000 steps, no time limit.
+        Protocol("paper", epsilon=0.05, steps=125_000),
+        # Mnih et al. 2015, Methods, "Evaluation procedure": 30 games of at most 5 minutes at 60 frames per second.
+        Protocol("nature", epsilon=0.05, games=30, max_game_frames=5 * 60 * 60),
+        # Machado et al. 2018: sticky actions, all 18 actions, 5 minutes, no no-ops. They report training
+        # performance, epsilon 0.01 at its end; 100 games, the number they average over.
+        Protocol(
+            "machado2018",
+            epsilon=0.01,
+            games=100,
+            max_game_frames=5 * 60 * 60,
+            repeat_action_probability=0.25,
+            full_action_set=True,
+            max_noop_frames=0,
+        ),
+    )
+}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name; UsageError with the closest names if there is none."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {name!r}; {closest(name, PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class GameResult:
+    """One game: its raw score and its length in agent steps."""
+
+    score: float
+    steps: int
+    finished: bool
+    """False if the time limit or the end of the test cut it"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The games that count, in the order in which they began."""
+
+    games: tuple[GameResult, ...]
+    unfinished_games: int
+    """games in progress when the test ended, which do not count; 0 if the only game is one of them"""
+
+    @property
+    def scores(self) -> list[float]:
+        return [game.score for game in self.games]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation (1/(n-1)); NaN for one game."""
+        return statistics.stdev(self.scores) if len(self.games) > 1 else float("nan")
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.scores)
+
+    def figures(self) -> dict[str, float]:
+        """The statistics, by name."""
+        return {
+            "mean_return": self.mean,
+            "median_return": self.median,
+            "std_return": self.std,
+            "min_return": min(self.scores),
+            "max_return": max(self.scores),
+            "games": len(self.games),
+            "cut_games": sum(not game.finished for game in self.games),
+            "unfinished_games": self.unfinished_games,
+            "game_steps": sum(game.steps for game in self.games),
+        }
+
+
+def evaluate(
+    q_values: Callable[[Tensor], Tensor] | None,
+    env: VectorEnv,
+    protocol: Protocol,
+    seeds: NDArray[np.int64],
+    generator: np.random.Generator,
+    on_step: Callable[[int], None] = lambda _steps: None,
+) -> Evaluation:
+    """Play `env` with the epsilon-greedy policy of `q_values`, or a uniformly random one if it is None.
+
+    `env` must have been made for `protocol`; `seeds` [N] begin its games, `generator` draws the policy's random
+    numbers. `on_step` is called after each step with the steps done so far; it may raise to stop the evaluation.
+    """
+    num_envs = env.num_envs
+    obs = env.reset(seeds)
+    record = _Record(num_envs)
+    while not record.is_complete(protocol):
+        action = generator.integers(0, env.num_actions, num_envs)
+        explore = generator.random(num_envs) < (1.0 if q_values is None else protocol.epsilon)
+        if q_values is not None and not explore.all():
+            greedy = q_values(torch.from_numpy(obs)).argmax(dim=1).cpu().numpy()
+            action = np.where(explore, action, greedy)
+        env.send(action)
+        step = env.receive()
+        obs = step.obs
+        record.add(step)
+        on_step(record.total_steps)
+    return record.cut(protocol)
+
+
+class _Record:
+    """All games so far, in the order in which they began."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._scores = [0.0] * num_envs
+        self._steps = [0] * num_envs
+        self._finished: list[bool | None] = [None] * num_envs  # None: in progress; False: cut by the time limit
+        self._running = list(range(num_envs))  # environment -> its game
+        self._leading = 0  # games at the head of the list that are over
+        self._leading_steps = 0
+        self.total_steps = 0
+
+    def add(self, step: EnvStep) -> None:
+        ended = step.terminated | step.truncated
+        for env, game in enumerate(self._running):
+            self._scores[game] += float(step.reward[env])
+            self._steps[game] += 1
+            if ended[env]:
+                self._finished[game] = bool(step.terminated[env])
+                self._running[env] = len(self._scores)
+                self._scores.append(0.0)
+                self._steps.append(0)
+                self._finished.append(None)
+        while self._finished[self._leading] is not None:
+            self._leading_steps += self._steps[self._leading]
+            self._leading += 1
+        self.total_steps += len(self._running)
+
+    def is_complete(self, protocol: Protocol) -> bool:
+        """Whether no further step can change which games count, and with what score."""
+        if protocol.games is not None:
+            return self._leading >= protocol.games
+        assert protocol.steps is not None
+        return self._leading_steps + self._steps[self._leading] >= protocol.steps
+
+    def cut(self, protocol: Protocol) -> Evaluation:
+        games = [GameResult(*game) for game in zip(self._scores, self._steps, map(bool, self._finished), strict=True)]
+        if protocol.games is not None:
+            return Evaluation(tuple(games[: protocol.games]), unfinished_games=0)
+        assert protocol.steps is not None
+        counted = 0
+        steps_left = protocol.steps
+        while counted < self._leading and games[counted].steps <= steps_left:
+            steps_left -= games[counted].steps
+            counted += 1
+        if counted == 0:  # the base code's rule: an unfinished game counts only if it is the only one
+            return Evaluation((games[0],), unfinished_games=0)
+        return Evaluation(tuple(games[:counted]), unfinished_games=int(steps_left > 0))

@@ -1,0 +1,94 @@
+"""What this machine has: cores, memory (its cgroup's limit included), and the processor torch would use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from wn_dqn.errors import UsageError
+
+GIB = 2**30
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that this process can still get: the least of what the machine and its cgroups have; None if unknown."""
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    except OSError:
+        pass  # not Linux: nothing to compare with
+    limits += _cgroup_memory_left()
+    return min(limits, default=None)
+
+
+def _cgroup_memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """For every cgroup around this process that has a limit (versions 2 and 1): the limit less what is in use."""
+    try:
+        paths = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    left = []
+    for _, controllers, path in paths:
+        if controllers == "":
+            base, limit_name, usage_name = root, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            base, limit_name, usage_name = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        folder = base / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            try:
+                limit, usage = (group / limit_name).read_text().strip(), int((group / usage_name).read_text())
+                statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):
+                continue  # the root group has no such files
+            page_cache = int(statistics.get("total_inactive_file", statistics.get("inactive_file", 0)))
+            if limit != "max":
+                left.append(max(int(limit) - usage + page_cache, 0))
+    return left
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; UsageError if it is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return device
+
+
+def require_memory(replay_bytes: int, other_bytes: int, bytes_per_transition: int, device: torch.device) -> None:
+    """UsageError if a run cannot fit, naming the replay capacity that does.
+
+    `replay_bytes` are needed on `device`, `other_bytes` in this machine's own memory.
+    """
+    available = available_memory_bytes()
+    needed = other_bytes + (replay_bytes if device.type == "cpu" else 0)
+    where, replay_room = "memory", None if available is None else available - other_bytes
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        replay_room = free - 2 * GIB  # the networks, their activations and CUDA's own
+        where = f"memory of {device}"
+        if available is not None and available < needed:
+            raise UsageError(f"too little memory: {needed / GIB:.1f} GiB needed, {available / GIB:.1f} GiB available")
+    if replay_room is not None and replay_bytes > replay_room:
+        fits = max(replay_room // bytes_per_transition // 1000 * 1000, 0)
+        raise UsageError(
+            f"too little {where}: the replay buffer takes {replay_bytes / GIB:.1f} GiB, {max(replay_room, 0) / GIB:.1f} GiB are left for it; "
+            + (f"--set replay.capacity={fits} fits" if fits else "not even a small one fits")
+        )

@@ -1,0 +1,1 @@
+"""Neural networks: parameterizations, their initialization, and the Nature DQN network."""

@@ -1,0 +1,76 @@
+"""Data-dependent initialization (Salimans & Kingma 2016, section 3), for any parameterization.
+
+One forward pass over one batch: each layer's output is scaled and shifted to zero mean and unit variance over the
+batch (and the positions, for a convolution) before the next layer sees it. The network knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.nn.parameterization import initializable_layers
+
+V_STD = 0.05
+"""Standard deviation of the elements of v (section 3)."""
+
+DEAD_UNIT_RATIO = 1e-6
+"""A unit whose standard deviation is below this share of its root mean square is constant as far as float32 can
+tell; dividing by it would only blow up rounding. Such a unit is centred and keeps ||w|| = 1."""
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What an initialization did, for the log."""
+
+    batch_size: int
+    dead_units: dict[str, int]
+    """layer name -> units that were constant on the batch"""
+
+
+@torch.no_grad()
+def initialize_from_data(
+    network: nn.Module, batch: Tensor, generator: torch.Generator, output_scale: float = 1.0
+) -> InitReport:
+    """Set all parameters of `network` from `generator` and one forward pass over `batch`.
+
+    v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), the
+    standard deviation biased (1/N). In a standard layer w = g v/||v|| is the parameter itself, so with equal seeds
+    every parameterization starts as the same function. `generator` is a CPU generator; `output_scale` multiplies
+    the output of the last layer afterwards (the paper's reading is 1).
+    """
+    layers = initializable_layers(network)
+    dead_units: dict[str, int] = {}
+
+    def normalize(name: str) -> Any:
+        def hook(layer: Any, _inputs: object, t: Tensor) -> Tensor:
+            units = t.double().transpose(0, 1).flatten(1) if t.ndim > 1 else t.double().unsqueeze(1)
+            var, mean = torch.var_mean(units, dim=1, correction=0)
+            std = var.sqrt()
+            dead = std <= DEAD_UNIT_RATIO * (var + mean.square()).sqrt()
+            dead_units[name] = int(dead.sum())
+            scale = torch.where(dead, 1.0, 1.0 / std)
+            shift = -mean * scale
+            layer.rescale_output_(scale.to(t.dtype), shift.to(t.dtype))
+            per_unit = (1, -1, *[1] * (t.ndim - 2))
+            normalized: Tensor = t * scale.to(t.dtype).view(per_unit) + shift.to(t.dtype).view(per_unit)
+            return normalized
+
+        return hook
+
+    hooks = []
+    for name, layer in layers.items():
+        v = torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator)
+        layer.set_direction_(v)
+        hooks.append(layer.register_forward_hook(normalize(name)))
+    try:
+        network(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last_layer = list(layers.values())[-1]
+    last_layer.rescale_output_(torch.tensor(output_scale), torch.tensor(0.0))
+    return InitReport(batch_size=len(batch), dead_units=dead_units)

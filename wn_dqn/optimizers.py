@@ -1,0 +1,80 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.config import OptimizerSettings
+
+
+class RMSpropNature(torch.optim.Optimizer):
+    """The centred RMSProp of Mnih et al. (2015), with epsilon inside the root and no momentum.
+
+    For a gradient d: m = rho m + (1 - rho) d; s = rho s + (1 - rho) d^2; x -= lr d / sqrt(s - m^2 + epsilon).
+    ``torch.optim.RMSprop`` adds epsilon outside the root: with epsilon = 0.01 that is another optimizer.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, rho: float, epsilon: float) -> None:
+        super().__init__(params, {"lr": lr, "rho": rho, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            grads = [p.grad for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
+            means = [self.state[p]["mean"] for p in params]
+            squares = [self.state[p]["square"] for p in params]
+            rho = group["rho"]
+            torch._foreach_lerp_(means, grads, 1.0 - rho)
+            torch._foreach_mul_(squares, rho)
+            torch._foreach_addcmul_(squares, grads, grads, 1.0 - rho)
+            roots = torch._foreach_addcmul(squares, means, means, -1.0)
+            torch._foreach_add_(roots, group["epsilon"])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_addcdiv_(params, grads, roots, -group["lr"])
+
+
+Build = Callable[[list[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
+
+OPTIMIZERS: dict[str, Build] = {
+    "adamax": lambda params, settings: torch.optim.Adamax(
+        params,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        foreach=True,
+    ),
+    "rmsprop-nature": lambda params, settings: RMSpropNature(
+        params, lr=settings.learning_rate, rho=settings.rho, epsilon=settings.epsilon
+    ),
+}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """The tensors of an optimizer by parameter index and name, without its settings: those are the config's."""
+    state: dict[str, Any] = optimizer.state_dict()["state"]
+    return {str(index): dict(tensors) for index, tensors in state.items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Tensor]]) -> None:
+    """Put back what :func:`optimizer_state` gave."""
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+
+    def like_parameter(index: int, tensor: Tensor) -> Tensor:  # in its memory format, too: updates stay as fast
+        param = params[index]
+        return torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
+
+    full = optimizer.state_dict()
+    full["state"] = {
+        int(index): {name: like_parameter(int(index), tensor) for name, tensor in tensors.items()}
+        for index, tensors in state.items()
+    }
+    optimizer.load_state_dict(full)

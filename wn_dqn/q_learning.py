@@ -1,0 +1,34 @@
+"""The pure mathematics of Q-learning (Mnih et al. 2015, Methods)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Reduction = Literal["mean", "sum"]
+
+
+def q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
+    """y = r + discount * max_a Q(s', a), from reward [B], discount [B] and next_q [B, A]; returns [B].
+
+    `discount` is 0 where the transition was terminal, and then `next_q` has no influence.
+    """
+    return reward + discount * next_q.amax(dim=1)
+
+
+def clipped_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+    """Loss [] whose gradient with respect to Q(s, a) is the TD error clipped to [-1, 1], summed or averaged over B.
+
+    That is the Huber loss with threshold 1: Mnih et al. clip the error term of the update, not the error inside the
+    square (which would have no gradient beyond 1). `q` is [B, A], `action` int64 [B], `target` [B].
+    """
+    chosen = q.gather(1, action.unsqueeze(1)).squeeze(1)
+    return F.huber_loss(chosen, target, reduction=reduction, delta=1.0)
+
+
+def epsilon_greedy(greedy: Tensor, random_action: Tensor, explore: Tensor) -> Tensor:
+    """`random_action` [N] where `explore` [N] is true, else `greedy` [N]."""
+    return torch.where(explore, random_action, greedy)

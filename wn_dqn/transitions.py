@@ -1,0 +1,22 @@
+"""The vocabulary of learning: what a minibatch of transitions holds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class TransitionBatch(NamedTuple):
+    """A minibatch of B transitions, all on one device."""
+
+    obs: Tensor
+    """uint8 [B, 4, 84, 84]: the last four frames, oldest first; frames from before the game are zero."""
+    action: Tensor
+    """int64 [B]"""
+    reward: Tensor
+    """float32 [B], clipped to [-1, 1]"""
+    discount: Tensor
+    """float32 [B]: gamma, or 0 where the transition was terminal"""
+    next_obs: Tensor
+    """uint8 [B, 4, 84, 84]; arbitrary where `discount` is 0"""
