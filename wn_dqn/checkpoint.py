@@ -73,7 +73,9 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
         "version": FORMAT_VERSION,
         "steps": steps,
         "score": score,
-        "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()},
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        },
     }
     path = folder / f"step-{steps:010d}"
     again = 0
@@ -159,7 +161,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != "wn_dqn checkpoint":
         raise CheckpointError(f"{path} is not a wn_dqn checkpoint")
     if manifest.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {manifest.get('version')}; this wn-dqn reads {FORMAT_VERSION}")
+        raise CheckpointError(
+            f"{path} has format version {manifest.get('version')}; this wn-dqn reads {FORMAT_VERSION}"
+        )
     try:
         valid = isinstance(manifest["steps"], int) and isinstance(manifest["score"], float | int | None)
         valid = valid and all(

@@ -31,9 +31,13 @@ from wn_dqn.machine import find_device
 from wn_dqn.progress import ProgressReporter
 
 _DEVICE = click.option(
-    "--device", default="auto", show_default=True, envvar="WN_DQN_DEVICE", show_envvar=True,
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="WN_DQN_DEVICE",
+    show_envvar=True,
     help="Where the network and the replay live: auto (a GPU if there is one), cpu, cuda, cuda:0, ...",
-)  # fmt: skip
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -52,22 +56,93 @@ def cli() -> None:
     """
 
 
-@cli.command(epilog="Every setting, with its default and unit: wn-dqn settings. Precedence: option, environment variable, --config, default.")
-@click.option("--game", envvar="WN_DQN_GAME", show_envvar=True, help="The game: SpaceInvaders, space_invaders and ALE/SpaceInvaders-v5 are the same. See `wn-dqn games`.")
-@click.option("--param", envvar="WN_DQN_PARAM", show_envvar=True, help="Parameterization of the network: wn (weight normalization) or standard.  [default: wn]")
-@click.option("--config", "config_name", metavar="NAME|FILE", envvar="WN_DQN_CONFIG", show_envvar=True, help=f"Settings that differ from the paper's protocol: a YAML file, or one of {', '.join(named_configs())}.")
-@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting, like learning.batch_size=32. May be given several times.")
-@click.option("--seed", type=int, envvar="WN_DQN_SEED", show_envvar=True, help="One integer that all randomness comes from.  [default: 0]")
-@click.option("--steps", type=int, envvar="WN_DQN_STEPS", show_envvar=True, help="Agent steps to train for (4 frames each, summed over all environments).  [default: 50,000,000]")
-@click.option("--num-envs", type=int, envvar="WN_DQN_NUM_ENVS", show_envvar=True, help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]")
+@cli.command(
+    epilog=(
+        "Every setting, with its default and unit: wn-dqn settings. Precedence: option, environment "
+        "variable, --config, default."
+    )
+)
+@click.option(
+    "--game",
+    envvar="WN_DQN_GAME",
+    show_envvar=True,
+    help="The game: SpaceInvaders, space_invaders and ALE/SpaceInvaders-v5 are the same. See `wn-dqn games`.",
+)
+@click.option(
+    "--param",
+    envvar="WN_DQN_PARAM",
+    show_envvar=True,
+    help="Parameterization of the network: wn (weight normalization) or standard.  [default: wn]",
+)
+@click.option(
+    "--config",
+    "config_name",
+    metavar="NAME|FILE",
+    envvar="WN_DQN_CONFIG",
+    show_envvar=True,
+    help=f"Settings that differ from the paper's protocol: a YAML file, or one of {', '.join(named_configs())}.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any setting, like learning.batch_size=32. May be given several times.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    envvar="WN_DQN_SEED",
+    show_envvar=True,
+    help="One integer that all randomness comes from.  [default: 0]",
+)
+@click.option(
+    "--steps",
+    type=int,
+    envvar="WN_DQN_STEPS",
+    show_envvar=True,
+    help="Agent steps to train for (4 frames each, summed over all environments).  [default: 50,000,000]",
+)
+@click.option(
+    "--num-envs",
+    type=int,
+    envvar="WN_DQN_NUM_ENVS",
+    show_envvar=True,
+    help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]",
+)
 @_DEVICE
-@click.option("--run-dir", type=click.Path(path_type=Path), envvar="WN_DQN_RUN_DIR", show_envvar=True, help="Folder of the run.  [default: runs/GAME-PARAM-seedSEED]")
-@click.option("--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True, help="auto: go on with an unfinished run in the folder; never: begin, and only in an empty folder.")
-@click.option("--stop-after", metavar="DURATION", help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    envvar="WN_DQN_RUN_DIR",
+    show_envvar=True,
+    help="Folder of the run.  [default: runs/GAME-PARAM-seedSEED]",
+)
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: go on with an unfinished run in the folder; never: begin, and only in an empty folder.",
+)
+@click.option(
+    "--stop-after",
+    metavar="DURATION",
+    help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.",
+)
 def train(
-    game: str | None, param: str | None, config_name: str | None, assignments: tuple[str, ...], seed: int | None,
-    steps: int | None, num_envs: int | None, device: str, run_dir: Path | None, resume: str, stop_after: str | None,
-) -> None:  # fmt: skip
+    game: str | None,
+    param: str | None,
+    config_name: str | None,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    steps: int | None,
+    num_envs: int | None,
+    device: str,
+    run_dir: Path | None,
+    resume: str,
+    stop_after: str | None,
+) -> None:
     """Train an agent, or go on with a run that was stopped.
 
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
@@ -97,17 +172,35 @@ def train(
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option("--checkpoint", default="best", show_default=True, metavar="best|last|STEPS", help="Which checkpoint of a run.")
-@click.option("--protocol", "protocol_name", default="paper", show_default=True, metavar="|".join(PROTOCOLS), help="How to test.")
-@click.option("--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run.")
-@click.option("--num-envs", type=click.IntRange(1, 1024), default=16, show_default=True, help="Games played at once; which games count does not depend on it.")
+@click.option(
+    "--checkpoint", default="best", show_default=True, metavar="best|last|STEPS", help="Which checkpoint of a run."
+)
+@click.option(
+    "--protocol", "protocol_name", default="paper", show_default=True, metavar="|".join(PROTOCOLS), help="How to test."
+)
+@click.option(
+    "--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run."
+)
+@click.option(
+    "--num-envs",
+    type=click.IntRange(1, 1024),
+    default=16,
+    show_default=True,
+    help="Games played at once; which games count does not depend on it.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the test.")
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
-    run: Path | None, checkpoint: str, protocol_name: str, random_game: str | None, num_envs: int, seed: int,
-    device: str, as_json: bool,
-) -> None:  # fmt: skip
+    run: Path | None,
+    checkpoint: str,
+    protocol_name: str,
+    random_game: str | None,
+    num_envs: int,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
     """Test the agent in RUN: a run directory, or a checkpoint.
 
     \b
@@ -123,7 +216,7 @@ def evaluate(
     torch_device = find_device(device)
     policy = None if run is None else launch.load_policy(run, checkpoint, torch_device)
     game = launch.find_any_game(random_game if policy is None else policy.settings.game)  # type: ignore[arg-type]
-    result = launch.test_policy(policy, game, protocol, num_envs, seed, ProgressReporter())
+    result = launch.play_games(policy, game, protocol, num_envs, seed, ProgressReporter())
     report = {
         "game": game.name,
         "policy": "random" if policy is None else str(policy.path),
@@ -150,7 +243,11 @@ def _print_evaluation(report: dict[str, Any], result: Evaluation, game: Game) ->
     if report["human_normalized"] is not None:
         row["human-normalized"] = f"{report['human_normalized']:.1%}"
     if game.paper is not None:
-        for name, score in (("standard", game.paper.standard), ("wn", game.paper.wn), ("Mnih 2015", game.paper.mnih2015)):
+        for name, score in (
+            ("standard", game.paper.standard),
+            ("wn", game.paper.wn),
+            ("Mnih 2015", game.paper.mnih2015),
+        ):
             row[f"paper: {name}"] = f"{score:,.0f}"
     for name in row:
         table.add_column(name, justify="right")
@@ -178,7 +275,9 @@ def games(as_json: bool) -> None:
         column.justify = "right"
     for game in catalogue:
         paper = (game.paper.standard, game.paper.wn) if game.paper else (None, None)
-        table.add_row(game.name, *("" if score is None else f"{score:,.1f}" for score in (game.random, game.human, *paper)))
+        table.add_row(
+            game.name, *("" if score is None else f"{score:,.1f}" for score in (game.random, game.human, *paper))
+        )
     Console().print(table)
     click.echo(f"{len(all_games())} games, and Catch, a small one for trying things out.")
 

@@ -37,11 +37,15 @@ class _Section(BaseModel):
 class EnvironmentSettings(_Section):
     """How the games are played in training."""
 
-    num_envs: Count = Field(8, le=1024, description="games played in lockstep; part of the experiment: it changes results")
+    num_envs: Count = Field(
+        8, le=1024, description="games played in lockstep; part of the experiment: it changes results"
+    )
     repeat_action_probability: Probability = Field(0.0, description="sticky actions; 0 as in the paper")
     full_action_set: bool = Field(False, description="all 18 actions instead of the game's minimal set")
     max_noop_frames: int = Field(30, ge=0, le=1000, description="no-op frames at a game's start: uniform on 0..this")
-    max_game_frames: Count | None = Field(None, description="cut a game after so many frames; null: never, as in the paper")
+    max_game_frames: Count | None = Field(
+        None, description="cut a game after so many frames; null: never, as in the paper"
+    )
     terminal_on_life_loss: bool = Field(True, description="a lost life ends the episode for the learner, not the game")
 
 
@@ -54,8 +58,12 @@ class ReplaySettings(_Section):
 class NetworkSettings(_Section):
     """Initialization of the network (section 3 of the paper)."""
 
-    init_batch_size: int = Field(1024, ge=2, description="transitions in the batch of the data-dependent initialization (our choice)")
-    output_init_scale: float = Field(1.0, gt=0, description="scale of the Q-values after initialization; 1 is the paper's reading")
+    init_batch_size: int = Field(
+        1024, ge=2, description="transitions in the batch of the data-dependent initialization (our choice)"
+    )
+    output_init_scale: float = Field(
+        1.0, gt=0, description="scale of the Q-values after initialization; 1 is the paper's reading"
+    )
 
 
 class LearningSettings(_Section):
@@ -66,8 +74,12 @@ class LearningSettings(_Section):
     update_period_steps: Count = Field(4, description="one update per so many transitions, whatever num_envs is")
     batch_size: Count = Field(64, description="transitions per update")
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
-    target_period_steps: Count = Field(10_000, description="copy the network to the target network every so many steps of learning")
-    loss_reduction: Literal["mean", "sum"] = Field("mean", description="over the batch; Adamax is blind to the difference but for its epsilon")
+    target_period_steps: Count = Field(
+        10_000, description="copy the network to the target network every so many steps of learning"
+    )
+    loss_reduction: Literal["mean", "sum"] = Field(
+        "mean", description="over the batch; Adamax is blind to the difference but for its epsilon"
+    )
 
 
 class ExplorationSettings(_Section):
@@ -81,10 +93,20 @@ class ExplorationSettings(_Section):
 class OptimizerSettings(_Section):
     """The optimizer."""
 
-    name: OptimizerName = Field("adamax", description="adamax (torch's) or rmsprop-nature (centred, epsilon inside the root)")
-    learning_rate: float = Field(gt=0, description="null: what the paper found for the parameterization: 3e-4 for wn, 1e-4 for standard; 2.5e-4 for rmsprop-nature")
+    name: OptimizerName = Field(
+        "adamax", description="adamax (torch's) or rmsprop-nature (centred, epsilon inside the root)"
+    )
+    learning_rate: float = Field(
+        gt=0,
+        description=(
+            "null: what the paper found for the parameterization: 3e-4 for wn, 1e-4 for standard; 2.5e-4 for "
+            "rmsprop-nature"
+        ),
+    )
     beta1: float = Field(0.5, ge=0, lt=1, description="adamax: momentum")
-    beta2: float = Field(0.999, ge=0, lt=1, description="adamax: decay of the infinity norm (the paper does not state it)")
+    beta2: float = Field(
+        0.999, ge=0, lt=1, description="adamax: decay of the infinity norm (the paper does not state it)"
+    )
     rho: float = Field(0.95, ge=0, lt=1, description="rmsprop-nature: decay of both moving averages")
     epsilon: float = Field(gt=0, description="null: 1e-8 for adamax, 0.01 for rmsprop-nature")
 
@@ -92,20 +114,28 @@ class OptimizerSettings(_Section):
 class EvaluationSettings(_Section):
     """The evaluation after each epoch: the `paper` protocol, by default as long as the paper's."""
 
-    epoch_steps: Count = Field(250_000, description="training steps per epoch; an evaluation and a checkpoint follow each")
+    epoch_steps: Count = Field(
+        250_000, description="training steps per epoch; an evaluation and a checkpoint follow each"
+    )
     steps: Count = Field(125_000, description="test steps per evaluation; games completed within them count")
     epsilon: Probability = Field(0.05, description="epsilon of the test policy")
     num_envs: Count = Field(16, le=1024, description="games played at once; the rule that counts games is blind to it")
-    held_out_states: Count = Field(3_200, description="states drawn once when learning starts, on which mean max-Q is followed")
+    held_out_states: Count = Field(
+        3_200, description="states drawn once when learning starts, on which mean max-Q is followed"
+    )
 
 
 class OutputSettings(_Section):
     """What is written, and how often. None of this changes what is learned."""
 
     log_period_steps: Count = Field(10_000, description="steps between rows of metrics.csv")
-    checkpoint_period_steps: Count = Field(250_000, description="steps between checkpoints; each end of an epoch saves one, too")
+    checkpoint_period_steps: Count = Field(
+        250_000, description="steps between checkpoints; each end of an epoch saves one, too"
+    )
     keep_checkpoints: Count = Field(2, description="newest checkpoints kept, beside the best")
-    save_replay: bool = Field(True, description="save the replay; without it a resumed run starts with an empty one and is not exact")
+    save_replay: bool = Field(
+        True, description="save the replay; without it a resumed run starts with an empty one and is not exact"
+    )
 
 
 class Settings(_Section):
@@ -145,7 +175,12 @@ class Settings(_Section):
             ("learning.start_steps", learning.start_steps, "replay.capacity", capacity),
             ("learning.batch_size", learning.batch_size, "learning.start_steps", learning.start_steps),
             ("network.init_batch_size", self.network.init_batch_size, "learning.start_steps", learning.start_steps),
-            ("evaluation.held_out_states", self.evaluation.held_out_states, "learning.start_steps", learning.start_steps),
+            (
+                "evaluation.held_out_states",
+                self.evaluation.held_out_states,
+                "learning.start_steps",
+                learning.start_steps,
+            ),
             ("environment.num_envs", num_envs, "learning.start_steps", learning.start_steps),
         ):
             if smaller > larger:
@@ -200,7 +235,9 @@ def read_config(name_or_path: str) -> dict[str, Any]:
     if name_or_path in named_configs():
         path = config_folder() / f"{name_or_path}.yaml"
     elif not path.is_file():
-        raise UsageError(f"no config {name_or_path!r}: neither a file nor a name; {closest(name_or_path, named_configs())}")
+        raise UsageError(
+            f"no config {name_or_path!r}: neither a file nor a name; {closest(name_or_path, named_configs())}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -284,7 +321,9 @@ def _explain(error: ValidationError) -> str:
     if not key:
         return f"invalid settings: {message}"
     value = mistake["input"]
-    hint = f" ({closest(value, mistake['ctx']['expected'].replace(chr(39), '').replace(' or ', ', ').split(', '))})" if (
-        mistake["type"] == "literal_error" and isinstance(value, str)
-    ) else ""
+    hint = (
+        f" ({closest(value, mistake['ctx']['expected'].replace(chr(39), '').replace(' or ', ', ').split(', '))})"
+        if (mistake["type"] == "literal_error" and isinstance(value, str))
+        else ""
+    )
     return f"invalid value {value!r} for {key}: {message}{hint}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from wn_dqn_agents.dqn import DQN
 
 from wn_dqn import __version__
 from wn_dqn.atari.games import find_game
@@ -19,7 +20,6 @@ from wn_dqn.launch import make_env, training_protocol
 from wn_dqn.machine import GIB, available_memory_bytes, num_cores
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.transitions import TransitionBatch
-from wn_dqn_agents.dqn import DQN
 
 _SECONDS_PER_TEST = 2.5
 
@@ -28,11 +28,16 @@ def examine(device: torch.device) -> Iterator[str]:
     """Lines for a person, as they become known; takes about six seconds."""
     settings = make_settings({"game": "SpaceInvaders"})
     packages = ("torch", "ale-py", "gymnasium", "numpy", "tensorboard")
-    yield f"wn-dqn {__version__}, Python {platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages)
+    yield f"wn-dqn {__version__}, Python {platform.python_version()}, " + ", ".join(
+        f"{p} {version(p)}" for p in packages
+    )
     yield f"device: {torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'} ({device})"
     yield f"cores: {num_cores()}; torch uses {torch.get_num_threads()} threads, the emulators up to {num_cores()}"
     yield from _memory(settings, device)
-    yield f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; a full replay takes about 1 to 2 GiB of it"
+    yield (
+        f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; a full replay takes about 1 to "
+        "2 GiB of it"
+    )
     num_envs = settings.environment.num_envs
     env_steps_per_s = _emulator_speed(settings)
     yield f"emulators alone, {num_envs} games of Space Invaders: {env_steps_per_s:,.0f} agent steps/s"
@@ -54,7 +59,9 @@ def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
     else:
         room = available_memory_bytes()
     have = "unknown" if room is None else f"{room / GIB:.1f} GiB"
-    verdict = "" if room is None else (", it fits" if needed < room - GIB else ", it does not fit: lower replay.capacity")
+    verdict = (
+        "" if room is None else (", it fits" if needed < room - GIB else ", it does not fit: lower replay.capacity")
+    )
     yield f"memory available: {have}; a replay of {settings.replay.capacity:,} takes {needed / GIB:.1f} GiB{verdict}"
 
 

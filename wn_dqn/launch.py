@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from wn_dqn_agents.dqn import DQN
 
 from wn_dqn import training
 from wn_dqn.atari.games import Game, find_game
@@ -39,7 +40,6 @@ from wn_dqn.replay_store import ArrayFile, ReplayStore, read_arrays, write_array
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
-from wn_dqn_agents.dqn import DQN
 
 _CATCH = Game("catch", "Catch", random=None, human=None, paper=None)
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
@@ -224,7 +224,9 @@ class Experiment:
             lost = max(int(self.directory.read_status().get("steps", 0)) - self.state.steps, 0)
             return f"resumed from {path.name}: step {self.state.steps:,}" + (f", {lost:,} steps lost" if lost else "")
         if reasons:
-            raise RunError(f"no checkpoint in {self.directory.path} can be read: {reasons[0]}; start anew with another --run-dir")
+            raise RunError(
+                f"no checkpoint in {self.directory.path} can be read: {reasons[0]}; start anew with another --run-dir"
+            )
         self.metrics.load_state_dict({})
         return None
 
@@ -235,7 +237,9 @@ class Experiment:
                 shape = (self.settings.evaluation.held_out_states, STACK, 84, 84)
                 like = {"obs": np.empty(shape, np.uint8)}
                 self.held_out_file = content["held_out"]
-                self.state.held_out = torch.from_numpy(read_arrays(self.directory.replay, content["held_out"], like)["obs"])
+                self.state.held_out = torch.from_numpy(
+                    read_arrays(self.directory.replay, content["held_out"], like)["obs"]
+                )
             self.state.load_state_dict(content["training"])
             self.agent.load_state_dict(content["agent"])
             if content["replay"] is not None and self.store is not None:
@@ -279,7 +283,9 @@ def train_run(
     with directory.locked():
         if directory.exists:
             if not resume:
-                raise UsageError(f"{run_dir} holds a run already; choose another --run-dir, or leave out --resume never")
+                raise UsageError(
+                    f"{run_dir} holds a run already; choose another --run-dir, or leave out --resume never"
+                )
             old = directory.read_settings()
             _require_same_experiment(old, settings, run_dir)
             done = directory.read_status()
@@ -308,7 +314,9 @@ def _run(experiment: Experiment) -> int:
     except Stop as stop:
         reason, exit_status = stop.args
         experiment.write_status("paused", reason=reason)
-        experiment.reporter.message(f"stopped at step {experiment.state.steps:,} ({reason}); the same command goes on from here")
+        experiment.reporter.message(
+            f"stopped at step {experiment.state.steps:,} ({reason}); the same command goes on from here"
+        )
         if experiment.unsaved is not None:
             raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}") from None
         return int(exit_status)
@@ -386,7 +394,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
         raise UsageError(f"{path}: not a checkpoint of this agent: {error}") from None
 
 
-def test_policy(
+def play_games(
     policy: Policy | None,
     game: Game,
     protocol: Protocol,

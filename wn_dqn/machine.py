@@ -89,6 +89,9 @@ def require_memory(replay_bytes: int, other_bytes: int, bytes_per_transition: in
     if replay_room is not None and replay_bytes > replay_room:
         fits = max(replay_room // bytes_per_transition // 1000 * 1000, 0)
         raise UsageError(
-            f"too little {where}: the replay buffer takes {replay_bytes / GIB:.1f} GiB, {max(replay_room, 0) / GIB:.1f} GiB are left for it; "
+            (
+                f"too little {where}: the replay buffer takes {replay_bytes / GIB:.1f} GiB, "
+                f"{max(replay_room, 0) / GIB:.1f} GiB are left for it; "
+            )
             + (f"--set replay.capacity={fits} fits" if fits else "not even a small one fits")
         )

@@ -120,20 +120,23 @@ class MetricsWriter:
     def _writer(self) -> SummaryWriter:
         if self._tensorboard is None:
             first = not any(self._folder.glob("events.out.tfevents.*"))
-            self._tensorboard = SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
+            self._tensorboard = SummaryWriter(str(self._folder))
             if first:
-                self._tensorboard.add_custom_scalars(_LAYOUT)  # type: ignore[no-untyped-call]
+                self._tensorboard.add_custom_scalars(_LAYOUT)
                 # add_hparams() would make a run folder of its own; the summaries themselves belong to this run.
-                values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self._hyperparameters.items()}
+                values = {
+                    k: v if isinstance(v, bool | int | float | str) else str(v)
+                    for k, v in self._hyperparameters.items()
+                }
                 for summary in hparams(values, {"evaluation/mean_return": math.nan}):  # type: ignore[no-untyped-call]
                     assert self._tensorboard.file_writer is not None
-                    self._tensorboard.file_writer.add_summary(summary)  # type: ignore[no-untyped-call]
+                    self._tensorboard.file_writer.add_summary(summary)
         return self._tensorboard
 
     def _add_scalars(self, steps: int, figures: Mapping[str, float]) -> None:
         for tag, value in figures.items():
             if not math.isnan(value):
-                self._writer().add_scalar(tag, value, steps)  # type: ignore[no-untyped-call]
+                self._writer().add_scalar(tag, value, steps)
         self._writer().flush()
 
     def _append_row(self, name: str, row: Mapping[str, float]) -> None:

@@ -110,7 +110,9 @@ class ReplayBuffer:
         rows = self._stack_rows(np.arange(self.num_envs), slot, newest=0)
         return self._gather(torch.from_numpy(rows))
 
-    def sample(self, generator: np.random.Generator, batch_size: int, num_batches: int = 1) -> Iterator[TransitionBatch]:
+    def sample(
+        self, generator: np.random.Generator, batch_size: int, num_batches: int = 1
+    ) -> Iterator[TransitionBatch]:
         """`num_batches` minibatches drawn uniformly with replacement; ValueError if there is no transition.
 
         All indices are drawn at once, now; frames are gathered batch by batch as the iterator advances.

@@ -152,7 +152,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> ArrayFile:
         write(_MAGIC + len(header_bytes).to_bytes(4, "little") + header_bytes)
         compress = zlib.compressobj(level=1)
         for array in arrays.values():
-            raw = memoryview(np.ascontiguousarray(array)).cast("B")
+            raw = memoryview(np.ascontiguousarray(array).data).cast("B")
             for start in range(0, len(raw), _BLOCK_BYTES):
                 write(compress.compress(raw[start : start + _BLOCK_BYTES]))
         write(compress.flush())
@@ -191,7 +191,7 @@ def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) ->
         decompress = zlib.decompressobj()
         rest = memoryview(data)[header_start + header_length :]
         for array in into.values():
-            raw = memoryview(array).cast("B")
+            raw = memoryview(array.data).cast("B")
             filled = 0
             while filled < len(raw):
                 block = decompress.decompress(rest, min(_BLOCK_BYTES, len(raw) - filled))

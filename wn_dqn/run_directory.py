@@ -1,9 +1,9 @@
 """A run directory: the unit that every tool reads.
 
-    config.yaml        resolved settings           metrics.csv       a row per log period
-    provenance.json    versions, command, commit   evaluations.csv   a row per evaluation
-    status.json        running, paused, finished   events.out...     TensorBoard
-    checkpoints/       newest ones and the best    replay/           segments of the replay buffer
+config.yaml        resolved settings           metrics.csv       a row per log period
+provenance.json    versions, command, commit   evaluations.csv   a row per evaluation
+status.json        running, paused, finished   events.out...     TensorBoard
+checkpoints/       newest ones and the best    replay/           segments of the replay buffer
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             foreign = [item.name for item in self.path.iterdir() if item.name != _LOCK]
             if foreign and not self.exists:
-                raise UsageError(f"{self.path} is not a run directory, and not empty ({foreign[0]} is in it); choose another --run-dir")
+                raise UsageError(
+                    f"{self.path} is not a run directory, and not empty ({foreign[0]} is in it); choose "
+                    "another --run-dir"
+                )
             write_durably(self.path / ".writable", b"")
             (self.path / ".writable").unlink()
         except OSError as error:
@@ -78,7 +81,8 @@ class RunDirectory:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise UsageError(f"{self.path} is in use by {holder}; wait for it, or choose another --run-dir") from None
+                remedy = "wait for it, or choose another --run-dir"
+                raise UsageError(f"{self.path} is in use by {holder}; {remedy}") from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
@@ -136,7 +140,8 @@ class RunDirectory:
             if which.isdigit() and checkpoint.steps == int(which):
                 return checkpoint
         steps = sorted({checkpoint.steps for checkpoint in checkpoints})
-        raise CheckpointError(f"{self.path} has no checkpoint {which!r}; valid: best, last, {', '.join(map(str, steps))}")
+        valid = ", ".join(["best", "last", *map(str, steps)])
+        raise CheckpointError(f"{self.path} has no checkpoint {which!r}; valid: {valid}")
 
 
 def provenance(device: torch.device) -> Mapping[str, Any]:
@@ -165,8 +170,11 @@ def _git_commit() -> str | None:
     try:
         described = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,7 +130,7 @@ class TrainingState:
             "evaluated_at": self.evaluated_at,
             "epoch_began_at": self.epoch_began_at,
             "epoch_actions": actions,
-            "obs_crc32": zlib.crc32(np.ascontiguousarray(self.obs)),
+            "obs_crc32": zlib.crc32(self.obs.tobytes()),
             "train_s": self.train_s,
             "game_return": self.game_return,
             "game_steps": self.game_steps,
@@ -139,8 +140,9 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        for name in ("steps", "updates", "learning_from_steps", "initialized", "evaluated_at", "epoch_began_at", "train_s"):
-            setattr(self, name, state[name])
+        self.steps, self.updates, self.train_s = state["steps"], state["updates"], state["train_s"]
+        self.learning_from_steps, self.initialized = state["learning_from_steps"], state["initialized"]
+        self.evaluated_at, self.epoch_began_at = state["evaluated_at"], state["epoch_began_at"]
         self.epoch_actions = list(state["epoch_actions"].numpy())
         self.game_return = state["game_return"].numpy().copy()
         self.game_steps = state["game_steps"].numpy().copy()
@@ -249,7 +251,7 @@ def restore_games(
         env.send(action.astype(np.int64))
         state.obs = env.receive().obs
         on_step(done)
-    if zlib.crc32(np.ascontiguousarray(state.obs)) != obs_crc32:
+    if zlib.crc32(state.obs.tobytes()) != obs_crc32:
         raise RunError("the games cannot be restored: the emulator does not repeat itself; was ale-py updated since?")
 
 
@@ -287,14 +289,15 @@ def _log(agent: Agent, metrics: Metrics, state: TrainingState, epsilon: float) -
     """A row of metrics, about the time since the last one."""
     figures = state.period.figures()
     if state.period.updates and not math.isfinite(figures["train/loss"]):
-        raise RunError(f"the loss is {figures['train/loss']} at step {state.steps:,}; a smaller learning rate is the usual remedy")
+        raise RunError(
+            f"the loss is {figures['train/loss']} at step {state.steps:,}; "
+            "a smaller optimizer.learning_rate is the usual remedy"
+        )
     diagnostics = agent.diagnostics()
     if not state.initialized:
         diagnostics = dict.fromkeys(diagnostics, math.nan)
-    metrics.write(
-        state.steps,
-        {**figures, "train/epsilon": epsilon, "train/updates": state.updates, "time/train_s": state.train_s, **diagnostics},
-    )
+    counters = {"train/epsilon": epsilon, "train/updates": state.updates, "time/train_s": state.train_s}
+    metrics.write(state.steps, {**figures, **counters, **diagnostics})
     state.period = PeriodStatistics()
 
 
@@ -304,8 +307,8 @@ def _evaluate(agent: Agent, metrics: Metrics, callbacks: Callbacks, state: Train
     evaluation = callbacks.evaluate(state.steps)
     figures = {**evaluation.figures(), "held_out_max_q": math.nan, "train_s": state.train_s}
     if state.held_out is not None:
-        chunks = state.held_out.split(256)
-        figures["held_out_max_q"] = _mean([q for chunk in chunks for q in agent.q_values(chunk).amax(1).tolist()])
+        max_q = [agent.q_values(chunk).amax(dim=1) for chunk in torch.split(state.held_out, 256)]
+        figures["held_out_max_q"] = torch.cat(max_q).mean().item()
     metrics.write_evaluation(state.steps, figures, agent.histograms())
     state.evaluated_at = state.steps
     callbacks.save(state, evaluation.mean)

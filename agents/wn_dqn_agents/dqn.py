@@ -94,7 +94,9 @@ class DQN:
         """RunError if a parameter of the online network is NaN or infinite."""
         for name, parameter in self.online.named_parameters():
             if not parameter.isfinite().all():
-                raise RunError(f"parameter {name} is NaN or infinite; a smaller optimizer.learning_rate is the usual remedy")
+                raise RunError(
+                    f"parameter {name} is NaN or infinite; a smaller optimizer.learning_rate is the usual remedy"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Both networks, the optimizer and the exploration generator."""

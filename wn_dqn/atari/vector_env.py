@@ -52,7 +52,7 @@ class AtariEnv:
             use_fire_reset=False,
         )
         self.num_envs = num_envs
-        self.num_actions = int(self._env.single_action_space.n)
+        self.num_actions = len(self._env.ale.get_action_set())
         self._lives = np.zeros(num_envs, np.int32)
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:

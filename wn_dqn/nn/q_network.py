@@ -22,7 +22,7 @@ class QNetwork(nn.Module):
         self.conv3 = layers.conv2d(64, 64, 3, stride=1)  # -> [B, 64, 7, 7]
         self.hidden = layers.linear(64 * 7 * 7, 512)
         self.output = layers.linear(512, num_actions)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
     def forward(self, obs: Tensor) -> Tensor:
         dtype = next(self.parameters()).dtype

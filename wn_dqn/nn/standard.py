@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 
-class _Standard(nn.Module):
+class _Standard:
     """The data-dependent initialization of any layer whose weight's first dimension is the output unit."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter
+    weight: Any
+    bias: Any
 
     @property
     def direction_shape(self) -> torch.Size:
         """The shape of the direction v: an output unit first."""
-        return self.weight.shape
+        shape: torch.Size = self.weight.shape
+        return shape
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
@@ -43,5 +46,4 @@ class Conv2d(_Standard, nn.Conv2d):
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        nn.init.zeros_(self.bias)

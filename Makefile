@@ -1,0 +1,39 @@
+# Each target makes .venv if there is none. PYTHON picks the interpreter: make train PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DELETE_ON_ERROR:
+
+.PHONY: help train test check bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weight normalization
+	$(BIN)/wn-dqn train --config quick
+
+test: check  ## run the checks and all tests
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(VENV)/test.stamp  ## lint, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/train.stamp  ## how fast this machine is
+	$(BIN)/wn-dqn doctor
+
+clean:  ## remove the virtual environment and caches, not the runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $@
