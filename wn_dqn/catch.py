@@ -37,7 +37,7 @@ class Catch:
         """Start a step; see :class:`wn_dqn.environment.VectorEnv`."""
         if ((actions < 0) | (actions >= self.num_actions)).any():
             raise ValueError(f"actions must be 0..{self.num_actions - 1}, got {actions}")
-        self._actions = actions
+        self._actions = actions.copy()
 
     def receive(self) -> EnvStep:
         """Finish the step; see :class:`wn_dqn.environment.VectorEnv`."""

@@ -20,7 +20,7 @@ class EnvStep(NamedTuple):
     truncated: NDArray[np.bool_]
     """[N], the game was cut by a time limit: the state it was cut in is not terminal"""
     life_lost: NDArray[np.bool_]
-    """[N], a life was lost, the last one included"""
+    """[N], a life was lost and the game went on"""
 
 
 class VectorEnv(Protocol):

@@ -86,7 +86,11 @@ class StopRequest:
 
     def __init__(self, stop_after_s: float | None) -> None:
         self._deadline_s = None if stop_after_s is None else time.monotonic() + stop_after_s
-        self._signal: int | None = None
+        self._requested: tuple[str, int] | None = None
+
+    def request(self, reason: str, exit_status: int) -> None:
+        """Ask the loop to save and stop once its step is complete."""
+        self._requested = (reason, exit_status)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -99,14 +103,14 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = number
+        self.request(signal.Signals(number).name, 128 + number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
 
     def check(self) -> None:
         """Raise Stop(reason, exit status) if it is time to."""
-        if self._signal is not None:
-            raise Stop(signal.Signals(self._signal).name, 128 + self._signal)
+        if self._requested is not None:
+            raise Stop(*self._requested)
         if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
             raise Stop("time budget used up", 0)
 

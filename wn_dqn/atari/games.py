@@ -108,13 +108,17 @@ _RANDOM_AND_HUMAN = {
 }
 
 
+# The emulator ends the whole process when it is asked to play these alone.
+_NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
+
+
 @cache
 def all_games() -> dict[str, Game]:
-    """Every game that the installed ale-py ships, by ROM id."""
+    """Every game for one player that the installed ale-py ships, by ROM id."""
     games = {}
-    for rom_id in sorted(roms.get_all_rom_ids()):
+    for rom_id in sorted(set(roms.get_all_rom_ids()) - _NEED_TWO_PLAYERS):
         random, human = _RANDOM_AND_HUMAN.get(rom_id, (None, None))
-        name = "".join(part.capitalize() for part in rom_id.split("_"))
+        name = rom_id.title().replace("_", "")
         games[rom_id] = Game(rom_id, name, random, human, _PAPER.get(rom_id))
     return games
 

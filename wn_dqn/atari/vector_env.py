@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wn_dqn.environment import EnvStep
 
-_NO_LIMIT = 2**31 - 1
+_NO_LIMIT = 2**31 - 2  # frames; ale-py adds one to a 32-bit integer
 
 
 class AtariEnv:
@@ -41,7 +41,7 @@ class AtariEnv:
             rom_id,
             num_envs,
             num_threads=num_threads,
-            max_num_frames_per_episode=max_game_frames or _NO_LIMIT,
+            max_num_frames_per_episode=_NO_LIMIT if max_game_frames is None else max_game_frames,
             repeat_action_probability=repeat_action_probability,
             full_action_space=full_action_set,
             autoreset_mode=AutoresetMode.SAME_STEP,

@@ -1,0 +1,106 @@
+"""The games' names and published scores."""
+
+from __future__ import annotations
+
+import re
+
+import gymnasium
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wn_dqn.atari.games import _PAPER, _RANDOM_AND_HUMAN, PaperScores, all_games, find_game
+from wn_dqn.errors import UsageError
+
+REGISTERED = {
+    spec.id: spec.kwargs["game"]
+    for spec in gymnasium.registry.values()
+    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("ale_py.") and spec.kwargs
+}
+PLAYABLE = set(REGISTERED.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SpaceInvaders",
+        "space_invaders",
+        "ALE/SpaceInvaders-v5",
+        "SpaceInvadersNoFrameskip-v4",
+        "SpaceInvadersDeterministic-v0",
+        "spaceinvaders",
+        "SPACE_INVADERS",
+        " Space Invaders ",
+        "space-invaders",
+    ],
+)
+def test_all_spellings_name_the_same_game(name: str) -> None:
+    """Every spelling that gymnasium, ale-py and people use finds the game."""
+    assert find_game(name).rom_id == "space_invaders"
+
+
+@given(st.sampled_from(sorted(all_games().values(), key=lambda game: game.rom_id)), st.sampled_from([str, str.upper]))
+def test_names_and_rom_ids_find_their_game(game, spell) -> None:
+    """Names and ROM ids round trip, in capitals too, and as gymnasium's ids."""
+    for name in (game.rom_id, game.name, f"ALE/{game.name}-v5", f"{game.name}NoFrameskip-v4"):
+        assert find_game(spell(name)) is game
+
+
+def test_every_id_of_gymnasium_finds_its_game() -> None:
+    """All ids that ale-py registers, of all versions, lead to the ROM that gymnasium would load."""
+    assert len(REGISTERED) > 300
+    assert {name: find_game(name).rom_id for name in REGISTERED} == REGISTERED
+
+
+def test_games_are_those_that_can_be_played() -> None:
+    """Every game is one that the emulator can load for one player (it exits the process on another)."""
+    assert set(all_games()) == PLAYABLE
+
+
+def test_names_are_gymnasiums() -> None:
+    """A game's name is the one in gymnasium's id."""
+    names = {game.name for game in all_games().values() if game.rom_id in PLAYABLE}
+    assert {f"ALE/{name}-v5" for name in names} == {name for name in REGISTERED if name.startswith("ALE/")}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SpaceInvader", "SpaceInvaders"),
+        ("breakuot", "Breakout"),
+        ("ALE/Pogn-v5", "Pong"),
+        ("montezuma", "MontezumaRevenge"),
+        ("xyzzy", "`wn-dqn games` lists all"),
+        ("", "`wn-dqn games` lists all"),
+    ],
+)
+def test_an_unknown_game_is_one_line_with_the_closest(name: str, hint: str) -> None:
+    """The message repeats what was typed and names the remedy."""
+    with pytest.raises(UsageError, match=rf"^unknown game {re.escape(repr(name))}; .*{hint}.*$") as error:
+        find_game(name)
+    assert "\n" not in str(error.value)
+
+
+def test_human_normalized_is_0_for_random_and_1_for_human() -> None:
+    """Random play is 0, a human 1, linear between; None where no human score was published."""
+    for game in all_games().values():
+        if game.random is None or game.human is None:
+            assert game.human_normalized(1.0) is None
+        else:
+            assert game.human_normalized(game.random) == 0
+            assert game.human_normalized(game.human) == 1
+            assert game.human_normalized((game.random + game.human) / 2) == pytest.approx(0.5)
+
+
+def test_scores() -> None:
+    """Spot checks against the papers; no score belongs to a game that does not exist."""
+    assert find_game("Breakout").paper == PaperScores(standard=410, wn=403, mnih2015=401)
+    assert find_game("Enduro").paper == PaperScores(standard=1250, wn=1448, mnih2015=302)
+    assert find_game("Seaquest").paper == PaperScores(standard=7188, wn=7375, mnih2015=5286)
+    assert find_game("SpaceInvaders").paper == PaperScores(standard=1779, wn=2179, mnih2015=1975)
+    assert find_game("Pong").paper is None
+    assert (find_game("SpaceInvaders").random, find_game("SpaceInvaders").human) == (148.0, 1668.7)
+    assert find_game("Breakout").human_normalized(401) == pytest.approx((401 - 1.7) / (30.5 - 1.7))
+    assert find_game("Pong").human_normalized(21) == pytest.approx(41.7 / 35.3)
+    assert set(_PAPER) <= set(_RANDOM_AND_HUMAN) <= set(all_games())
+    assert len(_RANDOM_AND_HUMAN) == 57
