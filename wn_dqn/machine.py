@@ -67,7 +67,9 @@ def find_device(name: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, ...")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cpu" and device.index:
+        raise UsageError(f"no device {name}: there is one cpu; use --device cpu")
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         raise UsageError(f"no device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     return device
 

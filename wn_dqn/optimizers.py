@@ -37,6 +37,7 @@ class RMSpropNature(torch.optim.Optimizer):
             torch._foreach_mul_(squares, rho)
             torch._foreach_addcmul_(squares, grads, grads, 1.0 - rho)
             roots = torch._foreach_addcmul(squares, means, means, -1.0)
+            torch._foreach_clamp_min_(roots, 0.0)  # a variance; rounding can make it negative
             torch._foreach_add_(roots, group["epsilon"])
             torch._foreach_sqrt_(roots)
             torch._foreach_addcdiv_(params, grads, roots, -group["lr"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,8 +26,3 @@ def clipped_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduct
     """
     chosen = q.gather(1, action.unsqueeze(1)).squeeze(1)
     return F.huber_loss(chosen, target, reduction=reduction, delta=1.0)
-
-
-def epsilon_greedy(greedy: Tensor, random_action: Tensor, explore: Tensor) -> Tensor:
-    """`random_action` [N] where `explore` [N] is true, else `greedy` [N]."""
-    return torch.where(explore, random_action, greedy)

@@ -16,4 +16,4 @@ class LinearSchedule:
 
     def __call__(self, steps: int) -> float:
         fraction = min(max((steps - self.begin_steps) / self.decay_steps, 0.0), 1.0)
-        return self.start + fraction * (self.end - self.start)
+        return (1.0 - fraction) * self.start + fraction * self.end

@@ -18,8 +18,8 @@ V_STD = 0.05
 """Standard deviation of the elements of v (section 3)."""
 
 DEAD_UNIT_RATIO = 1e-6
-"""A unit whose standard deviation is below this share of its root mean square is constant as far as float32 can
-tell; dividing by it would only blow up rounding. Such a unit is centred and keeps ||w|| = 1."""
+"""A unit whose standard deviation is below this share of its layer's root mean square is constant as far as float32
+can tell; dividing by it would only blow up rounding. Such a unit is centred and keeps ||w|| = 1."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def initialize_from_data(
             units = t.double().transpose(0, 1).flatten(1) if t.ndim > 1 else t.double().unsqueeze(1)
             var, mean = torch.var_mean(units, dim=1, correction=0)
             std = var.sqrt()
-            dead = std <= DEAD_UNIT_RATIO * (var + mean.square()).sqrt()
+            dead = std <= DEAD_UNIT_RATIO * (var + mean.square()).mean().sqrt()
             dead_units[name] = int(dead.sum())
             scale = torch.where(dead, 1.0, 1.0 / std)
             shift = -mean * scale
@@ -72,5 +72,5 @@ def initialize_from_data(
         for hook in hooks:
             hook.remove()
     last_layer = list(layers.values())[-1]
-    last_layer.rescale_output_(torch.tensor(output_scale), torch.tensor(0.0))
+    last_layer.rescale_output_(torch.full_like(last_layer.bias, output_scale), torch.zeros_like(last_layer.bias))
     return InitReport(batch_size=len(batch), dead_units=dead_units)

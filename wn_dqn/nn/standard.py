@@ -23,6 +23,7 @@ class _Standard:
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
         """w := v/||v|| for every output unit, b := 0."""
+        v = v.to(self.weight)
         self.weight.copy_(v / v.flatten(1).norm(dim=1).view(-1, *[1] * (v.ndim - 1)))
         self.bias.zero_()
 

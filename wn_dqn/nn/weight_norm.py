@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class _WeightNorm(nn.Module):
@@ -74,6 +75,7 @@ class _ScaledLinear(torch.autograd.Function):
         return torch.addcmul(bias, t, g * inverse_norm)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
         """Equation 3, with dL/dw = dy^T x, so that dL/dw . v = sum over the batch of dy * t."""
         x, v, g, inverse_norm, t = ctx.saved_tensors

@@ -1,0 +1,362 @@
+"""The DQN agent against a naive one, its exploration, and exact continuation from what it saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wn_dqn.catch import Catch
+from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
+from wn_dqn.config import Param, make_settings
+from wn_dqn.errors import RunError
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.seeding import torch_generator
+from wn_dqn.transitions import TransitionBatch
+from wn_dqn_agents.dqn import DQN
+
+NUM_ACTIONS = 6
+BATCH_SIZE = 12
+each_param = pytest.mark.parametrize("param", PARAMETERIZATIONS)
+
+
+def catch_frames(num: int = 48) -> Tensor:
+    """Consecutive observations of one game after another."""
+    env, rng = Catch(1), np.random.default_rng(0)
+    seen = [env.reset(np.array([3]))]
+    while len(seen) < num:
+        env.send(rng.integers(0, 3, 1))
+        seen.append(env.receive().obs)
+    return torch.from_numpy(np.concatenate(seen))
+
+
+FRAMES = catch_frames()
+
+
+def make_agent(param: Param = "wn", seed: int = 0, **sections: Any) -> DQN:
+    settings = make_settings({"game": "Catch", "param": param, "seed": seed, **sections})
+    return DQN(settings, NUM_ACTIONS, torch.device("cpu"))
+
+
+def initialized_agent(param: Param = "wn", **settings: Any) -> DQN:
+    agent = make_agent(param, **settings)
+    agent.initialize(FRAMES)
+    return agent
+
+
+def minibatch(number: int) -> TransitionBatch:
+    """Transitions of which a third are terminal, with every action and rewards from -1 to 1."""
+    generator = torch.Generator().manual_seed(number)
+    index = torch.randint(0, len(FRAMES) - 1, (BATCH_SIZE,), generator=generator)
+    return TransitionBatch(
+        obs=FRAMES[index],
+        action=torch.arange(BATCH_SIZE) % NUM_ACTIONS,
+        reward=torch.randint(-1, 2, (BATCH_SIZE,), generator=generator).float(),
+        discount=torch.where(torch.arange(BATCH_SIZE) % 3 == 0, 0.0, 0.99),
+        next_obs=FRAMES[index + 1],
+    )
+
+
+def values(network: torch.nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def same(network: torch.nn.Module, other: torch.nn.Module | list[Tensor]) -> bool:
+    others = values(other) if isinstance(other, torch.nn.Module) else other
+    return all(torch.equal(ours, theirs) for ours, theirs in zip(values(network), others, strict=True))
+
+
+def fake_q(agent: DQN, action: int) -> None:
+    """Make the network want `action` everywhere."""
+    q = F.one_hot(torch.tensor(action), NUM_ACTIONS).float()
+    agent.q_values = lambda obs: q.expand(len(obs), NUM_ACTIONS)  # type: ignore[method-assign]
+
+
+def observations(num: int) -> Tensor:
+    return FRAMES[:1].expand(num, 4, 84, 84)
+
+
+# --- Learning ---
+
+
+def naive_q(parameters: dict[str, Tensor], obs: Tensor) -> Tensor:
+    """The Nature network as plain functions, with w = g v/||v|| where there are g and v."""
+
+    def weight(name: str) -> Tensor:
+        if f"{name}.weight" in parameters:
+            return parameters[f"{name}.weight"]
+        v, g = parameters[f"{name}.v"], parameters[f"{name}.g"]
+        return torch.stack([scale * direction / direction.square().sum().sqrt() for scale, direction in zip(g, v)])  # noqa: B905
+
+    x = obs.double() / 255
+    for name, stride in (("conv1", 4), ("conv2", 2), ("conv3", 1)):
+        x = F.conv2d(x, weight(name), parameters[f"{name}.bias"], stride).clamp(min=0)
+    x = (x.flatten(1) @ weight("hidden").T + parameters["hidden.bias"]).clamp(min=0)
+    return x @ weight("output").T + parameters["output.bias"]
+
+
+@pytest.mark.parametrize(
+    ("param", "lr", "reduction"), [("standard", 1e-4, "mean"), ("wn", 3e-4, "mean"), ("wn", 3e-4, "sum")]
+)
+def test_updates_equal_a_naive_implementation(param: Param, lr: float, reduction: str) -> None:
+    """Three updates in float64, with a copy to the target network before the third."""
+    agent = make_agent(param, learning={"loss_reduction": reduction})
+    agent.online.double()
+    agent.target.double()
+    agent.initialize(FRAMES)
+    online = {name: p.detach().clone().requires_grad_() for name, p in agent.online.named_parameters()}
+    target = {name: p.detach().clone() for name, p in online.items()}
+    optimizer = torch.optim.Adamax(online.values(), lr=lr, betas=(0.5, 0.999), eps=1e-8, foreach=False)
+    num_clipped = 0
+    for number in range(3):
+        if number == 2:
+            agent.update_target()
+            target = {name: p.detach().clone() for name, p in online.items()}
+        batch = minibatch(number)
+        metrics = agent.update(batch)
+        q, next_q = naive_q(online, batch.obs), naive_q(target, batch.next_obs)
+        losses = []
+        for i in range(BATCH_SIZE):
+            y = batch.reward[i] + batch.discount[i] * max(next_q[i])
+            error = (q[i, batch.action[i]] - y).abs()
+            losses.append(error - 0.5 if error > 1 else error**2 / 2)
+            num_clipped += int(error > 1)
+        loss = sum(losses) / (BATCH_SIZE if reduction == "mean" else 1)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[union-attr]
+        optimizer.step()
+        assert metrics.loss.item() == pytest.approx(loss.item(), rel=1e-10)  # type: ignore[union-attr]
+        assert metrics.mean_q.item() == pytest.approx(q.max(dim=1).values.mean().item(), rel=1e-10)
+    assert 0 < num_clipped < 3 * BATCH_SIZE
+    for name, parameter in agent.online.named_parameters():
+        torch.testing.assert_close(parameter, online[name], rtol=0, atol=1e-9, msg=f"{name} differs")
+
+
+@pytest.mark.parametrize(
+    ("param", "optimizer", "lr"),
+    [("standard", {}, 1e-4), ("wn", {}, 3e-4), ("wn", {"learning_rate": 1e-3}, 1e-3)],
+)
+def test_the_learning_rate_is_the_parameterizations(param: Param, optimizer: dict[str, Any], lr: float) -> None:
+    """Adamax's first step is its learning rate in every element that has a gradient to speak of."""
+    agent = initialized_agent(param, optimizer=optimizer)
+    before = values(agent.online)
+    agent.update(minibatch(0))
+    changes = [(new - old).abs().max().item() for new, old in zip(values(agent.online), before, strict=True)]
+    assert changes == pytest.approx([lr] * len(changes), rel=0.01)
+
+
+def test_the_optimizer_is_the_one_asked_for() -> None:
+    """The first step of rmsprop-nature is small where the gradient is: lr d / sqrt(0.0475 d^2 + 0.01)."""
+    agent = initialized_agent(optimizer={"name": "rmsprop-nature"})
+    before = values(agent.online)
+    agent.update(minibatch(0))
+    for parameter, old in zip(agent.online.parameters(), before, strict=True):
+        assert parameter.grad is not None
+        step = 2.5e-4 * parameter.grad / (0.0475 * parameter.grad**2 + 0.01).sqrt()
+        torch.testing.assert_close(parameter.detach(), old - step, rtol=1e-6, atol=1e-7)
+
+
+@each_param
+def test_an_update_changes_the_online_network_only(param: Param) -> None:
+    agent = initialized_agent(param)
+    before = values(agent.target)
+    metrics = agent.update(minibatch(0))
+    assert same(agent.target, before)
+    for new, old in zip(values(agent.online), before, strict=True):
+        assert not torch.equal(new, old)
+    assert all(parameter.grad is None for parameter in agent.target.parameters())
+    for scalar in metrics:
+        assert scalar.shape == ()
+        assert scalar.dtype == torch.float32
+        assert not scalar.requires_grad
+    agent.update_target()
+    assert same(agent.target, agent.online)
+    copied = values(agent.target)
+    agent.update(minibatch(1))
+    assert same(agent.target, copied)
+
+
+# --- Initialization ---
+
+
+@each_param
+def test_initialization_is_from_data_and_reaches_the_target_network(param: Param) -> None:
+    agent = make_agent(param)
+    assert agent.initialize(FRAMES) == {"batch_size": len(FRAMES), "dead_units": 0}
+    assert same(agent.target, agent.online)
+    q = agent.q_values(FRAMES)
+    torch.testing.assert_close(q.mean(dim=0), torch.zeros(NUM_ACTIONS), rtol=0, atol=1e-5)
+    torch.testing.assert_close(q.std(dim=0, correction=0), torch.ones(NUM_ACTIONS), rtol=0, atol=1e-4)
+
+
+def test_both_parameterizations_start_as_the_same_function() -> None:
+    """With an equal seed, and with the output's scale."""
+    standard, wn = (initialized_agent(param, network={"output_init_scale": 0.1}) for param in ("standard", "wn"))
+    q = standard.q_values(FRAMES)
+    torch.testing.assert_close(wn.q_values(FRAMES), q, rtol=0, atol=1e-5)
+    torch.testing.assert_close(q.std(dim=0, correction=0), torch.full((NUM_ACTIONS,), 0.1), rtol=0, atol=1e-4)
+
+
+@each_param
+def test_initialization_depends_on_the_seed_only(param: Param) -> None:
+    agent, busy, other = make_agent(param), make_agent(param), make_agent(param, seed=1)
+    busy.act(FRAMES, 0.5)
+    for each in (agent, busy, other):
+        each.initialize(FRAMES)
+    assert same(agent.online, busy.online)
+    assert not torch.allclose(agent.q_values(FRAMES), other.q_values(FRAMES), atol=0.1)
+
+
+def test_initialization_draws_from_the_init_stream() -> None:
+    agent = initialized_agent()
+    v = torch.empty(32, 4, 8, 8).normal_(0.0, 0.05, generator=torch_generator(0, "init"))
+    assert torch.equal(agent.online.conv1.v, v)  # type: ignore[arg-type]
+
+
+# --- Acting ---
+
+
+@each_param
+def test_without_epsilon_it_is_greedy(param: Param) -> None:
+    agent = initialized_agent(param)
+    action = agent.act(FRAMES, 0.0)
+    assert action.dtype == np.int64
+    np.testing.assert_array_equal(action, agent.online(FRAMES).argmax(dim=1))
+    assert len(set(action.tolist())) > 1
+
+
+def test_q_values_are_the_online_networks_without_gradients() -> None:
+    agent = initialized_agent()
+    agent.update(minibatch(0))
+    q = agent.q_values(FRAMES)
+    assert torch.equal(q, agent.online(FRAMES))
+    assert not torch.equal(q, agent.target(FRAMES))
+    assert not q.requires_grad
+    assert q.dtype == torch.float32
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0])
+def test_exploration_is_uniform_with_probability_epsilon(epsilon: float) -> None:
+    agent, num = make_agent(), 60_000
+    fake_q(agent, 2)
+    counts = np.bincount(agent.act(observations(num), epsilon), minlength=NUM_ACTIONS)
+    expected = np.full(NUM_ACTIONS, epsilon * num / NUM_ACTIONS)
+    expected[2] += (1 - epsilon) * num
+    assert ((counts - expected) ** 2 / expected).sum() < 20.5  # chi squared, 5 degrees of freedom: p = 0.001
+
+
+def test_random_numbers_do_not_depend_on_the_network() -> None:
+    """Nor does their number depend on epsilon: two arms of an experiment explore alike."""
+    agents = [make_agent(), make_agent("standard")]
+    for wanted, agent in enumerate(agents):
+        fake_q(agent, wanted)
+    for epsilon in (0.5, 1.0, 0.0, 0.3):
+        first, second = (agent.act(observations(200), epsilon) for agent in agents)
+        differ = first != second
+        assert (first[differ] == 0).all()
+        assert (second[differ] == 1).all()
+        assert differ.mean() == pytest.approx(1 - epsilon, abs=0.1)
+    states = [agent.state_dict()["exploration"] for agent in agents]
+    assert states[0] == states[1]
+    always_greedy = make_agent()
+    fake_q(always_greedy, 0)
+    for _ in range(4):
+        always_greedy.act(observations(200), 0.0)
+    assert always_greedy.state_dict()["exploration"] == states[0]
+
+
+def test_other_seeds_explore_otherwise() -> None:
+    first, again, other = (make_agent(seed=seed).act(observations(50), 1.0).tolist() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+# --- Saving ---
+
+
+def learn(agent: DQN, numbers: range) -> list[Any]:
+    """Act and update by turns; everything that can be seen of it."""
+    seen: list[Any] = []
+    for number in numbers:
+        seen.append(agent.act(FRAMES[:8], 0.5).tolist())
+        metrics = agent.update(minibatch(number))
+        seen += [metrics.loss.item(), metrics.mean_q.item()]
+        if number % 3 == 0:
+            agent.update_target()
+    return seen
+
+
+@pytest.mark.parametrize("optimizer", ["adamax", "rmsprop-nature"])
+@each_param
+def test_a_restored_agent_continues_bit_for_bit(param: Param, optimizer: str, tmp_path: Path) -> None:
+    """Through a checkpoint on disk, into an agent that began elsewhere."""
+    agent = initialized_agent(param, optimizer={"name": optimizer})
+    learn(agent, range(5))
+    path = save_checkpoint(tmp_path, 5, agent.state_dict(), None)
+    restored = initialized_agent(param, seed=1, optimizer={"name": optimizer})
+    learn(restored, range(100, 102))
+    restored.load_state_dict(load_checkpoint(path))
+    assert same(restored.online, agent.online)
+    assert same(restored.target, agent.target)
+    assert not same(restored.target, restored.online)
+    assert learn(restored, range(5, 10)) == learn(agent, range(5, 10))
+    assert same(restored.online, agent.online)
+    assert same(restored.target, agent.target)
+
+
+def test_an_agent_can_be_restored_without_its_optimizer() -> None:
+    """As an evaluation does, which has no use for it."""
+    agent, restored = initialized_agent(), make_agent()
+    agent.update(minibatch(0))
+    restored.load_state_dict({key: value for key, value in agent.state_dict().items() if key != "optimizer"})
+    assert torch.equal(restored.q_values(FRAMES), agent.q_values(FRAMES))
+
+
+def test_the_state_of_a_new_agent_can_be_restored() -> None:
+    agent, restored = make_agent(), make_agent(seed=1)
+    restored.load_state_dict(agent.state_dict())
+    agent.initialize(FRAMES)
+    restored.load_state_dict(agent.state_dict())
+    assert learn(restored, range(3)) == learn(agent, range(3))
+
+
+# --- Watching ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["hidden.bias", "conv2.v"])
+def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) -> None:
+    agent = initialized_agent()
+    agent.check_finite()
+    with torch.no_grad():
+        agent.online.get_parameter(name)[7] = value
+    with pytest.raises(RunError, match=rf"parameter {name} is NaN or infinite; .* optimizer\.learning_rate"):
+        agent.check_finite()
+
+
+@each_param
+def test_diagnostics(param: Param) -> None:
+    agent = initialized_agent(param)
+    figures = agent.diagnostics()
+    for name, layer in agent.online.named_children():
+        w: Tensor = layer.weight  # type: ignore[assignment]
+        assert figures.pop(f"layers/{name}/w_norm_mean") == pytest.approx(w.flatten(1).norm(dim=1).mean().item())
+        if param == "wn":
+            v, g = layer.v.detach(), layer.g.detach()  # type: ignore[operator]
+            assert figures.pop(f"layers/{name}/g_mean") == pytest.approx(g.mean().item())
+            assert figures.pop(f"layers/{name}/v_norm_mean") == pytest.approx(v.flatten(1).norm(dim=1).mean().item())
+    assert figures == {}
+
+
+@each_param
+def test_histograms_show_every_parameter(param: Param) -> None:
+    agent = initialized_agent(param)
+    histograms = agent.histograms()
+    assert histograms.keys() == {f"parameters/{name}" for name, _ in agent.online.named_parameters()}
+    assert not any(tensor.requires_grad for tensor in histograms.values())
+    assert torch.equal(histograms["parameters/output.bias"], agent.online.output.bias)  # type: ignore[arg-type]

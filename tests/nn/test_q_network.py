@@ -1,0 +1,157 @@
+"""The Nature network against a plain torch.nn.Sequential, for every parameterization."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS, Parameterization, initializable_layers
+from wn_dqn.nn.q_network import QNetwork
+
+NUM_ACTIONS = 6
+LAYERS = ["conv1", "conv2", "conv3", "hidden", "output"]
+each_parameterization = pytest.mark.parametrize("name", PARAMETERIZATIONS)
+
+
+def observations(num: int = 3) -> Tensor:
+    return torch.randint(0, 256, (num, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def random_network(name: str, dtype: torch.dtype = torch.float32) -> QNetwork:
+    """A network whose weights have the scale of an initialized one."""
+    network = QNetwork(PARAMETERIZATIONS[name], NUM_ACTIONS).to(dtype)
+    generator = torch.Generator().manual_seed(1)
+    for layer in initializable_layers(network).values():
+        layer.set_direction_(torch.randn(layer.direction_shape, generator=generator))
+        units = layer.direction_shape[0]
+        layer.rescale_output_(torch.rand(units, generator=generator) + 1, torch.randn(units, generator=generator))
+    return network
+
+
+def plain_network(network: QNetwork) -> nn.Sequential:
+    """The same network out of torch's own layers, in torch's own memory format, on inputs in [0, 1]."""
+    plain = nn.Sequential(
+        nn.Conv2d(4, 32, kernel_size=8, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, kernel_size=4, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, kernel_size=3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(3136, 512),
+        nn.ReLU(),
+        nn.Linear(512, NUM_ACTIONS),
+    ).to(next(network.parameters()).dtype)
+    layers = [layer for layer in plain if isinstance(layer, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        for ours, theirs in zip(layers, initializable_layers(network).values(), strict=True):
+            ours.weight.copy_(theirs.weight)
+            ours.bias.copy_(theirs.bias)
+    return plain
+
+
+@each_parameterization
+@pytest.mark.parametrize("num_actions", [3, 18])
+@torch.no_grad()
+def test_shapes(name: str, num_actions: int) -> None:
+    network = QNetwork(PARAMETERIZATIONS[name], num_actions)
+    shapes = []
+    for layer in initializable_layers(network).values():
+        layer.register_forward_hook(lambda _layer, _inputs, t: shapes.append(tuple(t.shape)))
+    q = network(observations(2))
+    assert shapes == [(2, 32, 20, 20), (2, 64, 9, 9), (2, 64, 7, 7), (2, 512), (2, num_actions)]
+    assert q.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "one_g_per_unit"), [("standard", 0), ("wn", 32 + 64 + 64 + 512 + 6)])
+def test_number_of_parameters(name: str, one_g_per_unit: int) -> None:
+    """8,224 + 32,832 + 36,928 + 1,606,144 + 3,078, weights and biases."""
+    network = QNetwork(PARAMETERIZATIONS[name], 6)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_206 + one_g_per_unit
+
+
+@each_parameterization
+def test_equals_a_plain_network_with_the_same_weights(name: str) -> None:
+    """In values, and in the gradients of the biases, which every layer's backward pass feeds."""
+    network = random_network(name, torch.float64)
+    plain = plain_network(network)
+    obs = observations()
+    q, plain_q = network(obs), plain(obs.double() / 255)
+    assert q.std() > 0.01
+    torch.testing.assert_close(q, plain_q, rtol=1e-12, atol=1e-12)
+    q.sin().sum().backward()
+    plain_q.sin().sum().backward()
+    plain_biases = [parameter.grad for parameter in plain.parameters() if parameter.ndim == 1]
+    for layer, plain_bias in zip(initializable_layers(network).values(), plain_biases, strict=True):
+        torch.testing.assert_close(layer.bias.grad, plain_bias, rtol=1e-10, atol=1e-12)
+
+
+@each_parameterization
+@torch.no_grad()
+def test_float32_differs_by_rounding_only(name: str) -> None:
+    network = random_network(name)
+    obs = observations()
+    torch.testing.assert_close(network(obs), plain_network(network)(obs.float() / 255), rtol=1e-5, atol=1e-5)
+
+
+def test_only_the_layers_differ_between_parameterizations() -> None:
+    """Any pair of constructors makes the network, and its modules are these layers and nothing else."""
+    plain = Parameterization(linear=nn.Linear, conv2d=nn.Conv2d)
+    for layers in (*PARAMETERIZATIONS.values(), plain):
+        network = QNetwork(layers, NUM_ACTIONS)
+        assert {name: type(module) for name, module in network.named_children()} == dict(
+            zip(LAYERS, [layers.conv2d] * 3 + [layers.linear] * 2, strict=True)
+        )
+        assert not list(network.buffers())
+    standard, wn = random_network("standard"), random_network("wn")
+    torch.testing.assert_close(standard(observations()), wn(observations()), rtol=1e-5, atol=1e-5)
+
+
+def test_initializable_layers_are_named_in_order() -> None:
+    for layers in PARAMETERIZATIONS.values():
+        assert list(initializable_layers(QNetwork(layers, NUM_ACTIONS))) == LAYERS
+
+
+@each_parameterization
+@torch.no_grad()
+def test_pixels_are_scaled_to_one_and_left_alone(name: str) -> None:
+    network = random_network(name)
+    obs = observations()
+    for given in (obs, obs.contiguous(memory_format=torch.channels_last)):
+        inputs: list[Tensor] = []
+        hook = network.conv1.register_forward_pre_hook(lambda _layer, args, inputs=inputs: inputs.append(args[0]))
+        network(given)
+        hook.remove()
+        assert torch.equal(inputs[0], obs.float() / 255)
+        assert torch.equal(given, observations())
+
+
+@each_parameterization
+def test_convolutions_run_in_channels_last(name: str) -> None:
+    network = random_network(name)
+
+    def is_channels_last(tensor: Tensor | None) -> bool:
+        return tensor is not None and tensor.is_contiguous(memory_format=torch.channels_last)
+
+    outputs: list[Tensor] = []
+    for convolution in (network.conv1, network.conv2, network.conv3):
+        convolution.register_forward_hook(lambda _layer, _inputs, t: outputs.append(t))
+    network(observations()).sum().backward()
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim == 4]
+    assert len(kernels) == len(outputs) == 3
+    for tensor in (*outputs, *kernels, *(kernel.grad for kernel in kernels)):
+        assert is_channels_last(tensor)
+    assert all(is_channels_last(parameter) for parameter in copy.deepcopy(network).parameters() if parameter.ndim == 4)
+
+
+@each_parameterization
+@torch.no_grad()
+def test_the_batch_does_not_change_a_sample(name: str) -> None:
+    network = random_network(name)
+    obs = observations(5)
+    alone = torch.cat([network(obs[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(network(obs), alone, rtol=1e-5, atol=1e-5)

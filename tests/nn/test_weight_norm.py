@@ -1,0 +1,331 @@
+"""Weight-normalized layers against torch's own weight norm, the paper's equations and hand-computed training."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear
+
+Layer = WeightNormLinear | WeightNormConv2d
+
+
+class Case(NamedTuple):
+    make: Callable[..., Layer]
+    """the layer under test, given a dtype"""
+    make_plain: Callable[..., nn.Module]
+    """torch's layer of the same shape"""
+    apply: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """x, w, b -> y"""
+    input_shape: tuple[int, ...]
+
+
+CASES = {
+    "linear": Case(
+        lambda **kw: WeightNormLinear(7, 5, **kw),
+        lambda **kw: nn.Linear(7, 5, **kw),
+        F.linear,
+        (6, 7),
+    ),
+    "conv": Case(
+        lambda **kw: WeightNormConv2d(2, 3, 3, **kw),
+        lambda **kw: nn.Conv2d(2, 3, 3, **kw),
+        F.conv2d,
+        (2, 2, 5, 4),
+    ),
+    "strided padded conv": Case(
+        lambda **kw: WeightNormConv2d(2, 3, 4, stride=2, padding=1, **kw),
+        lambda **kw: nn.Conv2d(2, 3, 4, stride=2, padding=1, **kw),
+        lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1),
+        (2, 2, 5, 6),
+    ),
+}
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Such small tensors spend their time waiting for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def randomized(layer: Layer, seed: int = 1) -> Layer:
+    """The layer with normally distributed parameters."""
+    with torch.no_grad():
+        for i, parameter in enumerate(layer.parameters()):
+            parameter.copy_(random(*parameter.shape, seed=10 * seed + i))
+    return layer
+
+
+def make(case: Case, dtype: torch.dtype = torch.float64, seed: int = 1) -> Layer:
+    return randomized(case.make(dtype=dtype), seed)
+
+
+def backward(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and dL/dx for L = sum(sin(y)); leaves the parameters' gradients in the layer."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    y.sin().sum().backward()
+    assert x.grad is not None
+    return y.detach(), x.grad
+
+
+def per_unit(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product per output unit."""
+    return (a * b).flatten(1).sum(dim=1)
+
+
+@each_case
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)], ids=["f32", "f64"])
+def test_equals_torch_weight_norm_in_value_and_gradient(case: Case, dtype: torch.dtype, tolerance: float) -> None:
+    layer = make(case, dtype)
+    oracle: Any = weight_norm(case.make_plain(dtype=dtype))
+    with torch.no_grad():
+        oracle.parametrizations.weight.original0.copy_(per_unit(layer.g, layer.v))
+        oracle.parametrizations.weight.original1.copy_(layer.v)
+        oracle.bias.copy_(layer.bias)
+    x = random(*case.input_shape, dtype=dtype)
+    y, dx = backward(layer, x)
+    oracle_y, oracle_dx = backward(oracle, x)
+    parametrization = oracle.parametrizations.weight
+    pairs = {
+        "y": (y, oracle_y),
+        "w": (layer.weight, oracle.weight),
+        "dL/dx": (dx, oracle_dx),
+        "dL/dg": (layer.g.grad, parametrization.original0.grad.flatten()),
+        "dL/dv": (layer.v.grad, parametrization.original1.grad),
+        "dL/db": (layer.bias.grad, oracle.bias.grad),
+    }
+    for name, (ours, theirs) in pairs.items():
+        scale = theirs.abs().max().item()  # of the tensor: float32 rounds sums by their largest terms
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * max(scale, 1.0), msg=f"{name} differs")
+
+
+@each_case
+def test_gradients_are_equation_3(case: Case) -> None:
+    layer = make(case)
+    x = random(*case.input_shape)
+    _, dx = backward(layer, x)
+    v, g = layer.v.detach(), layer.g.detach()
+    v_norm = v.flatten(1).square().sum(dim=1).sqrt()
+    w = (per_unit(g / v_norm, v) * v).requires_grad_()
+    b, x = layer.bias.detach().requires_grad_(), x.requires_grad_()
+    case.apply(x, w, b).sin().sum().backward()
+    dw = w.grad
+    dg = dot(dw, v) / v_norm
+    dv = per_unit(g / v_norm, v) * dw - per_unit(g * dg / v_norm**2, v) * v
+    for ours, by_hand in ((layer.g.grad, dg), (layer.v.grad, dv), (layer.bias.grad, b.grad), (dx, x.grad)):
+        torch.testing.assert_close(ours, by_hand, rtol=1e-12, atol=1e-12)
+
+
+@each_case
+def test_weight_has_norm_g_and_the_direction_of_v(case: Case) -> None:
+    layer = make(case)
+    w = layer.weight.detach()
+    torch.testing.assert_close(w.flatten(1).norm(dim=1), layer.g.detach().abs())
+    torch.testing.assert_close(layer.v_norm().detach(), layer.v.detach().flatten(1).norm(dim=1))
+    cosine = dot(w, layer.v.detach()) / (w.flatten(1).norm(dim=1) * layer.v_norm().detach())
+    torch.testing.assert_close(cosine, layer.g.detach().sign())
+
+
+@each_case
+def test_gradient_of_v_is_orthogonal_to_v(case: Case) -> None:
+    layer = make(case)
+    backward(layer, random(*case.input_shape))
+    dv, v = layer.v.grad, layer.v.detach()
+    assert dv is not None
+    assert dv.flatten(1).norm(dim=1).min() > 1e-3
+    cosine = dot(dv, v) / (dv.flatten(1).norm(dim=1) * v.flatten(1).norm(dim=1))
+    assert cosine.abs().max() < 1e-13
+
+
+@each_case
+@given(scale=st.floats(1e-3, 1e3))
+@settings(max_examples=20, deadline=None)
+def test_scaling_v_leaves_the_function_and_scales_its_gradient_inversely(case: Case, scale: float) -> None:
+    layer, scaled = make(case), make(case)
+    with torch.no_grad():
+        scaled.v.mul_(scale)
+    x = random(*case.input_shape)
+    y, dx = backward(layer, x)
+    scaled_y, scaled_dx = backward(scaled, x)
+    torch.testing.assert_close(scaled_y, y, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scaled_dx, dx, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scaled.g.grad, layer.g.grad, rtol=1e-12, atol=1e-12)
+    assert scaled.v.grad is not None
+    torch.testing.assert_close(scaled.v.grad * scale, layer.v.grad, rtol=1e-11, atol=1e-12)
+
+
+@given(seed=st.integers(0, 2**31), hidden_layers=st.integers(0, 2), lr=st.floats(1e-4, 10.0))
+@settings(max_examples=30, deadline=None)
+def test_v_norm_grows_by_sqrt_1_plus_c_squared_under_sgd(seed: int, hidden_layers: int, lr: float) -> None:
+    """With c the norm of the update relative to ||v|| (section 2.1); so under plain SGD ||v|| never shrinks."""
+    layers: list[Any] = [WeightNormConv2d(2, 4, 3, stride=2, padding=1, dtype=torch.float64), nn.ReLU(), nn.Flatten()]
+    for _ in range(hidden_layers):
+        layers += [WeightNormLinear(16, 16, dtype=torch.float64), nn.Tanh()]
+    layers.append(WeightNormLinear(16, 3, dtype=torch.float64))
+    network = nn.Sequential(*layers)
+    normalized = [randomized(layer, seed + i) for i, layer in enumerate(layers) if hasattr(layer, "v_norm")]
+    optimizer = torch.optim.SGD(network.parameters(), lr)
+    for step in range(5):
+        optimizer.zero_grad()
+        network(random(5, 2, 4, 4, seed=seed + step)).sin().sum().backward()
+        before = [layer.v_norm().detach() for layer in normalized]
+        c = [lr * layer.v.grad.flatten(1).norm(dim=1) / norm for layer, norm in zip(normalized, before, strict=True)]
+        optimizer.step()
+        for layer, norm, ratio in zip(normalized, before, c, strict=True):
+            after = layer.v_norm().detach()
+            torch.testing.assert_close(after, norm * (1 + ratio**2).sqrt(), rtol=1e-9, atol=0)
+            assert (after >= norm * (1 - 1e-14)).all()
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_training_equals_hand_computed_updates(kind: str) -> None:
+    """Ten steps of SGD on half the squared error, beside NumPy; the convolution's kernel is as large as its input."""
+    n, out, lr = 8, 3, 0.02
+    layer: Layer
+    if kind == "linear":
+        layer, shape = WeightNormLinear(12, out, dtype=torch.float64), (n, 12)
+    else:
+        layer, shape = WeightNormConv2d(3, out, 2, dtype=torch.float64), (n, 3, 2, 2)
+    randomized(layer)
+    x, y = random(*shape, seed=5), random(n, out, seed=6)
+    v, g, b = (p.detach().reshape(out, -1).squeeze(1).numpy().copy() for p in (layer.v, layer.g, layer.bias))
+    rows, targets = x.flatten(1).numpy(), y.numpy()
+    optimizer = torch.optim.SGD(layer.parameters(), lr)
+    for _ in range(10):
+        optimizer.zero_grad()
+        ((layer(x).flatten(1) - y) ** 2).sum().div(2).backward()
+        optimizer.step()
+        norm = np.sqrt((v**2).sum(axis=1))
+        w = (g / norm)[:, None] * v
+        error = rows @ w.T + b - targets
+        dw = error.T @ rows
+        dg = (dw * v).sum(axis=1) / norm
+        dv = (g / norm)[:, None] * dw - (g * dg / norm**2)[:, None] * v
+        v, g, b = v - lr * dv, g - lr * dg, b - lr * error.sum(axis=0)
+    np.testing.assert_allclose(layer.v.detach().flatten(1).numpy(), v, rtol=1e-11)
+    np.testing.assert_allclose(layer.g.detach().numpy(), g, rtol=1e-11)
+    np.testing.assert_allclose(layer.bias.detach().numpy(), b, rtol=1e-11)
+
+
+@each_case
+def test_gradcheck(case: Case) -> None:
+    layer = make(case)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x: Tensor, *parameters: Tensor) -> Any:
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+
+    inputs = (random(*case.input_shape), *layer.parameters())
+    assert torch.autograd.gradcheck(function, tuple(tensor.detach().clone().requires_grad_() for tensor in inputs))
+
+
+@each_case
+def test_gradients_without_a_gradient_of_the_input(case: Case) -> None:
+    layer, other = make(case), make(case)
+    x = random(*case.input_shape)
+    layer(x).sin().sum().backward()
+    backward(other, x)
+    assert x.grad is None
+    for ours, theirs in zip(layer.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
+
+
+@each_case
+def test_a_new_layer_is_zero_but_has_a_direction(case: Case) -> None:
+    layer = case.make()
+    assert not layer(random(*case.input_shape, dtype=torch.float32)).any()
+    assert {name: parameter.dtype for name, parameter in layer.named_parameters()} == {
+        "v": torch.float32,
+        "g": torch.float32,
+        "bias": torch.float32,
+    }
+    assert (layer.v_norm() > 0).all()
+
+
+@each_case
+def test_deepcopy_is_equal_and_independent(case: Case) -> None:
+    layer = make(case)
+    clone = copy.deepcopy(layer)
+    x = random(*case.input_shape)
+    y = layer(x).detach()
+    assert torch.equal(clone(x), y)
+    with torch.no_grad():
+        for parameter in clone.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(layer(x), y)
+    assert not torch.allclose(clone(x), y)
+
+
+@each_case
+@pytest.mark.parametrize(
+    "round_trip",
+    [lambda state: pickle.loads(pickle.dumps(state)), lambda state: load_tensors(dump_tensors(state))],
+    ids=["pickle", "safetensors"],
+)
+def test_state_dict_round_trip(case: Case, round_trip: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    layer, other = make(case, torch.float32), make(case, torch.float32, seed=2)
+    x = random(*case.input_shape, dtype=torch.float32)
+    assert not torch.equal(other(x), layer(x))
+    state = round_trip(layer.state_dict())
+    assert set(state) == {"v", "g", "bias"}
+    other.load_state_dict(state)
+    assert torch.equal(other(x), layer(x))
+
+
+@each_case
+def test_a_whole_layer_can_be_pickled(case: Case) -> None:
+    layer = make(case)
+    x = random(*case.input_shape)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("gcc")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize("name", ["linear", "strided padded conv"])
+def test_compiled_layer_is_the_same_function(name: str) -> None:
+    case = CASES[name]
+    layer = make(case)
+    compiled: Any = torch.compile(copy.deepcopy(layer), fullgraph=True)
+    x = random(*case.input_shape)
+    y, dx = backward(layer, x)
+    compiled_y, compiled_dx = backward(compiled, x)
+    torch.testing.assert_close(compiled_y, y, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(compiled_dx, dx, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(compiled.parameters(), layer.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_second_derivatives_of_the_linear_layer_are_refused() -> None:
+    layer = make(CASES["linear"])
+    x = random(6, 7).requires_grad_()
+    (dx,) = torch.autograd.grad(layer(x).sin().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.square().sum().backward()

@@ -1,0 +1,169 @@
+"""The optimizers against a scalar reference and torch's own, and the round trip of their state."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.config import OptimizerName, OptimizerSettings
+from wn_dqn.optimizers import OPTIMIZERS, RMSpropNature, load_optimizer_state, optimizer_state
+
+SHAPES = [(8, 4, 3, 3), (5, 8), (5,)]
+each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def settings(name: OptimizerName, **values: Any) -> OptimizerSettings:
+    return OptimizerSettings(name=name, **{"learning_rate": 1e-3, "epsilon": 0.01, **values})
+
+
+def parameters(memory_format: torch.memory_format = torch.contiguous_format) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator) for shape in SHAPES]
+    return [nn.Parameter(tensor.to(memory_format=memory_format) if tensor.ndim == 4 else tensor) for tensor in tensors]
+
+
+def train(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], steps: range) -> None:
+    """Steps along gradients that depend on nothing but the step's number."""
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        for param in params:
+            param.grad = torch.empty_like(param).copy_(torch.randn(param.shape, generator=generator))
+        optimizer.step()
+
+
+def gradient(step: int) -> float:
+    """Noise around a trend, with a run of zeros."""
+    return 0.0 if 40 <= step < 50 else 0.5 + math.sin(step**2)
+
+
+def test_rmsprop_nature_equals_a_scalar_reference() -> None:
+    lr, rho, epsilon = 0.01, 0.95, 0.01
+    param = nn.Parameter(torch.tensor([0.3], dtype=torch.float64))
+    optimizer = RMSpropNature([param], lr, rho, epsilon)
+    x, mean, square = 0.3, 0.0, 0.0
+    for step in range(100):
+        d = gradient(step)
+        param.grad = torch.tensor([d], dtype=torch.float64)
+        optimizer.step()
+        mean = rho * mean + (1 - rho) * d
+        square = rho * square + (1 - rho) * d**2
+        x -= lr * d / math.sqrt(square - mean**2 + epsilon)
+        assert param.item() == pytest.approx(x, rel=1e-13)
+
+
+def test_rmsprop_nature_is_not_torch_rmsprop() -> None:
+    """The first step: 0.1 / sqrt(0.05 - 0.05^2 + 0.01) against 0.1 / (sqrt(0.05 - 0.05^2) + 0.01)."""
+    ours, theirs = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    ours.grad = theirs.grad = torch.ones(1)
+    RMSpropNature([ours], lr=0.1, rho=0.95, epsilon=0.01).step()
+    torch.optim.RMSprop([theirs], lr=0.1, alpha=0.95, eps=0.01, centered=True).step()
+    assert ours.item() == pytest.approx(-0.1 / math.sqrt(0.0575), rel=1e-6)
+    assert theirs.item() == pytest.approx(-0.1 / (math.sqrt(0.0475) + 0.01), rel=1e-6)
+
+
+def test_rmsprop_nature_updates_every_element_on_its_own() -> None:
+    """Whatever the shapes and memory formats, and parameters without a gradient are left alone."""
+    params, lonely = parameters(torch.channels_last), nn.Parameter(torch.ones(2))
+    elements = [nn.Parameter(value.detach().clone()) for param in parameters() for value in param.flatten()[:3]]
+    optimizer = RMSpropNature([*params, lonely], lr=0.01, rho=0.9, epsilon=0.1)
+    element_optimizer = RMSpropNature(elements, lr=0.01, rho=0.9, epsilon=0.1)
+    for step in range(5):
+        train(optimizer, params, range(step, step + 1))
+        grads = [value for param in params for value in param.grad.flatten()[:3]]  # type: ignore[union-attr]
+        for element, grad in zip(elements, grads, strict=True):
+            element.grad = grad.clone()
+        element_optimizer.step()
+    moved = torch.stack([value for param in params for value in param.flatten()[:3]])
+    torch.testing.assert_close(moved, torch.stack(elements), rtol=1e-6, atol=1e-7)  # type: ignore[arg-type]
+    assert lonely.tolist() == [1.0, 1.0]
+
+
+def test_adamax_is_torchs_with_the_papers_momentum() -> None:
+    ours, theirs = parameters(), parameters()
+    optimizer = OPTIMIZERS["adamax"](ours, OptimizerSettings(learning_rate=3e-4, epsilon=1e-8))
+    assert type(optimizer) is torch.optim.Adamax
+    assert {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "maximize")} == {
+        "lr": 3e-4,
+        "betas": (0.5, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0,
+        "maximize": False,
+    }
+    train(optimizer, ours, range(20))
+    train(torch.optim.Adamax(theirs, lr=3e-4, betas=(0.5, 0.999), eps=1e-8, foreach=False), theirs, range(20))
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-6, atol=1e-7)
+
+
+def test_adamax_by_hand() -> None:
+    """m = (1 - b1) sum of b1^k d, corrected by 1 - b1^t; u = max(b2 u, |d| + epsilon); x -= lr m / u."""
+    param = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = OPTIMIZERS["adamax"]([param], settings("adamax", learning_rate=0.1, epsilon=1e-8))
+    x, m, u = 0.0, 0.0, 0.0
+    for step in range(100):
+        d = gradient(step)
+        param.grad = torch.tensor([d], dtype=torch.float64)
+        optimizer.step()
+        m, u = 0.5 * m + 0.5 * d, max(0.999 * u, abs(d) + 1e-8)
+        x -= 0.1 * m / (1 - 0.5 ** (step + 1)) / u
+        assert param.item() == pytest.approx(x, rel=1e-12)
+
+
+def test_rmsprop_nature_takes_its_settings() -> None:
+    optimizer = OPTIMIZERS["rmsprop-nature"](
+        parameters(), settings("rmsprop-nature", learning_rate=2.5e-4, rho=0.9, epsilon=0.02)
+    )
+    assert type(optimizer) is RMSpropNature
+    assert optimizer.defaults == {"lr": 2.5e-4, "rho": 0.9, "epsilon": 0.02}
+
+
+@each_optimizer
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+def test_a_restored_optimizer_continues_bit_for_bit(name: OptimizerName, memory_format: torch.memory_format) -> None:
+    params = parameters(memory_format)
+    optimizer = OPTIMIZERS[name](params, settings(name))
+    train(optimizer, params, range(5))
+    saved = {index: clones(tensors) for index, tensors in optimizer_state(optimizer).items()}
+    copies = [nn.Parameter(param.detach().clone()) for param in params]
+    restored = OPTIMIZERS[name](copies, settings(name))
+    load_optimizer_state(restored, saved)
+    for param, state in restored.state.items():
+        for tensor in state.values():
+            assert tensor.stride() == param.stride() or tensor.ndim == 0
+    untouched = {index: clones(tensors) for index, tensors in saved.items()}
+    train(optimizer, params, range(5, 12))
+    train(restored, copies, range(5, 12))
+    for param, copy in zip(params, copies, strict=True):
+        assert torch.equal(param, copy)
+    assert_same(optimizer_state(restored), optimizer_state(optimizer))
+    assert_same(saved, untouched)  # the restored optimizer works on tensors of its own
+
+
+def clones(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous, as a file gives them back."""
+    return {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+
+
+def assert_same(state: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> None:
+    assert list(state) == list(other) == ["0", "1", "2"]
+    for index, tensors in state.items():
+        assert tensors.keys() == other[index].keys()
+        assert all(torch.equal(tensor, other[index][key]) for key, tensor in tensors.items())
+
+
+@each_optimizer
+def test_the_state_holds_no_settings(name: OptimizerName) -> None:
+    """A resumed run takes them from its config."""
+    params = parameters()
+    optimizer = OPTIMIZERS[name](params, settings(name, learning_rate=0.1))
+    assert optimizer_state(optimizer) == {}
+    train(optimizer, params, range(2))
+    other = OPTIMIZERS[name](parameters(), settings(name, learning_rate=0.2))
+    load_optimizer_state(other, optimizer_state(optimizer))
+    assert [group["lr"] for group in other.param_groups] == [0.2]
+    load_optimizer_state(other, {})
+    assert optimizer_state(other) == {}

@@ -1,0 +1,47 @@
+"""The formulas of Q-learning against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wn_dqn.q_learning import Reduction, clipped_td_loss, q_learning_target
+
+
+def test_target_is_reward_plus_discounted_best_next_value() -> None:
+    reward = torch.tensor([1.0, -1.0, 0.0])
+    discount = torch.tensor([0.5, 0.9, 0.99])
+    next_q = torch.tensor([[1.0, 4.0, 2.0], [-3.0, -2.0, -5.0], [0.0, -1.0, 0.0]])
+    torch.testing.assert_close(q_learning_target(reward, discount, next_q), torch.tensor([3.0, -2.8, 0.0]))
+
+
+def test_the_value_after_a_terminal_transition_has_no_influence() -> None:
+    target = q_learning_target(torch.tensor([1.0, -1.0]), torch.zeros(2), torch.tensor([[1e6, 2.0], [-1e6, -7.0]]))
+    assert target.tolist() == [1.0, -1.0]
+
+
+Q = [[0.5, 9.0], [9.0, 3.0], [-2.0, 9.0], [9.0, 1.0]]  # 9: the value of the action not taken
+ACTION = [0, 1, 0, 1]
+TARGET = [0.0, 1.0, 0.0, 1.0]
+# TD errors Q(s, a) - y: 0.5, 2, -2, 0. Huber: 0.5^2/2 = 0.125 inside [-1, 1]; |2| - 1/2 = 1.5 outside.
+LOSS = 0.125 + 1.5 + 1.5 + 0.0
+GRADIENT = [[0.5, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("reduction", "divisor"), [("sum", 1), ("mean", 4)])
+def test_loss_and_its_gradient_which_is_the_clipped_error(reduction: Reduction, divisor: int) -> None:
+    q = torch.tensor(Q, requires_grad=True)
+    loss = clipped_td_loss(q, torch.tensor(ACTION), torch.tensor(TARGET), reduction)
+    assert loss.shape == ()
+    assert loss.item() == LOSS / divisor
+    loss.backward()
+    assert q.grad is not None
+    assert (q.grad * divisor).tolist() == GRADIENT
+
+
+@pytest.mark.parametrize("error", [-1e4, -1.01, -1.0, -0.99, -0.3, 0.0, 0.3, 0.99, 1.0, 1.01, 1e4])
+def test_the_gradient_is_clipped_at_one(error: float) -> None:
+    q = torch.tensor([[0.0, error]], dtype=torch.float64, requires_grad=True)
+    clipped_td_loss(q, torch.tensor([1]), torch.zeros(1, dtype=torch.float64), "sum").backward()
+    assert q.grad is not None
+    assert q.grad.tolist() == [[0.0, max(-1.0, min(1.0, error))]]
