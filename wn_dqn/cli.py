@@ -15,6 +15,7 @@ from rich.table import Table
 
 from wn_dqn import __version__, launch
 from wn_dqn.atari.games import Game, all_games
+from wn_dqn.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
 from wn_dqn.config import (
     dump_yaml,
     make_settings,
@@ -29,6 +30,7 @@ from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import PROTOCOLS, Evaluation, find_protocol
 from wn_dqn.machine import find_device
 from wn_dqn.progress import ProgressReporter
+from wn_dqn.run_directory import RunDirectory
 
 _DEVICE = click.option(
     "--device",
@@ -280,6 +282,49 @@ def games(as_json: bool) -> None:
         )
     Console().print(table)
     click.echo(f"{len(all_games())} games, and Catch, a small one for trying things out.")
+
+
+@cli.group()
+def checkpoint() -> None:
+    """List or verify the checkpoints of a run."""
+
+
+@checkpoint.command("list")
+@click.argument("run", type=click.Path(path_type=Path))
+def list_(run: Path) -> None:
+    """List the checkpoints in RUN with the mean score of their evaluation; the best one is marked."""
+    directory = RunDirectory(run)
+    directory.read_settings()
+    checkpoints = list_checkpoints(directory.checkpoints)
+    best = best_checkpoint(checkpoints)
+    for info in checkpoints:
+        score = "not evaluated" if info.score is None else f"mean score {info.score:,.1f}"
+        click.echo(f"{info.path.name}  step {info.steps:,}  {score}" + ("  best" if info == best else ""))
+    if not checkpoints:
+        click.echo(f"{run} has no checkpoint yet")
+
+
+@checkpoint.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def verify(run: Path) -> None:
+    """Read every byte of every checkpoint in RUN, its part of the replay included; exit status 1 if one is damaged.
+
+    The best checkpoint is kept to be tested, not to go on from: once it is old, its replay is gone.
+    """
+    directory = RunDirectory(run)
+    keep = directory.read_settings().output.keep_checkpoints
+    paths = sorted(directory.checkpoints.glob("step-*"))
+    damaged = 0
+    for path in paths:
+        resumable = path in paths[-keep:]
+        try:
+            launch.verify_checkpoint(directory, path, resumable=resumable)
+            click.echo(f"{path.name}  whole" + ("" if resumable else ", kept for tests without its replay"))
+        except CheckpointError as error:
+            damaged += 1
+            click.echo(f"{path.name}  {error}")
+    if damaged:
+        raise RunError(f"{damaged} of the checkpoints in {run} are damaged")
 
 
 @cli.command()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from wn_dqn_agents.dqn import DQN
 
 from wn_dqn import __version__
 from wn_dqn.atari.games import find_game
@@ -20,6 +19,7 @@ from wn_dqn.launch import make_env, training_protocol
 from wn_dqn.machine import GIB, available_memory_bytes, num_cores
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.transitions import TransitionBatch
+from wn_dqn_agents.dqn import DQN
 
 _SECONDS_PER_TEST = 2.5
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from wn_dqn_agents.dqn import DQN
 
 from wn_dqn import training
 from wn_dqn.atari.games import Game, find_game
@@ -36,10 +36,11 @@ from wn_dqn.machine import GIB, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
-from wn_dqn.replay_store import ArrayFile, ReplayStore, read_arrays, write_arrays
+from wn_dqn.replay_store import ArrayFile, ReplayStore, read_arrays, read_verified, write_arrays
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
+from wn_dqn_agents.dqn import DQN
 
 _CATCH = Game("catch", "Catch", random=None, human=None, paper=None)
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
@@ -53,8 +54,8 @@ def find_any_game(name: str) -> Game:
     return _CATCH if name.strip().lower() == "catch" else find_game(name)
 
 
-def make_env(game: Game, num_envs: int, protocol: Protocol) -> VectorEnv:
-    """`num_envs` games played under `protocol`."""
+def make_env(game: Game, num_envs: int, protocol: Protocol, on_hang: Callable[[], None] | None = None) -> VectorEnv:
+    """`num_envs` games played under `protocol`; see :class:`AtariEnv` for `on_hang`."""
     if game is _CATCH:
         return Catch(num_envs)
     return AtariEnv(
@@ -64,6 +65,7 @@ def make_env(game: Game, num_envs: int, protocol: Protocol) -> VectorEnv:
         full_action_set=protocol.full_action_set,
         max_noop_frames=protocol.max_noop_frames,
         max_game_frames=protocol.max_game_frames,
+        on_hang=on_hang,
     )
 
 
@@ -146,7 +148,8 @@ class Experiment:
     def evaluate(self, steps: int) -> Evaluation:
         protocol = training_protocol(self.settings)
         if self.test_env is None:  # kept: an emulator's threads are never given back
-            self.test_env = make_env(self.game, self.settings.evaluation.num_envs, protocol)
+            on_hang = _end_because_emulator_hangs(self.directory, self.reporter)
+            self.test_env = make_env(self.game, self.settings.evaluation.num_envs, protocol, on_hang)
         seed, num_envs = self.settings.seed, self.settings.evaluation.num_envs
         with self.reporter.task("evaluating", self.settings.evaluation.steps) as task:
 
@@ -336,7 +339,10 @@ def _build(
 ) -> Experiment:
     game = find_any_game(settings.game)
     num_envs = settings.environment.num_envs
-    env = make_env(game, num_envs, training_protocol(settings))
+    on_hang = _end_because_emulator_hangs(directory, reporter)
+    env = make_env(game, num_envs, training_protocol(settings), on_hang)
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32; torch lets convolutions round to TF32
     replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, device)
     return Experiment(
         settings=settings,
@@ -353,6 +359,16 @@ def _build(
     )
 
 
+def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressReporter) -> Callable[[], None]:
+    def end() -> None:
+        error = "the emulator has stopped answering; the same command goes on from the last checkpoint"
+        reporter.message(f"wn-dqn: {error}")
+        directory.write_status("failed", error=error)
+        os._exit(1)  # the main thread waits for the emulator, and always will
+
+    return end
+
+
 def _require_same_experiment(old: Settings, new: Settings, run_dir: Path) -> None:
     changed = differences(old.model_dump(), new.model_dump())
     refused = [line for line in changed if not line.startswith(_CHANGEABLE)]
@@ -365,6 +381,22 @@ def _require_memory(settings: Settings, device: torch.device) -> None:
     replay_bytes = ReplayBuffer.memory_bytes(capacity, num_envs)
     held_out_bytes = 2 * settings.evaluation.held_out_states * STACK * FRAME_BYTES  # once more while it is saved
     require_memory(replay_bytes, _OTHER_BYTES + held_out_bytes, replay_bytes // capacity + 1, device)
+
+
+def verify_checkpoint(directory: RunDirectory, path: Path, *, resumable: bool) -> None:
+    """Read every byte of the checkpoint at `path`; CheckpointError if one is not as it was written.
+
+    `resumable`: the replay and the held-out states, too.
+    """
+    content = load_checkpoint(path)
+    if not resumable:
+        return
+    try:
+        files = [] if content["replay"] is None else list(content["replay"]["segments"])
+        for file in [*files, *filter(None, [content["held_out"]])]:
+            read_verified(directory.replay, file)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this agent: {error}") from None
 
 
 @dataclass(frozen=True)

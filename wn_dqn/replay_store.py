@@ -61,7 +61,6 @@ class ReplayStore:
         self._segments: dict[int, Future[Segment]] = {}  # by number: segment k begins at slot k * length
         self._next = 0
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay-store")
-        folder.mkdir(parents=True, exist_ok=True)
 
     def write_behind(self) -> None:
         """Start writing the segments that have become full. Call it after every step: it returns at once."""
@@ -142,6 +141,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> ArrayFile:
     header = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     header_bytes = json.dumps(header).encode()
     digest = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
 
@@ -164,11 +164,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> ArrayFile:
     return {"name": path.name, "bytes": num_bytes, "sha256": digest.hexdigest()}
 
 
-def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Fill the arrays `into` from what :func:`write_arrays` wrote; returns them.
-
-    CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.
-    """
+def read_verified(folder: Path, file: ArrayFile) -> bytes:
+    """The bytes of `file`, which are as they were written; CheckpointError otherwise."""
     name = file["name"]
     if Path(name).name != name:
         raise CheckpointError(f"{name!r} is not the name of a file in {folder}")
@@ -180,6 +177,15 @@ def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) ->
         raise CheckpointError(f"{folder / name} has {len(data)} bytes instead of {file['bytes']}")
     if hashlib.sha256(data).hexdigest() != file["sha256"]:
         raise CheckpointError(f"{folder / name} is damaged (its SHA-256 differs)")
+    return data
+
+
+def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Fill the arrays `into` from what :func:`write_arrays` wrote; returns them.
+
+    CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.
+    """
+    data = read_verified(folder, file)
     header_start = len(_MAGIC) + 4
     header_length = int.from_bytes(data[len(_MAGIC) : header_start], "little")
     expected = {name: [array.dtype.str, list(array.shape)] for name, array in into.items()}
@@ -201,5 +207,5 @@ def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) ->
                 raw[filled : filled + len(block)] = block
                 filled += len(block)
     except (ValueError, zlib.error) as error:
-        raise CheckpointError(f"{folder / name} cannot be read: {error}") from None
+        raise CheckpointError(f"{folder / file['name']} cannot be read: {error}") from None
     return into

@@ -7,6 +7,10 @@ no sticky actions unless asked for, lives reported instead of ending games.
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+
 import ale_py
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
@@ -14,6 +18,9 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from wn_dqn.environment import EnvStep
+
+HANG_TIMEOUT_S = 45.0
+"""A step takes milliseconds; on a machine that is busy beyond reason, a second."""
 
 _NO_LIMIT = 2**31 - 2  # frames; ale-py adds one to a 32-bit integer
 
@@ -34,8 +41,13 @@ class AtariEnv:
         max_noop_frames: int = 30,
         max_game_frames: int | None = None,
         num_threads: int = 0,
+        on_hang: Callable[[], None] | None = None,
     ) -> None:
-        """`rom_id` like ``space_invaders``; `num_threads` 0 lets ale-py take one per core (it changes no result)."""
+        """`rom_id` like ``space_invaders``; `num_threads` 0 lets ale-py take one per core (it changes no result).
+
+        `on_hang` is called, from another thread, when the emulators have not answered for HANG_TIMEOUT_S: nothing
+        brings back a thread that waits for them, so it can only tell somebody and end the process.
+        """
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env = AtariVectorEnv(
             rom_id,
@@ -54,6 +66,9 @@ class AtariEnv:
         self.num_envs = num_envs
         self.num_actions = len(self._env.ale.get_action_set())
         self._lives = np.zeros(num_envs, np.int32)
+        self._waiting_since_s: float | None = None
+        if on_hang is not None:
+            threading.Thread(target=self._watch, args=(on_hang,), daemon=True, name="emulator-watchdog").start()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 4, 84, 84]."""
@@ -69,8 +84,18 @@ class AtariEnv:
 
     def receive(self) -> EnvStep:
         """Wait for the step that `send` started."""
+        self._waiting_since_s = time.monotonic()
         obs, reward, terminated, truncated, info = self._env.recv()
+        self._waiting_since_s = None
         lives = info["lives"]
         life_lost = (lives < self._lives) & ~terminated & ~truncated
         self._lives = lives.copy()
         return EnvStep(obs, reward.astype(np.float32), terminated, truncated, life_lost)
+
+    def _watch(self, on_hang: Callable[[], None]) -> None:
+        never = threading.Event()
+        while not never.wait(HANG_TIMEOUT_S / 10):
+            since_s = self._waiting_since_s
+            if since_s is not None and time.monotonic() - since_s > HANG_TIMEOUT_S:
+                on_hang()
+                return

@@ -1,0 +1,97 @@
+"""Runs that are over in a second, and what is left of them: shared by the tests of resume and of faults."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from wn_dqn import launch
+from wn_dqn.checkpoint import load_checkpoint
+from wn_dqn.config import Settings, make_settings, merge
+from wn_dqn.progress import ProgressReporter
+from wn_dqn.replay import ReplayBuffer
+from wn_dqn.replay_store import ReplayStore
+from wn_dqn.run_directory import RunDirectory
+
+CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {
+    "game": "Catch",
+    "replay": {"capacity": 160},
+    "network": {"init_batch_size": 16},
+    "learning": {"total_steps": 320, "start_steps": 64, "batch_size": 8, "target_period_steps": 40},
+    "exploration": {"decay_steps": 100},
+    "evaluation": {"epoch_steps": 120, "steps": 60, "num_envs": 3, "held_out_states": 16},
+    "output": {"log_period_steps": 24, "checkpoint_period_steps": 100},
+}
+VOLATILE_COLUMNS = ("speed/steps_per_s", "speed/updates_per_s", "time/train_s", "train_s")
+
+
+def settings_for(**overrides: Any) -> Settings:
+    """The small run, changed."""
+    return make_settings(merge([SMALL, overrides]))
+
+
+def train(settings: Settings, folder: Path) -> int:
+    """`wn-dqn train` on the CPU."""
+    return launch.train_run(settings, folder, CPU, ProgressReporter())
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything that a run left behind, less what a clock told."""
+    run = RunDirectory(folder)
+    state = load_checkpoint(run.find_checkpoint("last").path)
+    state["replay_folder"] = run.replay
+    state["training"].pop("train_s")
+    state["training"]["period"].pop("train_s")
+    state.pop("metrics")
+    return {"state": state, "tables": tables(folder), "replay": replay_contents(state), "curves": curves(folder)}
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
+    """Both CSV files, without the columns that depend on the machine's speed."""
+    contents = {}
+    for name in ("metrics.csv", "evaluations.csv"):
+        with (folder / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        contents[name] = [{k: v for k, v in row.items() if k not in VOLATILE_COLUMNS} for row in rows]
+    return contents
+
+
+def replay_contents(state: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What the saved replay buffer holds, slot by slot; its division into files may differ."""
+    index = state.pop("replay")
+    folder = state.pop("replay_folder")
+    settings = make_settings(state["settings"])
+    replay = ReplayBuffer(settings.replay.capacity, settings.environment.num_envs, settings.learning.discount, CPU)
+    ReplayStore(folder, replay).load(index)
+    return {**replay.read(replay.oldest_stored(), replay.num_appended), "begun": np.array(replay.num_appended)}
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every TensorBoard curve, as TensorBoard reads it."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    tags = [tag for tag in accumulator.Tags()["scalars"] if not tag.startswith(("speed/", "time/"))]
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        for tag in tags
+        if tag != "evaluation/train_s"
+    }
+
+
+def assert_same(a: Any, b: Any, where: str = "") -> None:
+    """Equal to the last bit, whatever is nested in what."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a, b), where
+    else:
+        np.testing.assert_array_equal(a, b, err_msg=where)

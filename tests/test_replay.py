@@ -1,0 +1,299 @@
+"""The replay buffer against a naive model that keeps every transition whole, and against the games' own stacks."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numpy.typing import NDArray
+
+from wn_dqn.atari.vector_env import AtariEnv
+from wn_dqn.catch import Catch
+from wn_dqn.environment import VectorEnv
+from wn_dqn.replay import ReplayBuffer
+from wn_dqn.transitions import TransitionBatch
+
+GAMMA = 0.75
+CPU = torch.device("cpu")
+PLAIN, LIFE_LOST, GAME_OVER, TIME_LIMIT = range(4)
+
+Stack = tuple[int, ...]
+Transition = tuple[Stack, int, float, float, Stack | None]
+"""obs, action, reward, discount, next obs or None where nothing follows: frames by their number, 0 the zero frame"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """On a busy machine, threads that wait for each other make small gathers thirty times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def frame(number: int) -> NDArray[np.uint8]:
+    """A frame [84, 84] that says `number` everywhere, so that one in the wrong place, or half of one, shows."""
+    return np.full(84 * 84 // 4, number, np.uint32).view(np.uint8).reshape(84, 84)
+
+
+def numbers(frames: torch.Tensor) -> list[Stack]:
+    """What the frames [B, 4, 84, 84] say."""
+    assert frames.dtype == torch.uint8
+    assert frames.shape[1:] == (4, 84, 84)
+    words = frames.contiguous().view(torch.int32).view(len(frames), 4, -1)
+    assert (words == words[..., :1]).all(), "a frame is torn"
+    return [tuple(stack) for stack in words[..., 0].tolist()]
+
+
+def transitions(batch: TransitionBatch) -> list[Transition]:
+    """The rows of a batch, as the model writes them."""
+    obs, next_obs = numbers(batch.obs), numbers(batch.next_obs)
+    assert (batch.action.dtype, batch.reward.dtype, batch.discount.dtype) == (torch.int64, torch.float32, torch.float32)
+    rows = zip(obs, batch.action.tolist(), batch.reward.tolist(), batch.discount.tolist(), next_obs, strict=True)
+    return [(o, a, r, d, n if d > 0 else None) for o, a, r, d, n in rows]
+
+
+class Model:
+    """N games, and for each the last transitions as they are; None for a cut one. Plays its buffers alike."""
+
+    def __init__(self, capacity: int, num_envs: int) -> None:
+        self.buffers = [ReplayBuffer(capacity, num_envs, GAMMA, CPU)]
+        self.rings = [deque[Transition | None](maxlen=-(-capacity // num_envs)) for _ in range(num_envs)]
+        self.stacks: list[Stack] = []
+        self.new_number = itertools.count(1).__next__
+
+    def begin(self) -> None:
+        for ring in self.rings if self.stacks else ():
+            ring.append(None)
+        self.stacks = [(0, 0, 0, self.new_number()) for _ in self.rings]
+        for buffer in self.buffers:
+            buffer.begin(self.newest_frames())
+
+    def step(self, events: list[int]) -> None:
+        """One step in which `events` happen, one per game."""
+        kind = np.array(events)
+        action = np.array([stack[-1] % 18 for stack in self.stacks])
+        reward = np.array([stack[-1] % 3 - 1 for stack in self.stacks], np.float32)
+        new_game = (kind == GAME_OVER) | (kind == TIME_LIMIT)
+        for env, stack in enumerate(self.stacks):
+            history = (0, 0, 0) if new_game[env] else stack[1:]
+            following = self.stacks[env] = (*history, self.new_number())
+            outcome = (GAMMA, following) if kind[env] == PLAIN else (0.0, None)
+            cut = kind[env] == TIME_LIMIT
+            self.rings[env].append(None if cut else (stack, int(action[env]), float(reward[env]), *outcome))
+        terminal = (kind == LIFE_LOST) | (kind == GAME_OVER)
+        for buffer in self.buffers:
+            buffer.append(action, reward, terminal, kind == TIME_LIMIT, self.newest_frames(), new_game)
+
+    def newest_frames(self) -> NDArray[np.uint8]:
+        return np.stack([frame(stack[-1]) for stack in self.stacks])
+
+    def held(self) -> list[Transition]:
+        return [transition for ring in self.rings for transition in ring if transition is not None]
+
+    def play(self, rng: np.random.Generator, num_steps: int) -> None:
+        """Random steps, in which everything that can happen does."""
+        if not self.stacks:
+            self.begin()
+        for _ in range(num_steps):
+            if rng.random() < 0.05:
+                self.begin()
+            self.step(rng.choice(4, len(self.rings), p=(0.7, 0.1, 0.1, 0.1)).tolist())
+
+
+class ReplayMachine(RuleBasedStateMachine):
+    """Whatever games do, the buffer holds, shows and draws what the model holds."""
+
+    @initialize(num_envs=st.integers(1, 4), capacity=st.integers(1, 24), seed=st.integers(0, 2**32 - 1))
+    def make(self, num_envs: int, capacity: int, seed: int) -> None:
+        self.model = Model(capacity, num_envs)
+        self.generator = np.random.default_rng(seed)
+        self.model.begin()
+
+    @rule(events=st.lists(st.tuples(*[st.integers(PLAIN, TIME_LIMIT)] * 4), min_size=1, max_size=20))
+    def play_events(self, events: list[tuple[int, ...]]) -> None:
+        for row in events:
+            self.model.step(list(row[: len(self.model.rings)]))
+            self.agrees()
+
+    @rule(num_steps=st.integers(1, 9))
+    def play_on(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.model.step([PLAIN] * len(self.model.rings))
+            self.agrees()
+
+    @rule()
+    def begin(self) -> None:
+        self.model.begin()
+
+    @rule()
+    def draw_everything(self) -> None:
+        held = self.model.held()
+        if held:  # each is missed with probability exp(-30)
+            (batch,) = self.model.buffers[0].sample(self.generator, 30 * len(held))
+            assert set(transitions(batch)) == set(held)
+
+    @invariant()
+    def agrees(self) -> None:
+        model, buffer = self.model, self.model.buffers[0]
+        held = model.held()
+        assert buffer.num_transitions == len(held)
+        assert numbers(buffer.latest_observation()) == model.stacks
+        if held:
+            (batch,) = buffer.sample(self.generator, 4)
+            assert set(transitions(batch)) <= set(held)
+        else:
+            with pytest.raises(ValueError, match="no transition"):
+                buffer.sample(self.generator, 4)
+
+
+TestReplayMachine = ReplayMachine.TestCase
+TestReplayMachine.settings = settings(
+    max_examples=60, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.mark.parametrize(("batch_size", "num_batches", "calls"), [(400, 20, 1), (400, 1, 20)])
+def test_draws_are_uniform_over_what_is_not_cut(batch_size: int, num_batches: int, calls: int) -> None:
+    """Also just after cut ones, and whether batches are drawn together or one by one."""
+    model = Model(capacity=30, num_envs=3)
+    model.play(np.random.default_rng(1), 57)
+    held = model.held()
+    assert 15 <= len(held) <= 25, "this seed should cut some transitions, not all"
+    generator = np.random.default_rng(2)
+    batches = [batch for _ in range(calls) for batch in model.buffers[0].sample(generator, batch_size, num_batches)]
+    assert len(batches) == 20
+    drawn = [transitions(batch) for batch in batches]
+    assert all(a != b for a, b in itertools.pairwise(drawn))
+    counts = Counter(itertools.chain(*drawn))
+    assert counts.keys() == set(held)
+    expected = 20 * batch_size / len(held)
+    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
+    assert chi_square < 51.2, "the 99.9% quantile with 24 degrees of freedom"
+
+
+def test_equal_generators_draw_equal_batches() -> None:
+    model = Model(capacity=30, num_envs=3)
+    model.play(np.random.default_rng(1), 57)
+    a, b = ([transitions(t) for t in model.buffers[0].sample(np.random.default_rng(3), 5, 4)] for _ in range(2))
+    assert a == b
+    assert [len(batch) for batch in a] == [5] * 4
+
+
+def test_no_batches_consume_no_randomness() -> None:
+    buffer = ReplayBuffer(8, 2, GAMMA, CPU)
+    generator = np.random.default_rng(0)
+    before = generator.bit_generator.state
+    assert list(buffer.sample(generator, 32, 0)) == []
+    assert generator.bit_generator.state == before
+
+
+def test_an_empty_buffer_cannot_be_sampled() -> None:
+    model = Model(capacity=2, num_envs=2)
+    with pytest.raises(ValueError, match="no transition"):
+        model.buffers[0].sample(np.random.default_rng(0), 1)
+    model.begin()
+    model.step([TIME_LIMIT, TIME_LIMIT])
+    with pytest.raises(ValueError, match="no transition"):
+        model.buffers[0].sample(np.random.default_rng(0), 1)
+
+
+def test_batches_show_the_transitions_as_they_were_when_drawn() -> None:
+    """A batch that was taken is a copy: games that go on do not change it."""
+    model = Model(capacity=4, num_envs=1)
+    model.play(np.random.default_rng(0), 6)
+    (batch,) = model.buffers[0].sample(np.random.default_rng(0), 8)
+    before = transitions(batch)
+    model.play(np.random.default_rng(1), 20)
+    assert transitions(batch) == before
+
+
+@pytest.mark.parametrize("num_envs", [1, 8, 64])
+def test_a_million_transitions_fit_in_7_3_gb(num_envs: int) -> None:
+    assert ReplayBuffer.memory_bytes(1_000_000, num_envs) <= 7.3e9
+
+
+@pytest.mark.parametrize(("capacity", "num_envs"), [(1, 1), (10, 4), (33, 8)])
+def test_memory_bytes_is_what_the_arrays_occupy(capacity: int, num_envs: int) -> None:
+    owned = vars(ReplayBuffer(capacity, num_envs, GAMMA, CPU)).values()
+    tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in owned if torch.is_tensor(t)}
+    arrays = sum(array.nbytes for array in owned if isinstance(array, np.ndarray))
+    constant = 8 * num_envs  # where each ring begins
+    assert sum(tensors.values()) + arrays == ReplayBuffer.memory_bytes(capacity, num_envs) + constant
+
+
+def assert_same(a: ReplayBuffer, b: ReplayBuffer) -> None:
+    """Both show and draw the same."""
+    assert (a.num_appended, a.num_transitions) == (b.num_appended, b.num_transitions)
+    assert torch.equal(a.latest_observation(), b.latest_observation())
+    if a.num_transitions:
+        drawn = [next(buffer.sample(np.random.default_rng(0), 64)) for buffer in (a, b)]
+        assert transitions(drawn[0]) == transitions(drawn[1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    num_envs=st.integers(1, 3),
+    capacity=st.integers(1, 20),
+    num_steps=st.integers(0, 60),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_a_buffer_put_together_again_from_any_pieces_goes_on_as_if_nothing_had_been(
+    num_envs: int, capacity: int, num_steps: int, seed: int, data: st.DataObject
+) -> None:
+    model = Model(capacity, num_envs)
+    rng = np.random.default_rng(seed)
+    model.play(rng, num_steps)
+    original, copy = model.buffers[0], ReplayBuffer(capacity, num_envs, GAMMA, CPU)
+    first, end = original.oldest_stored(), original.num_appended
+    splits = data.draw(st.sets(st.integers(first, end)), label="splits")
+    for start, stop in data.draw(st.permutations(list(itertools.pairwise(sorted({first, end} | splits))))):
+        copy.write(start, original.read(start, stop))
+    copy.finish_restoring(end)
+    assert_same(original, copy)
+    model.buffers.append(copy)
+    for _ in range(3):
+        model.play(rng, capacity // 2 + 1)
+        assert_same(original, copy)
+
+
+def play_randomly(env: VectorEnv, capacity: int, num_steps: int) -> int:
+    """Play, holding the buffer's stacks against the environment's own; returns how many games ended."""
+    buffer = ReplayBuffer(capacity, env.num_envs, GAMMA, CPU)
+    rng = np.random.default_rng(0)
+    obs = env.reset(np.arange(env.num_envs))
+    buffer.begin(obs[:, -1])
+    ended = 0
+    for _ in range(num_steps):
+        assert np.array_equal(buffer.latest_observation().numpy(), obs)
+        action = rng.integers(env.num_actions, size=env.num_envs)
+        env.send(action)
+        step = env.receive()
+        over = step.terminated | step.truncated
+        terminal = step.terminated | step.life_lost
+        buffer.append(action, step.reward, terminal, step.truncated & ~step.terminated, step.obs[:, -1], over)
+        obs = step.obs
+        ended += int(over.sum())
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("rom_id", "num_envs", "max_game_frames"),
+    [("breakout", 4, None), ("space_invaders", 3, None), ("breakout", 2, 100)],
+)
+def test_atari_stacks_are_the_environments_own(rom_id: str, num_envs: int, max_game_frames: int | None) -> None:
+    """Also where games end or are cut, and while the ring wraps around."""
+    env = AtariEnv(rom_id, num_envs, max_game_frames=max_game_frames, num_threads=1)
+    assert play_randomly(env, capacity=50 * num_envs, num_steps=500) >= num_envs
+
+
+def test_catch_stacks_are_the_environments_own() -> None:
+    assert play_randomly(Catch(3), capacity=10, num_steps=50) > 3

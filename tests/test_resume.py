@@ -1,0 +1,209 @@
+"""Exact resume: on the CPU a run that was stopped and continued ends in the same bits as one that never stopped."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import assert_same, outcome, settings_for, train
+
+from wn_dqn import launch
+from wn_dqn.checkpoint import load_checkpoint
+from wn_dqn.config import Settings, dump_yaml, make_settings
+from wn_dqn.errors import RunError, UsageError
+from wn_dqn.evaluation import Evaluation
+from wn_dqn.run_directory import RunDirectory
+from wn_dqn.training import TrainingState
+
+
+def stop_when(monkeypatch: pytest.MonkeyPatch, condition: Callable[[TrainingState], bool]) -> None:
+    """Ask the run to stop at the first step after which `condition` holds."""
+
+    def after_step(experiment: launch.Experiment, state: TrainingState) -> None:
+        original(experiment, state)
+        if condition(state):
+            experiment.stop.request("the test", 0)
+
+    original = launch.Experiment.after_step
+    monkeypatch.setattr(launch.Experiment, "after_step", after_step)
+
+
+STOPS = {
+    "before learning starts": lambda state: state.steps >= 40,
+    "just before the initialization from data": lambda state: state.steps >= 64,
+    "just after the initialization from data": lambda state: state.initialized,
+    "right after a target copy": lambda state: state.updates >= 10,
+    "at an epoch's end": lambda state: state.steps >= 120,
+    "at a ring wrap of the replay": lambda state: state.steps >= 160 + 4 * state.num_envs,
+    "in mid-game, in the last epoch": lambda state: state.steps >= 248,
+    "at the last step": lambda state: state.steps >= 320,
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Settings], dict[str, Any]]:
+    """The outcome of a run that never stopped; each setting is run once."""
+
+    @functools.cache
+    def run(key: str) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+        assert train(make_settings(json.loads(key)), folder) == 0
+        return outcome(folder)
+
+    return lambda settings: run(settings.model_dump_json())
+
+
+@pytest.mark.parametrize("num_envs", [1, 8])
+@pytest.mark.parametrize("param", ["wn", "standard"])
+@pytest.mark.parametrize("where", STOPS)
+def test_a_stopped_run_ends_in_the_same_bits(
+    param: str, num_envs: int, where: str, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters, optimizer, replay, generators, counters, tables and curves are equal."""
+    settings = settings_for(param=param, environment={"num_envs": num_envs})
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_when(patch, STOPS[where])
+        assert train(settings, folder) == 0
+        assert RunDirectory(folder).read_status()["status"] == "paused"
+    assert train(settings, folder) == 0
+    assert RunDirectory(folder).read_status()["status"] == "finished"
+    assert_same(outcome(folder), uninterrupted(settings))
+
+
+def test_a_run_stopped_during_evaluation_evaluates_again(
+    uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation that was cut short is played whole, once."""
+    settings = settings_for()
+
+    def interrupted(experiment: launch.Experiment, _steps: int) -> Evaluation:
+        experiment.stop.request("the test", 0)
+        return original(experiment, _steps)
+
+    original = launch.Experiment.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.Experiment, "evaluate", interrupted)
+        assert train(settings, tmp_path / "run") == 0
+        assert RunDirectory(tmp_path / "run").read_status()["steps"] == 120
+    assert train(settings, tmp_path / "run") == 0
+    assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
+
+
+def test_a_run_stopped_after_every_few_steps_ends_in_the_same_bits(
+    uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is stopped."""
+    settings = settings_for()
+    stops = 0
+    while RunDirectory(tmp_path / "run").read_status().get("status") != "finished":
+        begin = RunDirectory(tmp_path / "run").read_status().get("steps", 0)
+        with monkeypatch.context() as patch:
+            stop_when(patch, lambda state, begin=begin: state.steps >= begin + 32)
+            assert train(settings, tmp_path / "run") == 0
+        stops += 1
+    assert stops == 320 // 32 + 1  # the one at the last step, before the last evaluation, included
+    assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_envs", [1, 8])
+def test_a_real_game_with_sticky_actions_resumes_exactly(
+    num_envs: int, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulators, which save no state, are brought back by their seeds and the logged actions."""
+    settings = settings_for(
+        game="Breakout",
+        environment={"num_envs": num_envs, "repeat_action_probability": 0.25},
+        evaluation={"epoch_steps": 240},
+    )
+    with monkeypatch.context() as patch:
+        stop_when(patch, lambda state: state.steps >= 200)
+        assert train(settings, tmp_path / "run") == 0
+    assert train(settings, tmp_path / "run") == 0
+    assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
+
+
+def test_a_finished_run_is_extended_exactly(uninterrupted: Any, tmp_path: Path) -> None:
+    """Raising the steps goes on as if the run had never ended at an epoch's end."""
+    settings = settings_for()
+    assert train(settings_for(learning={"total_steps": 240}), tmp_path / "run") == 0
+    assert train(settings, tmp_path / "run") == 0
+    assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
+
+
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+    uninterrupted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run goes on from the older one, says so, and ends in the same bits."""
+    folder, settings = tmp_path / "run", settings_for()
+    assert train(settings_for(learning={"total_steps": 240}), folder) == 0
+    newest = RunDirectory(folder).find_checkpoint("last").path / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert train(settings, folder) == 0
+    assert "skipping a checkpoint" in capsys.readouterr().err
+    assert_same(outcome(folder), uninterrupted(settings))
+
+
+def test_no_whole_checkpoint_is_an_error_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    """Starting anew would throw away what the user may still want to rescue."""
+    folder, settings = tmp_path / "run", settings_for()
+    assert train(settings_for(learning={"total_steps": 120}), folder) == 0
+    for manifest in (folder / "checkpoints").glob("*/manifest.json"):
+        manifest.unlink()
+    before = (folder / "metrics.csv").read_bytes()
+    with pytest.raises(RunError, match=r"no checkpoint in .* can be read"):
+        train(settings, folder)
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
+def test_without_the_replay_learning_waits_until_it_has_filled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`save_replay: false` resumes, inexactly, and says so; no update is made up for."""
+    settings = settings_for(output={"save_replay": False})
+    with monkeypatch.context() as patch:
+        stop_when(patch, lambda state: state.steps >= 200)
+        assert train(settings, tmp_path / "run") == 0
+    assert train(settings, tmp_path / "run") == 0
+    assert "the replay was not saved" in capsys.readouterr().err
+    updates = outcome_state(tmp_path / "run")["training"]["updates"]
+    # One per 4 transitions, but for the warm-up of 64 and its repetition; the last step's are made by no one.
+    assert updates == (200 - 8 - 64) // 4 + (320 - 8 - 200 - 64) // 4
+
+
+def outcome_state(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint."""
+    return load_checkpoint(RunDirectory(folder).find_checkpoint("last").path)
+
+
+def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
+    """A run directory holds one experiment."""
+    assert train(settings_for(learning={"total_steps": 120}), tmp_path / "run") == 0
+    with pytest.raises(UsageError, match=r"learning.batch_size: 8 -> 4; .*optimizer.beta1: 0.5 -> 0.9"):
+        train(settings_for(learning={"batch_size": 4}, optimizer={"beta1": 0.9}), tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_with_its_status(number: signal.Signals, tmp_path: Path) -> None:
+    """The process ends with 128 + signal, its checkpoint loads, and the status says paused."""
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_yaml(settings_for(learning={"total_steps": 1_000_000}).model_dump()))
+    command = [sys.executable, "-m", "wn_dqn", "train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 120:"):  # the first evaluation is over
+                process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    status = RunDirectory(tmp_path / "run").read_status()
+    assert (status["status"], status["reason"]) == ("paused", number.name)
+    assert outcome_state(tmp_path / "run")["training"]["steps"] == status["steps"]

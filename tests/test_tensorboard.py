@@ -1,0 +1,114 @@
+"""TensorBoard, in a browser: what a person finds who opens the folder of a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import pytest
+
+LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "screenshot_tensorboard.py"
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("screenshot_tensorboard", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = load_script()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(script.find_browser() is None, reason="no chromium with a chromedriver on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short run of Catch."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = [
+        "learning={total_steps: 256, start_steps: 32, batch_size: 8, target_period_steps: 16}",
+        "evaluation={epoch_steps: 64, steps: 48, held_out_states: 8}",
+        "network.init_batch_size=16",
+        "replay.capacity=64",
+        "output.log_period_steps=16",
+    ]
+    command = [sys.executable, "-m", "wn_dqn", "train", "--game", "Catch", "--device", "cpu"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(
+        [*command, "--run-dir", str(folder / "catch")], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path) -> Iterator[tuple[Any, str]]:
+    """A browser, and the address of a TensorBoard that shows the runs."""
+    with script.chromium() as driver, script.tensorboard(runs) as address:
+        yield driver, address
+
+
+def wait_for_words(driver: Any, *words: str) -> None:
+    for word in words:
+        squeezed = "".join(word.split()).lower()
+        script.wait_until(driver, lambda driver, w=squeezed: w in script.page_text(driver).lower(), word)
+
+
+def test_scalars_are_listed_with_their_curves(page: tuple[Any, str]) -> None:
+    driver, address = page
+    tags = ["train/loss", "evaluation/mean_return", "layers/conv1/g_mean", "layers/output/v_norm_mean"]
+    script.open_time_series(driver, address, "|".join(tags))
+    wait_for_words(driver, *tags, "catch", "4 cards")
+    script.wait_for_curves(driver)
+    assert script.curves_in_view(driver) == [True] * 4
+
+
+def test_all_scalars_are_offered(page: tuple[Any, str]) -> None:
+    driver, address = page
+    script.open_tab(driver, address, "scalars&tagFilter=loss%7Cmean_return%7C%2Fg_mean")
+    wait_for_words(driver, "Show data download links", "evaluation", "layers", "speed", "train")
+    wait_for_words(driver, "train/loss", "evaluation/mean_return", *(f"layers/{layer}/g_mean" for layer in LAYERS))
+
+
+def test_hyperparameters_have_a_tab(page: tuple[Any, str]) -> None:
+    """With the settings and the score they led to."""
+    driver, address = page
+    script.open_tab(driver, address, "hparams")
+    wait_for_words(driver, "optimizer.learning_rate", "learning.batch_size", "evaluation/mean_return", "Table view")
+
+
+def test_custom_scalars_have_a_tab(page: tuple[Any, str]) -> None:
+    """Related curves in one chart."""
+    driver, address = page
+    script.open_tab(driver, address, "custom_scalars")
+    wait_for_words(driver, "Learning", "game score", "Weight normalization", "mean g per layer", "Speed", "per second")
+    wait_for_words(driver, "Matches (2)", "evaluation/mean_return (catch)")
+
+
+def test_the_picture(runs: Path, tmp_path: Path) -> None:
+    """As the README tells to make it."""
+    path = tmp_path / "picture.png"
+    script.main([str(runs), "-o", str(path), "--width", "1300", "--height", "700"], standalone_mode=False)
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    assert picture.shape == (700, 1300, 3)
+
+
+def test_what_never_appears_is_named(page: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, address = page
+    monkeypatch.setattr(script, "_LOAD_S", 0.5)
+    script.open_time_series(driver, address, "no/such/tag")
+    with pytest.raises(RuntimeError, match="TensorBoard does not show a curve in every chart"):
+        script.wait_for_curves(driver)
