@@ -122,7 +122,6 @@ def test_what_is_not_yaml_is_one_line(text: str) -> None:
         parse_yaml(text, "config x")
 
 
-@pytest.mark.xfail(strict=True, reason="ruamel raises KeyError, IndexError and RecursionError here, which escape")
 @pytest.mark.parametrize("text", ["!!bool foo", "!!int ''", "!!float ''", pytest.param("[" * 999, id="deep")])
 def test_what_ruamel_stumbles_over_is_one_line(text: str) -> None:
     with pytest.raises(UsageError, match=r"\Aconfig x is not valid YAML: .+\Z"):

@@ -286,13 +286,15 @@ def play_randomly(env: VectorEnv, capacity: int, num_steps: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("rom_id", "num_envs", "max_game_frames"),
-    [("breakout", 4, None), ("space_invaders", 3, None), ("breakout", 2, 100)],
+    ("rom_id", "num_envs", "max_game_frames", "num_steps"),
+    [("breakout", 4, None, 350), ("space_invaders", 3, None, 500), ("breakout", 2, 100, 120)],
 )
-def test_atari_stacks_are_the_environments_own(rom_id: str, num_envs: int, max_game_frames: int | None) -> None:
+def test_atari_stacks_are_the_environments_own(
+    rom_id: str, num_envs: int, max_game_frames: int | None, num_steps: int
+) -> None:
     """Also where games end or are cut, and while the ring wraps around."""
     env = AtariEnv(rom_id, num_envs, max_game_frames=max_game_frames, num_threads=1)
-    assert play_randomly(env, capacity=50 * num_envs, num_steps=500) >= num_envs
+    assert play_randomly(env, capacity=50 * num_envs, num_steps=num_steps) >= num_envs
 
 
 def test_catch_stacks_are_the_environments_own() -> None:

@@ -78,20 +78,29 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
         },
     }
     path = folder / f"step-{steps:010d}"
-    again = 0
-    while path.exists():  # the same step saved again (before and after its evaluation): never touch a good one
-        again += 1
-        path = folder / f"step-{steps:010d}.{again}"
+    again = sorted(folder.glob(f"{path.name}*"))
+    if again:  # the same step, before and after its evaluation: a good checkpoint is never touched
+        path = path.with_suffix(f".{int(again[-1].suffix[1:] or 0) + 1:04d}")
     temporary = folder / f".{path.name}.tmp"
     if temporary.exists():  # left by a crash
         shutil.rmtree(temporary)
-    temporary.mkdir(parents=True)
-    for name, data in files.items():
-        write_durably(temporary / name, data)
-    write_durably(temporary / _MANIFEST, json.dumps(manifest, indent=2).encode())
-    temporary.rename(path)
+    try:
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            write_durably(temporary / name, data)
+        write_durably(temporary / _MANIFEST, json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode())
+        temporary.rename(path)
+    except OSError:  # a full disk: leave it no fuller
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     fsync_folder(folder)
     return path
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest's content, so that a flipped digit of a score does not go unnoticed."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -110,9 +119,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: {name} is damaged (its SHA-256 differs)")
         contents[name] = data
     try:
-        return _join(load_tensors(contents[_TENSORS]), json.loads(contents[_STATE]))
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {error}") from None
+        state = json.loads(contents[_STATE])
+        if not isinstance(state, dict):
+            raise ValueError("its state is no mapping")
+        return _join(load_tensors(contents[_TENSORS]), state)
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {reason}") from None
 
 
 def read_state_json(path: Path) -> dict[str, Any]:
@@ -137,6 +150,23 @@ def best_checkpoint(checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
     """The one with the highest evaluation score; the earlier of two equal ones."""
     scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
     return max(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a checkpoint that cannot be read, so that it neither counts as the newest nor is lost."""
+    aside = path.with_name(f"damaged-{path.name}")
+    if aside.exists():
+        shutil.rmtree(aside)
+    path.rename(aside)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that died left half-written."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -172,7 +202,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     except (KeyError, TypeError):
         valid = False
-    if not valid:
+    if not valid or manifest.get("sha256") != _digest(manifest):
         raise CheckpointError(f"{path}: manifest.json is damaged")
     return manifest
 
@@ -188,7 +218,7 @@ def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor
         elif isinstance(value, Tensor):
             tensors[prefix + key] = value.detach().cpu().contiguous()
         elif isinstance(value, np.ndarray):
-            tensors[prefix + key] = torch.from_numpy(np.ascontiguousarray(value))
+            tensors[prefix + key] = torch.from_numpy(np.array(value, order="C"))
         else:
             rest[key] = value
     return tensors, rest

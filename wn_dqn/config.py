@@ -206,8 +206,8 @@ def parse_yaml(text: str, source: str) -> Any:
     """What a YAML 1.2 text says; UsageError, naming `source`, if it is none."""
     try:
         return _yaml().load(text)
-    except (YAMLError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())  # a tag that lies raises anything
         raise UsageError(f"{source} is not valid YAML: {reason}") from None
 
 

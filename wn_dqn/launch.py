@@ -26,7 +26,9 @@ from wn_dqn.checkpoint import (
     load_checkpoint,
     prune_checkpoints,
     read_state_json,
+    remove_leftovers,
     save_checkpoint,
+    set_aside,
 )
 from wn_dqn.config import Settings, differences, make_settings
 from wn_dqn.environment import VectorEnv
@@ -36,7 +38,7 @@ from wn_dqn.machine import GIB, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
-from wn_dqn.replay_store import ArrayFile, ReplayStore, read_arrays, read_verified, write_arrays
+from wn_dqn.replay_store import ArrayFile, ReplayIndex, ReplayStore, read_arrays, read_verified, write_arrays
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
@@ -207,7 +209,7 @@ class Experiment:
             prune_checkpoints(self.directory.checkpoints, keep)
             if self.store is not None:
                 newest = list_checkpoints(self.directory.checkpoints)[-keep:]
-                self.store.prune(read_state_json(checkpoint.path)["replay"] for checkpoint in newest)
+                self.store.prune([_replay_index(checkpoint.path) for checkpoint in newest])
             self.unsaved = None
         except OSError as error:
             self.unsaved = error
@@ -219,6 +221,8 @@ class Experiment:
 
         RunError if there are checkpoints, but none that can be read.
         """
+        remove_leftovers(self.directory.checkpoints)
+        remove_leftovers(self.directory.replay)
         paths = sorted(self.directory.checkpoints.glob("step-*"), reverse=True)
         reasons = []
         for path in paths:
@@ -228,6 +232,8 @@ class Experiment:
                 reasons.append(str(error))
                 self.reporter.message(f"skipping a checkpoint: {error}")
                 continue
+            for skipped in paths[: len(reasons)]:
+                set_aside(skipped)
             lost = max(int(self.directory.read_status().get("steps", 0)) - self.state.steps, 0)
             return f"resumed from {path.name}: step {self.state.steps:,}" + (f", {lost:,} steps lost" if lost else "")
         if reasons:
@@ -240,10 +246,10 @@ class Experiment:
     def _restore_from(self, path: Path) -> None:
         content = load_checkpoint(path)
         try:
+            self.held_out_file, self.state.held_out = content["held_out"], None
             if content["held_out"] is not None:
                 shape = (self.settings.evaluation.held_out_states, STACK, 84, 84)
                 like = {"obs": np.empty(shape, np.uint8)}
-                self.held_out_file = content["held_out"]
                 self.state.held_out = torch.from_numpy(
                     read_arrays(self.directory.replay, content["held_out"], like)["obs"]
                 )
@@ -309,6 +315,15 @@ def train_run(
             experiment.metrics.close()
             if experiment.store is not None:
                 experiment.store.close()
+
+
+def _replay_index(path: Path) -> ReplayIndex | None:
+    """What the checkpoint at `path` needs of the replay; None if it says nothing readable."""
+    try:
+        index: ReplayIndex | None = read_state_json(path)["replay"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return index
 
 
 def _run(experiment: Experiment) -> int:

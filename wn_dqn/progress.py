@@ -82,7 +82,7 @@ class _Lines(ProgressTask):
         left_s = (now_s - self._began_s) / max(done - self._done_before, 1) * max(self._total - done, 0)
         share = min(done / self._total, 1.0)
         self._reporter.message(
-            f"{self._name}: {done:,} of {self._total:,} ({share:.0%}), {_duration(left_s)} left"
+            f"{self._name}: {min(done, self._total):,} of {self._total:,} ({share:.0%}), {_duration(left_s)} left"
             + (details and f", {details}")
         )
 

@@ -80,6 +80,7 @@ class ReplayStore:
 
         Segments that could not be written before are tried again; raises OSError if one still cannot.
         """
+        self.write_behind()
         num_appended = self._replay.num_appended
         for number, future in self._segments.items():
             if future.exception() is not None:
@@ -94,10 +95,11 @@ class ReplayStore:
     def load(self, index: ReplayIndex) -> None:
         """Fill the replay buffer; CheckpointError unless every byte is as it was written."""
         with ThreadPoolExecutor(max_workers=2) as pool:
-            for future in [pool.submit(self._load, segment) for segment in index["segments"]]:
+            num_appended = index["num_appended"]
+            for future in [pool.submit(self._load, segment, num_appended) for segment in index["segments"]]:
                 future.result()
-        self._replay.finish_restoring(index["num_appended"])
-        self._next = max(index["num_appended"] - 1, 0) // self._length
+        self._replay.finish_restoring(num_appended)
+        self._next = max(num_appended - 1, 0) // self._length
         self._segments = {}
         for segment in index["segments"]:
             if segment["name"].startswith("segment-"):
@@ -119,15 +121,18 @@ class ReplayStore:
         file = write_arrays(self._folder / f"{stem}.arrays", self._replay.read(start, stop))
         return {**file, "start": start, "stop": stop}
 
-    def _load(self, segment: Segment) -> None:
+    def _load(self, segment: Segment, num_appended: int) -> None:
         first, length = segment["start"], segment["stop"] - segment["start"]
-        if first < 0 or not 0 < length <= self._replay.num_slots:
+        if first < 0 or not 0 < length <= self._replay.num_slots or segment["stop"] > num_appended:
             raise CheckpointError(f"segment {segment['name']} does not fit the replay buffer")
         like = {
             name: np.empty((array.shape[0], length, *array.shape[2:]), array.dtype)
             for name, array in self._replay.read(0, 0).items()
         }
-        self._replay.write(first, read_arrays(self._folder, segment, like))
+        arrays = read_arrays(self._folder, segment, like)
+        # Slots that were overwritten since share their place in the ring with newer ones, of another segment.
+        stale = max(num_appended - self._replay.num_slots - first, 0)
+        self._replay.write(first + stale, {name: array[:, stale:] for name, array in arrays.items()})
 
 
 def _done(segment: Segment) -> Future[Segment]:
@@ -138,30 +143,38 @@ def _done(segment: Segment) -> Future[Segment]:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> ArrayFile:
     """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed."""
-    header = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
-    header_bytes = json.dumps(header).encode()
-    digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    try:
+        num_bytes, digest = _write_compressed(temporary, arrays)
+        temporary.replace(path)
+    except OSError:  # a full disk: leave it no fuller
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+    return {"name": path.name, "bytes": num_bytes, "sha256": digest}
+
+
+def _write_compressed(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
+    """The size and SHA-256 of what was written and fsynced."""
+    header = json.dumps({name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}).encode()
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
 
         def write(data: bytes) -> None:
             digest.update(data)
             file.write(data)
 
-        write(_MAGIC + len(header_bytes).to_bytes(4, "little") + header_bytes)
+        write(_MAGIC + len(header).to_bytes(4, "little") + header)
         compress = zlib.compressobj(level=1)
-        for array in arrays.values():
+        for array in filter(np.size, arrays.values()):
             raw = memoryview(np.ascontiguousarray(array).data).cast("B")
             for start in range(0, len(raw), _BLOCK_BYTES):
                 write(compress.compress(raw[start : start + _BLOCK_BYTES]))
         write(compress.flush())
         file.flush()
         os.fsync(file.fileno())
-        num_bytes = file.tell()
-    temporary.replace(path)
-    fsync_folder(path.parent)
-    return {"name": path.name, "bytes": num_bytes, "sha256": digest.hexdigest()}
+        return file.tell(), digest.hexdigest()
 
 
 def read_verified(folder: Path, file: ArrayFile) -> bytes:
@@ -170,11 +183,12 @@ def read_verified(folder: Path, file: ArrayFile) -> bytes:
     if Path(name).name != name:
         raise CheckpointError(f"{name!r} is not the name of a file in {folder}")
     try:
-        data = (folder / name).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}") from None
-    if len(data) != file["bytes"]:
-        raise CheckpointError(f"{folder / name} has {len(data)} bytes instead of {file['bytes']}")
+        size = (folder / name).stat().st_size
+        data = (folder / name).read_bytes() if size == file["bytes"] else b""
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        raise CheckpointError(f"{folder / ascii(name)[1:-1]} cannot be read: {error}") from None
+    if size != file["bytes"]:
+        raise CheckpointError(f"{folder / name} has {size} bytes instead of {file['bytes']}")
     if hashlib.sha256(data).hexdigest() != file["sha256"]:
         raise CheckpointError(f"{folder / name} is damaged (its SHA-256 differs)")
     return data
@@ -196,7 +210,7 @@ def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) ->
             raise ValueError("its arrays have other shapes than this run's")
         decompress = zlib.decompressobj()
         rest = memoryview(data)[header_start + header_length :]
-        for array in into.values():
+        for array in filter(np.size, into.values()):
             raw = memoryview(array.data).cast("B")
             filled = 0
             while filled < len(raw):
@@ -206,6 +220,6 @@ def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) ->
                     raise ValueError("it ends too early")
                 raw[filled : filled + len(block)] = block
                 filled += len(block)
-    except (ValueError, zlib.error) as error:
+    except (ValueError, RecursionError, zlib.error) as error:
         raise CheckpointError(f"{folder / file['name']} cannot be read: {error}") from None
     return into

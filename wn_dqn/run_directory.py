@@ -16,6 +16,7 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -58,14 +59,16 @@ class RunDirectory:
         """Make the folder; UsageError if it cannot be written, or holds something that is no run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = [item.name for item in self.path.iterdir() if item.name != _LOCK]
+            foreign = [item.name for item in self.path.iterdir() if not item.name.startswith(".")]
             if foreign and not self.exists:
                 raise UsageError(
                     f"{self.path} is not a run directory, and not empty ({foreign[0]} is in it); choose "
                     "another --run-dir"
                 )
-            write_durably(self.path / ".writable", b"")
-            (self.path / ".writable").unlink()
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"room for a byte?")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise UsageError(f"cannot write to {self.path}: {error.strerror}; choose another --run-dir") from None
 
@@ -114,7 +117,7 @@ class RunDirectory:
         """What `write_status` wrote; empty if nothing or nothing readable."""
         try:
             status = json.loads((self.path / _STATUS).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return status if isinstance(status, dict) else {}
 
@@ -123,7 +126,9 @@ class RunDirectory:
         path = self.path / _PROVENANCE
         try:
             entries = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
+            entries = []
+        if not isinstance(entries, list):
             entries = []
         write_durably(path, json.dumps([*entries, provenance(device)], indent=2).encode())
 
@@ -137,7 +142,7 @@ class RunDirectory:
         if which == "best":
             return best_checkpoint(checkpoints) or checkpoints[-1]
         for checkpoint in reversed(checkpoints):
-            if which.isdigit() and checkpoint.steps == int(which):
+            if which.lstrip("0") == str(checkpoint.steps):
                 return checkpoint
         steps = sorted({checkpoint.steps for checkpoint in checkpoints})
         valid = ", ".join(["best", "last", *map(str, steps)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import ale_py
@@ -66,9 +67,11 @@ class AtariEnv:
         self.num_envs = num_envs
         self.num_actions = len(self._env.ale.get_action_set())
         self._lives = np.zeros(num_envs, np.int32)
-        self._waiting_since_s: float | None = None
+        self.waiting_since_s: float | None = None
+        """when `receive` began to wait, while it does"""
         if on_hang is not None:
-            threading.Thread(target=self._watch, args=(on_hang,), daemon=True, name="emulator-watchdog").start()
+            watched = weakref.ref(self)  # the thread must not keep the emulators alive when the program ends
+            threading.Thread(target=_watch, args=(watched, on_hang), daemon=True, name="emulator-watchdog").start()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 4, 84, 84]."""
@@ -84,18 +87,23 @@ class AtariEnv:
 
     def receive(self) -> EnvStep:
         """Wait for the step that `send` started."""
-        self._waiting_since_s = time.monotonic()
+        self.waiting_since_s = time.monotonic()
         obs, reward, terminated, truncated, info = self._env.recv()
-        self._waiting_since_s = None
+        self.waiting_since_s = None
         lives = info["lives"]
         life_lost = (lives < self._lives) & ~terminated & ~truncated
         self._lives = lives.copy()
         return EnvStep(obs, reward.astype(np.float32), terminated, truncated, life_lost)
 
-    def _watch(self, on_hang: Callable[[], None]) -> None:
-        never = threading.Event()
-        while not never.wait(HANG_TIMEOUT_S / 10):
-            since_s = self._waiting_since_s
-            if since_s is not None and time.monotonic() - since_s > HANG_TIMEOUT_S:
-                on_hang()
-                return
+
+def _watch(watched: weakref.ref[AtariEnv], on_hang: Callable[[], None]) -> None:
+    never = threading.Event()
+    while not never.wait(HANG_TIMEOUT_S / 10):
+        env = watched()
+        if env is None:
+            return
+        since_s = env.waiting_since_s
+        if since_s is not None and time.monotonic() - since_s > HANG_TIMEOUT_S:
+            on_hang()
+            return
+        del env

@@ -1,0 +1,68 @@
+"""What people install works: a wheel, in an environment that knows nothing of this checkout, from another folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """The output of a command that must succeed."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
+    """`wn-dqn train --config smoke`, with the named config from inside the wheel."""
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("wn_dqn-*.whl")
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-index", "--no-deps", wheel, cwd=tmp_path)
+    # The dependencies are those of this environment, by their folder: a path in a .pth file is searched, but not for
+    # .pth files of its own, so the editable install of this checkout stays out.
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    imported = run(python, "-c", "import wn_dqn, wn_dqn_agents; print(wn_dqn.__file__)", cwd=tmp_path)
+    assert imported.startswith(str(site))
+    command = tmp_path / "env" / "bin" / "wn-dqn"
+    run(command, "train", "--config", "smoke", "--device", "cpu", cwd=tmp_path)
+    assert "Breakout" in run(command, "evaluate", "runs/Breakout-wn-seed0", "--protocol", "nature", cwd=tmp_path)
+
+
+def test_every_dependency_is_declared_and_every_declared_one_is_used() -> None:
+    """What the packages import is what pyproject.toml asks for, in versions that are installed."""
+    declared = {
+        canonicalize_name(requirement.name): requirement for requirement in map(Requirement, requires("wn-dqn") or [])
+    }
+    modules = {"opencv-python-headless": "cv2", "ruamel-yaml": "ruamel", "ale-py": "ale_py"}
+    needed = {
+        modules.get(name, name)
+        for name, requirement in declared.items()
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
+    sources = [*ROOT.glob("wn_dqn/**/*.py"), *ROOT.glob("agents/**/*.py")]
+    imports = re.findall(r"^(?:from|import) (\w+)", "\n".join(path.read_text() for path in sources), re.MULTILINE)
+    third_party = set(imports) - sys.stdlib_module_names - {"wn_dqn", "wn_dqn_agents"}
+    # torch.utils.tensorboard imports tensorboard for us.
+    assert third_party | {"tensorboard"} == needed
+    assert all(
+        requirement.specifier.contains(version(name))
+        for name, requirement in declared.items()
+        if not requirement.marker
+    )
