@@ -24,7 +24,7 @@ from wn_dqn.progress import ProgressReporter
 
 @click.command(help=__doc__)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--checkpoint", default="last", show_default=True, help="best, last, or steps")
+@click.option("--checkpoint", default="best", show_default=True, help="best, last, or steps")
 @click.option("--protocol", "protocol_name", default="nature", show_default=True, type=click.Choice(list(PROTOCOLS)))
 def main(runs: tuple[Path, ...], checkpoint: str, protocol_name: str) -> None:
     if len(runs) < 2:

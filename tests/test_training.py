@@ -106,7 +106,7 @@ class Run:
 
     def initialize(self, obs: Tensor) -> dict[str, int]:
         self.log("initialize", self.state.steps, len(obs))
-        return {}
+        return {"figure": 1}
 
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
         assert obs.shape == (self.num_envs, 4, 84, 84)
@@ -151,6 +151,9 @@ class Run:
 
     def after_step(self, state: TrainingState) -> None:
         self.log("after_step", state.steps)
+
+    def on_initialized(self, figures: Mapping[str, int]) -> None:
+        assert figures == {"figure": 1}
 
     def check_stop(self) -> None:
         if self.stop_at(self.state):

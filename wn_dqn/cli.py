@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
@@ -17,10 +17,10 @@ from wn_dqn import __version__, launch
 from wn_dqn.atari.games import Game, all_games
 from wn_dqn.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
 from wn_dqn.config import (
-    dump_yaml,
     make_settings,
     merge,
     named_configs,
+    nested,
     parse_assignment,
     read_config,
     setting_help,
@@ -150,24 +150,29 @@ def train(
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
     Runner in about ten minutes.
     """
-    options = {"game": game, "param": param, "seed": seed}
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    if steps is not None:
-        given["learning"] = {"total_steps": steps}
-    if num_envs is not None:
-        given["environment"] = {"num_envs": num_envs}
+    keys = {"game": "game", "param": "param", "seed": "seed", "steps": "learning.total_steps"}
+    keys["num_envs"] = "environment.num_envs"
+    variables: list[dict[str, Any]] = []
+    options: list[dict[str, Any]] = []
+    for name, value in (("game", game), ("param", param), ("seed", seed), ("steps", steps), ("num_envs", num_envs)):
+        if value is not None:
+            source = click.get_current_context().get_parameter_source(name)
+            (variables if source is ParameterSource.ENVIRONMENT else options).append(nested(keys[name], value))
     config = read_config(config_name) if config_name else {}
-    data = merge([config, *map(parse_assignment, assignments), given])
+    data = merge([config, *variables, *map(parse_assignment, assignments), *options])
     if isinstance(data.get("game"), str):
         data["game"] = launch.find_any_game(data["game"]).name
     settings = make_settings(data)
     folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}-seed{settings.seed}"
-    reporter = ProgressReporter()
-    reporter.message(dump_yaml(settings.model_dump()).rstrip())
     stop_after_s = None if stop_after is None else _seconds(stop_after)
     sys.exit(
         launch.train_run(
-            settings, folder, find_device(device), reporter, resume=resume == "auto", stop_after_s=stop_after_s
+            settings,
+            folder,
+            find_device(device),
+            ProgressReporter(),
+            resume=resume == "auto",
+            stop_after_s=stop_after_s,
         )
     )
 
@@ -232,7 +237,7 @@ def evaluate(
         "scores": result.scores,
     }
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps({key: None if value != value else value for key, value in report.items()}, indent=2))
     else:
         _print_evaluation(report, result, game)
 
@@ -368,6 +373,3 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
-    except BrokenPipeError:  # `wn-dqn games | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import io
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -20,7 +21,7 @@ from wn_dqn.errors import UsageError, closest
 
 Param = Literal["standard", "wn"]
 OptimizerName = Literal["adamax", "rmsprop-nature"]
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=10**12)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 LEARNING_RATES: dict[OptimizerName, dict[Param, float]] = {
@@ -234,7 +235,7 @@ def read_config(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if name_or_path in named_configs():
         path = config_folder() / f"{name_or_path}.yaml"
-    elif not path.is_file():
+    elif not os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
         raise UsageError(
             f"no config {name_or_path!r}: neither a file nor a name; {closest(name_or_path, named_configs())}"
         )
@@ -256,11 +257,13 @@ def parse_assignment(assignment: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UsageError(f"--set {assignment!r} is not of the form section.key=value, like learning.batch_size=32")
-    nested: Any = parse_yaml(value, f"the value of --set {assignment!r}")
-    for part in reversed(parts):
-        nested = {part: nested}
-    assert isinstance(nested, dict)
-    return nested
+    return nested(key.strip(), parse_yaml(value, f"the value of --set {assignment!r}"))
+
+
+def nested(dotted_key: str, value: object) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` for the key ``a.b``."""
+    head, _, rest = dotted_key.partition(".")
+    return {head: nested(rest, value) if rest else value}
 
 
 def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -326,4 +329,13 @@ def _explain(error: ValidationError) -> str:
         if (mistake["type"] == "literal_error" and isinstance(value, str))
         else ""
     )
-    return f"invalid value {value!r} for {key}: {message}{hint}"
+    return f"invalid value {_short(value)} for {key}: {message}{hint}"
+
+
+def _short(value: object) -> str:
+    """`value` for a message of one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print a number of more than 4,300 digits
+        return "of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -140,7 +140,7 @@ def evaluate(
     record = _Record(num_envs)
     while not record.is_complete(protocol):
         action = generator.integers(0, env.num_actions, num_envs)
-        explore = generator.random(num_envs) < (1.0 if q_values is None else protocol.epsilon)
+        explore = generator.random(num_envs) < protocol.epsilon
         if q_values is not None and not explore.all():
             greedy = q_values(torch.from_numpy(obs)).argmax(dim=1).cpu().numpy()
             action = np.where(explore, action, greedy)

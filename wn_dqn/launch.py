@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from wn_dqn.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from wn_dqn.config import Settings, differences, make_settings
+from wn_dqn.config import Settings, differences, dump_yaml, make_settings
 from wn_dqn.environment import VectorEnv
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
@@ -174,6 +174,10 @@ class Experiment:
         )
         return result
 
+    def on_initialized(self, figures: Mapping[str, int]) -> None:
+        told = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in figures.items())
+        self.reporter.message(f"step {self.state.steps:,}: network initialized from data ({told})")
+
     def after_step(self, state: TrainingState) -> None:
         if self.store is not None:
             self.store.write_behind()
@@ -258,7 +262,7 @@ class Experiment:
             if content["replay"] is not None and self.store is not None:
                 self.store.load(content["replay"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: does not fit this run: {error}") from None
+            raise CheckpointError(f"{path}: does not fit this run: {_first_line(error)}") from None
         if training.games_in_progress(self.settings, self.state):
             with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
                 crc = content["training"]["obs_crc32"]
@@ -292,6 +296,8 @@ def train_run(
     Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
     """
     directory = RunDirectory(run_dir)
+    if not directory.exists:
+        _require_memory(settings, device)  # before anything is written
     directory.create()
     with directory.locked():
         if directory.exists:
@@ -305,7 +311,8 @@ def train_run(
             if done.get("status") == "finished" and done.get("steps", 0) >= settings.learning.total_steps:
                 reporter.message(f"{run_dir} is finished: {done['steps']:,} steps; raise --steps to go on")
                 return 0
-        _require_memory(settings, device)
+            _require_memory(settings, device)
+        reporter.message(dump_yaml(settings.model_dump()).rstrip())
         directory.write_settings(settings)
         directory.add_provenance(device)
         experiment = _build(settings, directory, device, reporter, StopRequest(stop_after_s))
@@ -315,6 +322,10 @@ def train_run(
             experiment.metrics.close()
             if experiment.store is not None:
                 experiment.store.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _replay_index(path: Path) -> ReplayIndex | None:
@@ -430,7 +441,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     Raises UsageError if there is none or it cannot be read. The replay is not opened.
     """
     try:
-        if not (path / "manifest.json").exists():
+        if not os.path.exists(path / "manifest.json"):  # unlike Path.exists, false for a name that is too long
             run = RunDirectory(path)
             run.read_settings()
             path = run.find_checkpoint(which).path
@@ -442,7 +453,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     except CheckpointError as error:
         raise UsageError(str(error)) from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path}: not a checkpoint of this agent: {error}") from None
+        raise UsageError(f"{path}: not a checkpoint of this agent: {_first_line(error)}") from None
 
 
 def play_games(

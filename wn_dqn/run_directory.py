@@ -119,7 +119,8 @@ class RunDirectory:
             status = json.loads((self.path / _STATUS).read_bytes())
         except (OSError, ValueError, RecursionError):
             return {}
-        return status if isinstance(status, dict) else {}
+        readable = isinstance(status, dict) and isinstance(status.get("steps", 0), int)
+        return status if readable else {}
 
     def add_provenance(self, device: torch.device) -> None:
         """Append how and where this process runs the experiment: a resumed run has several entries."""

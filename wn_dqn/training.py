@@ -2,8 +2,8 @@
 
 Concurrent and synchronized, after Daley & Amato (2021): the actions of a step are chosen before the updates of that
 step run, and the updates see a replay that does not change under them, so the emulators work while the learner does
-and nothing depends on who is faster. There is one update per `update_period_steps` transitions whatever N is; N = 1
-is Mnih's algorithm exactly.
+and nothing depends on who is faster. There is one update per `update_period_steps` transitions whatever N is. N = 1 is
+the order of DeepMind's program: store the transition, choose the next action, then learn.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Callbacks(Protocol):
 
     def save(self, state: TrainingState, score: float | None) -> None:
         """Save everything an identical continuation needs."""
+        ...
+
+    def on_initialized(self, figures: Mapping[str, int]) -> None:
+        """Told what the agent says of its initialization."""
         ...
 
     def after_step(self, state: TrainingState) -> None:
@@ -180,14 +184,14 @@ def train(
                 _evaluate(agent, metrics, callbacks, state)
         if state.steps >= learning.total_steps:
             return
-        if _crossed(state, settings.evaluation.epoch_steps) and state.epoch_began_at != state.steps:
+        if _crossed(state, settings.evaluation.epoch_steps):
             _begin_epoch(settings, env, replay, state)
 
         began_s = time.perf_counter()
         action = agent.act(replay.latest_observation(), epsilon(state.steps))
         env.send(action)
-        if state.steps >= learning.start_steps and not state.initialized:
-            _initialize(settings, agent, replay, state)
+        if state.steps >= state.learning_from_steps and not state.initialized:
+            callbacks.on_initialized(_initialize(settings, agent, replay, state))
         for batch in replay.sample(state.replay_generator, learning.batch_size, _updates_due(settings, state)):
             state.period.add_update(agent.update(batch))
             state.updates += 1
@@ -236,7 +240,7 @@ def _begin_epoch(settings: Settings, env: VectorEnv, replay: ReplayBuffer, state
 
 def games_in_progress(settings: Settings, state: TrainingState) -> bool:
     """Whether the games go on from `state`, rather than beginning anew with an epoch."""
-    return state.epoch_began_at == state.steps or not _crossed(state, settings.evaluation.epoch_steps)
+    return not _crossed(state, settings.evaluation.epoch_steps)
 
 
 def restore_games(
@@ -255,14 +259,15 @@ def restore_games(
         raise RunError("the games cannot be restored: the emulator does not repeat itself; was ale-py updated since?")
 
 
-def _initialize(settings: Settings, agent: Agent, replay: ReplayBuffer, state: TrainingState) -> None:
+def _initialize(settings: Settings, agent: Agent, replay: ReplayBuffer, state: TrainingState) -> Mapping[str, int]:
     """The data-dependent initialization, and the states on which mean max-Q is followed."""
     generator = numpy_generator(settings.seed, "init")
     (batch,) = replay.sample(generator, settings.network.init_batch_size)
-    agent.initialize(batch.obs)
+    figures = agent.initialize(batch.obs)
     (batch,) = replay.sample(generator, settings.evaluation.held_out_states)
     state.held_out = batch.obs.cpu()
     state.initialized = True
+    return figures
 
 
 def _record(
