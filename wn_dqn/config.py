@@ -38,8 +38,8 @@ class _Section(BaseModel):
 class EnvironmentSettings(_Section):
     """How the games are played in training."""
 
-    num_envs: Count = Field(
-        8, le=1024, description="games played in lockstep; part of the experiment: it changes results"
+    num_envs: int = Field(
+        8, gt=0, le=1024, description="games played in lockstep; part of the experiment: it changes results"
     )
     repeat_action_probability: Probability = Field(0.0, description="sticky actions; 0 as in the paper")
     full_action_set: bool = Field(False, description="all 18 actions instead of the game's minimal set")
@@ -120,7 +120,9 @@ class EvaluationSettings(_Section):
     )
     steps: Count = Field(125_000, description="test steps per evaluation; games completed within them count")
     epsilon: Probability = Field(0.05, description="epsilon of the test policy")
-    num_envs: Count = Field(16, le=1024, description="games played at once; the rule that counts games is blind to it")
+    num_envs: int = Field(
+        16, gt=0, le=1024, description="games played at once; the rule that counts games is blind to it"
+    )
     held_out_states: Count = Field(
         3_200, description="states drawn once when learning starts, on which mean max-Q is followed"
     )
