@@ -13,7 +13,7 @@ train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weig
 	$(BIN)/wn-dqn train --config quick
 
 test: check  ## run the checks and all tests
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
 
 check: $(VENV)/test.stamp  ## lint, types, floors
 	$(BIN)/ruff check .

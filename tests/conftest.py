@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# The networks here see a handful of observations at a time, and tests run side by side: a second thread would only
+# wait for a core. Programs that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 
-# The networks here see a handful of observations at a time: a second thread would spend its time waiting.
 torch.set_num_threads(1)

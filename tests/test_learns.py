@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ from wn_dqn.launch import find_any_game, load_policy, play_games, train_run
 from wn_dqn.progress import ProgressReporter
 
 MAXIMUM_RETURN = 1.0
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Minibatches of 32 are worth a second thread, unlike what the other tests do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

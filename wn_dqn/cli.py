@@ -371,5 +371,8 @@ def main() -> None:
     except RunError as error:
         click.echo(f"wn-dqn: {error}", err=True)
         sys.exit(1)
+    except OSError as error:  # a disk that is full or gone, past what a run can bear
+        click.echo(f"wn-dqn: {error}; what was saved before is intact", err=True)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
