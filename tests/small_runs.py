@@ -77,9 +77,11 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
     tags = [tag for tag in accumulator.Tags()["scalars"] if not tag.startswith(("speed/", "time/"))]
+    # By time of writing: files of one second are read in the order of their names, and a test resumes at once.
+    events = {tag: sorted(accumulator.Scalars(tag), key=lambda event: event.wall_time) for tag in tags}
     return {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
-        for tag in tags
+        tag: [(event.step, event.value) for event in curve]
+        for tag, curve in events.items()
         if tag != "evaluation/train_s"
     }
 

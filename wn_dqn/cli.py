@@ -243,8 +243,8 @@ def evaluate(
 
 
 def _print_evaluation(report: dict[str, Any], result: Evaluation, game: Game) -> None:
-    title = f"{game.name}: {report['policy']}, protocol {report['protocol']}"
-    table = Table(title=title, title_justify="left")
+    click.echo(f"{game.name}: {report['policy']}, protocol {report['protocol']}")
+    table = Table()
     row = {name: f"{report[f'{name}_return']:,.1f}" for name in ("mean", "median", "std", "min", "max")}
     row["games"] = f"{len(result.games)}"
     if report["human_normalized"] is not None:
