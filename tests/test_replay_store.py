@@ -19,12 +19,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import mutated
 from numpy.typing import NDArray
 
 import wn_dqn.replay_store
-from wn_dqn.checkpoint import CheckpointError
+from wn_dqn.checkpoint import CheckpointError, VerifiedFile
 from wn_dqn.replay import ReplayBuffer
-from wn_dqn.replay_store import ArrayFile, ReplayIndex, ReplayStore, read_arrays, write_arrays
+from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
 
 CAPACITY, NUM_ENVS = 50, 2
 MAGIC = b"wn_dqn arrays 1\n"
@@ -315,7 +316,7 @@ def blank() -> dict[str, NDArray[Any]]:
     return {name: np.zeros_like(array) for name, array in ARRAYS.items()}
 
 
-def forged(folder: Path, data: bytes) -> ArrayFile:
+def forged(folder: Path, data: bytes) -> VerifiedFile:
     """`data` as a file with the size and the hash that it should have."""
     (folder / "forged.arrays").write_bytes(data)
     return {"name": "forged.arrays", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -398,27 +399,6 @@ def test_random_mutations_with_the_right_hash_are_refused_or_read(tmp_path: Path
         num_refused += refused(lambda file=file, into=into: read_arrays(tmp_path, file, into))
         assert all(into[name].shape == array.shape for name, array in ARRAYS.items())
     assert 300 < num_refused < 600
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """`data` with a few bits flipped, bytes replaced, cut out, put in or repeated."""
-    result = bytearray(data)
-    for _ in range(rng.integers(1, 4)):
-        at, length = int(rng.integers(len(result))), int(rng.integers(1, 9))
-        match rng.integers(5):
-            case 0:
-                result[at] ^= 1 << int(rng.integers(8))
-            case 1:
-                result[at] = int(rng.integers(256))
-            case 2:
-                del result[at : at + length]
-            case 3:
-                result[at:at] = rng.bytes(length)
-            case 4:
-                result[at:at] = result[at : at + length]
-        if not result:
-            break
-    return bytes(result)
 
 
 @pytest.fixture

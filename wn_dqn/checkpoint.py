@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -29,6 +29,14 @@ _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.jso
 
 class CheckpointError(Exception):
     """A checkpoint is missing, damaged or foreign; the message says which and why."""
+
+
+class VerifiedFile(TypedDict):
+    """A file, as a manifest or a checkpoint refers to it."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -109,15 +117,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     contents = {}
     for name in (_TENSORS, _STATE):
         expected = manifest["files"][name]
-        try:
-            data = (path / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path}: {name} cannot be read: {error.strerror}") from None
-        if len(data) != expected["bytes"]:
-            raise CheckpointError(f"{path}: {name} has {len(data)} bytes instead of {expected['bytes']}")
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            raise CheckpointError(f"{path}: {name} is damaged (its SHA-256 differs)")
-        contents[name] = data
+        file: VerifiedFile = {"name": name, "bytes": expected["bytes"], "sha256": expected["sha256"]}
+        contents[name] = read_verified(path, file)
     try:
         state = json.loads(contents[_STATE])
         if not isinstance(state, dict):
@@ -126,6 +127,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {reason}") from None
+
+
+def read_verified(folder: Path, file: VerifiedFile) -> bytes:
+    """The bytes of `file`, which are as they were written; CheckpointError otherwise."""
+    name = file["name"]
+    if Path(name).name != name:
+        raise CheckpointError(f"{name!r} is not the name of a file in {folder}")
+    try:
+        size = (folder / name).stat().st_size
+        data = (folder / name).read_bytes() if size == file["bytes"] else b""
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        raise CheckpointError(f"{folder / ascii(name)[1:-1]} cannot be read: {error}") from None
+    if size != file["bytes"]:
+        raise CheckpointError(f"{folder / name} has {size} bytes instead of {file['bytes']}")
+    if hashlib.sha256(data).hexdigest() != file["sha256"]:
+        raise CheckpointError(f"{folder / name} is damaged (its SHA-256 differs)")
+    return data
 
 
 def read_state_json(path: Path) -> dict[str, Any]:

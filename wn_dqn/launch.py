@@ -22,10 +22,12 @@ from wn_dqn.atari.vector_env import AtariEnv
 from wn_dqn.catch import Catch
 from wn_dqn.checkpoint import (
     CheckpointError,
+    VerifiedFile,
     list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
     read_state_json,
+    read_verified,
     remove_leftovers,
     save_checkpoint,
     set_aside,
@@ -38,7 +40,7 @@ from wn_dqn.machine import GIB, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
-from wn_dqn.replay_store import ArrayFile, ReplayIndex, ReplayStore, read_arrays, read_verified, write_arrays
+from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
@@ -135,7 +137,7 @@ class Experiment:
     stop: StopRequest
     reporter: ProgressReporter
     task: ProgressTask | None = None
-    held_out_file: ArrayFile | None = None
+    held_out_file: VerifiedFile | None = None
     test_env: VectorEnv | None = None
     last_evaluation: str = ""
     unsaved: OSError | None = None

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_dqn.checkpoint import CheckpointError, fsync_folder
+from wn_dqn.checkpoint import CheckpointError, VerifiedFile, fsync_folder, read_verified
 from wn_dqn.replay import ReplayBuffer
 
 _MAGIC = b"wn_dqn arrays 1\n"
@@ -28,15 +28,7 @@ _BLOCK_BYTES = 2**22
 _MAX_HEADER_BYTES = 2**16
 
 
-class ArrayFile(TypedDict):
-    """A file of arrays, as a checkpoint refers to it."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Segment(ArrayFile):
+class Segment(VerifiedFile):
     """Slots start..stop of all rings, counted from the first slot ever begun."""
 
     start: int
@@ -141,7 +133,7 @@ def _done(segment: Segment) -> Future[Segment]:
     return future
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> ArrayFile:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> VerifiedFile:
     """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -177,24 +169,7 @@ def _write_compressed(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[i
         return file.tell(), digest.hexdigest()
 
 
-def read_verified(folder: Path, file: ArrayFile) -> bytes:
-    """The bytes of `file`, which are as they were written; CheckpointError otherwise."""
-    name = file["name"]
-    if Path(name).name != name:
-        raise CheckpointError(f"{name!r} is not the name of a file in {folder}")
-    try:
-        size = (folder / name).stat().st_size
-        data = (folder / name).read_bytes() if size == file["bytes"] else b""
-    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
-        raise CheckpointError(f"{folder / ascii(name)[1:-1]} cannot be read: {error}") from None
-    if size != file["bytes"]:
-        raise CheckpointError(f"{folder / name} has {size} bytes instead of {file['bytes']}")
-    if hashlib.sha256(data).hexdigest() != file["sha256"]:
-        raise CheckpointError(f"{folder / name} is damaged (its SHA-256 differs)")
-    return data
-
-
-def read_arrays(folder: Path, file: ArrayFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Fill the arrays `into` from what :func:`write_arrays` wrote; returns them.
 
     CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.

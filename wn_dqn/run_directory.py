@@ -33,7 +33,7 @@ from wn_dqn.machine import num_cores
 
 _CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
 _ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
-_PACKAGES = ("wn-dqn", "torch", "numpy", "ale-py", "gymnasium", "safetensors")
+_PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
 
 
 class RunDirectory:
@@ -156,7 +156,7 @@ def provenance(device: torch.device) -> Mapping[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "versions": {"wn_dqn": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in _PACKAGES if name != "wn-dqn"},
+        | {name: version(name) for name in _PACKAGES},
         "commit": _git_commit(),
         "machine": {
             "system": platform.platform(),
