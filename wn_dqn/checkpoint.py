@@ -138,7 +138,8 @@ def read_verified(folder: Path, file: VerifiedFile) -> bytes:
         size = (folder / name).stat().st_size
         data = (folder / name).read_bytes() if size == file["bytes"] else b""
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
-        raise CheckpointError(f"{folder / ascii(name)[1:-1]} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder / ascii(name)[1:-1]} cannot be read: {reason}") from None
     if size != file["bytes"]:
         raise CheckpointError(f"{folder / name} has {size} bytes instead of {file['bytes']}")
     if hashlib.sha256(data).hexdigest() != file["sha256"]:
