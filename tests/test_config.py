@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given
@@ -11,6 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wn_dqn.config import (
+    EPSILONS,
+    LEARNING_RATES,
+    LearningSettings,
+    NetworkSettings,
+    OptimizerName,
+    Param,
     Settings,
     differences,
     dump_yaml,
@@ -23,6 +29,10 @@ from wn_dqn.config import (
     setting_help,
 )
 from wn_dqn.errors import UsageError
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.nn.uniform_init import UNIFORM_INITS
+from wn_dqn.optimizers import OPTIMIZERS
+from wn_dqn.q_learning import LOSSES
 
 
 def error_of(data: dict[str, Any]) -> str:
@@ -59,22 +69,42 @@ def test_defaults_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "param", "learning_rate", "epsilon"),
+    ("name", "param", "learning_rate", "beta1", "epsilon"),
     [
-        ("adamax", "wn", 3e-4, 1e-8),
-        ("adamax", "standard", 1e-4, 1e-8),
-        ("rmsprop-nature", "wn", 2.5e-4, 0.01),
-        ("rmsprop-nature", "standard", 2.5e-4, 0.01),
+        ("adamax", "wn", 3e-4, 0.5, 1e-8),
+        ("adamax", "standard", 1e-4, 0.5, 1e-8),
+        ("adamax", "wn-exp", 3e-4, 0.5, 1e-8),
+        ("adamax", "mean-only-bn", 1e-4, 0.5, 1e-8),
+        ("adamax", "wn-mean-only-bn", 3e-4, 0.5, 1e-8),
+        ("adamax", "bn", 3e-4, 0.5, 1e-8),
+        ("adamax-salimans", "wn", 3e-4, 0.5, 1e-6),
+        ("adamax-salimans", "standard", 1e-4, 0.5, 1e-6),
+        ("adam", "wn", 3e-4, 0.9, 1e-8),
+        ("adam", "standard", 1e-4, 0.9, 1e-8),
+        ("sgd", "bn", 1e-2, 0.5, 1e-8),
+        ("rmsprop-nature", "wn", 2.5e-4, 0.5, 0.01),
+        ("rmsprop-nature", "standard", 2.5e-4, 0.5, 0.01),
     ],
 )
-def test_what_depends_on_the_parameterization(name: str, param: str, learning_rate: float, epsilon: float) -> None:
+def test_what_depends_on_the_optimizer_and_the_parameterization(
+    name: str, param: str, learning_rate: float, beta1: float, epsilon: float
+) -> None:
     """Is filled in where nothing, or null, was given; what was given stays."""
-    for given_ in ({}, {"learning_rate": None, "epsilon": None}):
+    for given_ in ({}, {"learning_rate": None, "beta1": None, "epsilon": None}):
         optimizer = make_settings({"game": "Pong", "param": param, "optimizer": {"name": name, **given_}}).optimizer
-        assert (optimizer.learning_rate, optimizer.epsilon) == (learning_rate, epsilon)
-    own = {"name": name, "learning_rate": 0.5, "epsilon": 0.25}
+        assert (optimizer.learning_rate, optimizer.beta1, optimizer.epsilon) == (learning_rate, beta1, epsilon)
+    own = {"name": name, "learning_rate": 0.5, "beta1": 0.75, "epsilon": 0.25}
     optimizer = make_settings({"game": "Pong", "param": param, "optimizer": own}).optimizer
-    assert (optimizer.learning_rate, optimizer.epsilon) == (0.5, 0.25)
+    assert (optimizer.learning_rate, optimizer.beta1, optimizer.epsilon) == (0.5, 0.75, 0.25)
+
+
+def test_every_name_has_what_is_built_from_it() -> None:
+    """And nothing is there that no name leads to."""
+    assert set(get_args(Param)) == set(PARAMETERIZATIONS)
+    assert set(get_args(OptimizerName)) == set(OPTIMIZERS) == set(LEARNING_RATES) == set(EPSILONS)
+    assert all(set(rates) == set(PARAMETERIZATIONS) for rates in LEARNING_RATES.values())
+    assert set(get_args(LearningSettings.model_fields["loss"].annotation)) == set(LOSSES)
+    assert set(get_args(NetworkSettings.model_fields["init"].annotation)) == {"data", *UNIFORM_INITS}
 
 
 def test_settings_cannot_change() -> None:
@@ -150,9 +180,10 @@ def test_later_layers_win_key_by_key() -> None:
         ({"batch_size": 1}, "unknown setting 'batch_size'; did you mean learning.batch_size"),
         ({"game": None}, "invalid value None for game: Input should be a valid string"),
         ({"game": 3}, "invalid value 3 for game"),
-        ({"param": "wm"}, "invalid value 'wm' for param: Input should be 'standard' or 'wn' (did you mean wn?)"),
+        ({"param": "wm"}, "invalid value 'wm' for param: Input should be 'standard', 'wn', "),
+        ({"param": "wm"}, "or 'bn' (did you mean wn?)"),
         ({"optimizer": {"name": "adamx"}}, "invalid value 'adamx' for optimizer.name: "),
-        ({"optimizer": {"name": "adamx"}}, "(did you mean adamax?)"),
+        ({"optimizer": {"name": "adamx"}}, "(did you mean adamax or adam or "),
         ({"optimizer": {"name": ["adamax"]}}, "invalid value ['adamax'] for optimizer.name"),
         ({"optimizer": {"learning_rate": 0}}, "invalid value 0 for optimizer.learning_rate"),
         ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate: Input should be a finite number"),
@@ -298,6 +329,10 @@ def test_differences_name_both_values() -> None:
     ]  # fmt: skip
 
 
+# null: no default, or one that depends on other settings
+DEPENDENT = ("game", "optimizer.learning_rate", "optimizer.beta1", "optimizer.epsilon")
+
+
 def test_every_setting_is_explained() -> None:
     """With its default, as it is written in YAML."""
     rows = {key: (default, text) for key, default, text in setting_help()}
@@ -306,7 +341,12 @@ def test_every_setting_is_explained() -> None:
     for key, (default, _) in rows.items():
         section, _, name = key.rpartition(".")
         value = parse_yaml(default, key)
-        if key not in ("game", "optimizer.learning_rate", "optimizer.epsilon"):  # null: no default, or one that depends
+        if key not in (
+            "game",
+            "optimizer.learning_rate",
+            "optimizer.beta1",
+            "optimizer.epsilon",
+        ):  # null: no default, or one that depends
             assert value == (defaults[section] if section else defaults)[name], key
     assert rows["optimizer.learning_rate"][0] == "null"
     assert len(rows) == sum(len(value) if isinstance(value, dict) else 1 for value in defaults.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def settings(name: OptimizerName, **values: Any) -> OptimizerSettings:
-    return OptimizerSettings(name=name, **{"learning_rate": 1e-3, "epsilon": 0.01, **values})
+    return OptimizerSettings(name=name, **{"learning_rate": 1e-3, "beta1": 0.5, "epsilon": 0.01, **values})
 
 
 def parameters(memory_format: torch.memory_format = torch.contiguous_format) -> list[nn.Parameter]:
@@ -84,7 +85,7 @@ def test_rmsprop_nature_updates_every_element_on_its_own() -> None:
 
 def test_adamax_is_torchs_with_the_papers_momentum() -> None:
     ours, theirs = parameters(), parameters()
-    optimizer = OPTIMIZERS["adamax"](ours, OptimizerSettings(learning_rate=3e-4, epsilon=1e-8))
+    optimizer = OPTIMIZERS["adamax"](ours, OptimizerSettings(learning_rate=3e-4, beta1=0.5, epsilon=1e-8))
     assert type(optimizer) is torch.optim.Adamax
     assert {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "maximize")} == {
         "lr": 3e-4,
@@ -113,6 +114,68 @@ def test_adamax_by_hand() -> None:
         assert param.item() == pytest.approx(x, rel=1e-12)
 
 
+def test_adamax_salimans_equals_a_scalar_reference() -> None:
+    """m = b1 m + (1 - b1) d, not corrected; u = max(b2 u, |d|); x -= lr m / (u + 1e-6)."""
+    param = nn.Parameter(torch.tensor([0.3], dtype=torch.float64))
+    optimizer = OPTIMIZERS["adamax-salimans"]([param], settings("adamax-salimans", learning_rate=0.01, epsilon=1e-6))
+    x, m, u = 0.3, 0.0, 0.0
+    for step in range(100):
+        d = gradient(step) * (1e-6 if step < 20 else 1.0)  # first as small as epsilon
+        param.grad = torch.tensor([d], dtype=torch.float64)
+        optimizer.step()
+        m, u = 0.5 * m + 0.5 * d, max(0.999 * u, abs(d))
+        x -= 0.01 * m / (u + 1e-6)
+        assert param.item() == pytest.approx(x, rel=1e-13)
+
+
+def test_adamax_salimans_differs_from_torchs_by_the_bias_correction() -> None:
+    """With large gradients its first step is half torch's, and after many steps they are the same."""
+    steps = {}
+    for name in ("adamax", "adamax-salimans"):
+        param = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        optimizer = OPTIMIZERS[name]([param], settings(name, learning_rate=0.1, epsilon=1e-6))
+        positions = [0.0]
+        for _ in range(40):
+            param.grad = torch.full((1,), 100.0, dtype=torch.float64)
+            optimizer.step()
+            positions.append(param.item())
+        steps[name] = [after - before for before, after in pairwise(positions)]
+    assert steps["adamax-salimans"][0] == pytest.approx(0.5 * steps["adamax"][0], rel=1e-6)
+    assert steps["adamax-salimans"][-1] == pytest.approx(steps["adamax"][-1], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rmsprop-nature", "adamax-salimans"])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_own_optimizers_wait_for_no_device(name: OptimizerName) -> None:
+    """Nothing of a step needs the host to know a number, so that a step can be captured in a graph."""
+    params = [nn.Parameter(param.detach().cuda()) for param in parameters()]
+    optimizer = OPTIMIZERS[name](params, settings(name))
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    ("name", "oracle"),
+    [
+        ("adam", lambda params: torch.optim.Adam(params, lr=1e-3, betas=(0.5, 0.999), eps=0.01, foreach=False)),
+        ("sgd", lambda params: torch.optim.SGD(params, lr=1e-3, foreach=False)),
+    ],
+)
+def test_the_others_are_torchs(name: OptimizerName, oracle: Any) -> None:
+    ours, theirs = parameters(), parameters()
+    train(OPTIMIZERS[name](ours, settings(name)), ours, range(20))
+    train(oracle(theirs), theirs, range(20))
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-6, atol=1e-7)
+
+
 def test_rmsprop_nature_takes_its_settings() -> None:
     optimizer = OPTIMIZERS["rmsprop-nature"](
         parameters(), settings("rmsprop-nature", learning_rate=2.5e-4, rho=0.9, epsilon=0.02)
@@ -139,6 +202,7 @@ def test_a_restored_optimizer_continues_bit_for_bit(name: OptimizerName, memory_
     train(restored, copies, range(5, 12))
     for param, copy in zip(params, copies, strict=True):
         assert torch.equal(param, copy)
+    assert list(saved) == ([] if name == "sgd" else ["0", "1", "2"])  # plain gradient descent remembers nothing
     assert_same(optimizer_state(restored), optimizer_state(optimizer))
     assert_same(saved, untouched)  # the restored optimizer works on tensors of its own
 
@@ -149,7 +213,7 @@ def clones(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def assert_same(state: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> None:
-    assert list(state) == list(other) == ["0", "1", "2"]
+    assert list(state) == list(other)
     for index, tensors in state.items():
         assert tensors.keys() == other[index].keys()
         assert all(torch.equal(tensor, other[index][key]) for key, tensor in tensors.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wn_dqn.q_learning import Reduction, clipped_td_loss, q_learning_target
+from wn_dqn.q_learning import LOSSES, Reduction, clipped_td_loss, q_learning_target
 
 
 def test_target_is_reward_plus_discounted_best_next_value() -> None:
@@ -23,20 +23,25 @@ def test_the_value_after_a_terminal_transition_has_no_influence() -> None:
 Q = [[0.5, 9.0], [9.0, 3.0], [-2.0, 9.0], [9.0, 1.0]]  # 9: the value of the action not taken
 ACTION = [0, 1, 0, 1]
 TARGET = [0.0, 1.0, 0.0, 1.0]
-# TD errors Q(s, a) - y: 0.5, 2, -2, 0. Huber: 0.5^2/2 = 0.125 inside [-1, 1]; |2| - 1/2 = 1.5 outside.
-LOSS = 0.125 + 1.5 + 1.5 + 0.0
-GRADIENT = [[0.5, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, 0.0]]
+# TD errors Q(s, a) - y: 0.5, 2, -2, 0. Huber: 0.5^2/2 = 0.125 inside [-1, 1]; |2| - 1/2 = 1.5 outside. Half the
+# squares: 0.125, 2, 2, 0. The gradient of the one is the clipped error, of the other the error.
+LOSS = {"huber": 0.125 + 1.5 + 1.5 + 0.0, "mse": 0.125 + 2.0 + 2.0 + 0.0}
+GRADIENT = {
+    "huber": [[0.5, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, 0.0]],
+    "mse": [[0.5, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, 0.0]],
+}
 
 
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize(("reduction", "divisor"), [("sum", 1), ("mean", 4)])
-def test_loss_and_its_gradient_which_is_the_clipped_error(reduction: Reduction, divisor: int) -> None:
+def test_loss_and_its_gradient(reduction: Reduction, divisor: int, name: str) -> None:
     q = torch.tensor(Q, requires_grad=True)
-    loss = clipped_td_loss(q, torch.tensor(ACTION), torch.tensor(TARGET), reduction)
+    loss = LOSSES[name](q, torch.tensor(ACTION), torch.tensor(TARGET), reduction)
     assert loss.shape == ()
-    assert loss.item() == LOSS / divisor
+    assert loss.item() == LOSS[name] / divisor
     loss.backward()
     assert q.grad is not None
-    assert (q.grad * divisor).tolist() == GRADIENT
+    assert (q.grad * divisor).tolist() == GRADIENT[name]
 
 
 @pytest.mark.parametrize("error", [-1e4, -1.01, -1.0, -0.99, -0.3, 0.0, 0.3, 0.99, 1.0, 1.01, 1e4])

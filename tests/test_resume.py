@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from wn_dqn.checkpoint import load_checkpoint
 from wn_dqn.config import Settings, dump_yaml, make_settings
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import Evaluation
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.training import TrainingState
 
@@ -60,9 +62,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Setting
     return lambda settings: run(settings.model_dump_json())
 
 
-@pytest.mark.parametrize("num_envs", [1, 8])
-@pytest.mark.parametrize("param", ["wn", "standard"])
-@pytest.mark.parametrize("where", STOPS)
+@pytest.mark.parametrize(
+    ("param", "num_envs", "where"),
+    [
+        *itertools.product(("wn", "standard"), (1, 8), STOPS),
+        *(
+            (param, 8, "in mid-game, in the last epoch")
+            for param in PARAMETERIZATIONS
+            if param not in ("wn", "standard")
+        ),
+    ],
+)
 def test_a_stopped_run_ends_in_the_same_bits(
     param: str, num_envs: int, where: str, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

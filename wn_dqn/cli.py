@@ -74,7 +74,15 @@ def cli() -> None:
     "--param",
     envvar="WN_DQN_PARAM",
     show_envvar=True,
-    help="Parameterization of the network: wn (weight normalization) or standard.  [default: wn]",
+    help="Parameterization of the network: wn (weight normalization), standard, wn-exp (g = e^s), mean-only-bn, "
+    "wn-mean-only-bn (section 4 of the paper) or bn (batch normalization).  [default: wn]",
+)
+@click.option(
+    "--init",
+    envvar="WN_DQN_INIT",
+    show_envvar=True,
+    help="Initialization: data (section 3 of the paper), torch (uniform, torch's default) or nature (uniform, He's). "
+    "With one seed all parameterizations start as the same function.  [default: data]",
 )
 @click.option(
     "--config",
@@ -135,6 +143,7 @@ def cli() -> None:
 def train(
     game: str | None,
     param: str | None,
+    init: str | None,
     config_name: str | None,
     assignments: tuple[str, ...],
     seed: int | None,
@@ -151,10 +160,11 @@ def train(
     Runner in about ten minutes.
     """
     keys = {"game": "game", "param": "param", "seed": "seed", "steps": "learning.total_steps"}
-    keys["num_envs"] = "environment.num_envs"
+    keys |= {"num_envs": "environment.num_envs", "init": "network.init"}
     variables: list[dict[str, Any]] = []
     options: list[dict[str, Any]] = []
-    for name, value in (("game", game), ("param", param), ("seed", seed), ("steps", steps), ("num_envs", num_envs)):
+    given = {"game": game, "param": param, "init": init, "seed": seed, "steps": steps, "num_envs": num_envs}
+    for name, value in given.items():
         if value is not None:
             source = click.get_current_context().get_parameter_source(name)
             (variables if source is ParameterSource.ENVIRONMENT else options).append(nested(keys[name], value))

@@ -19,16 +19,39 @@ from ruamel.yaml.error import YAMLError
 
 from wn_dqn.errors import UsageError, closest
 
-Param = Literal["standard", "wn"]
-OptimizerName = Literal["adamax", "rmsprop-nature"]
+Param = Literal["standard", "wn", "wn-exp", "mean-only-bn", "wn-mean-only-bn", "bn"]
+OptimizerName = Literal["adamax", "adamax-salimans", "rmsprop-nature", "adam", "sgd"]
 Count = Annotated[int, Field(gt=0, le=10**12)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
-LEARNING_RATES: dict[OptimizerName, dict[Param, float]] = {
-    "adamax": {"standard": 1e-4, "wn": 3e-4},  # Salimans & Kingma 2016, section 5.4
-    "rmsprop-nature": {"standard": 2.5e-4, "wn": 2.5e-4},  # Mnih et al. 2015, extended data table 1
+BATCH_STATISTICS_PARAMS: tuple[Param, ...] = ("mean-only-bn", "wn-mean-only-bn", "bn")
+"""Those whose training output depends on the whole minibatch."""
+
+# Adamax with standard and wn: Salimans & Kingma 2016, section 5.4. The rest is our choice: 3e-4 where the scale of v
+# or w is of no account to the function, as with wn; 1e-4 where it is.
+_ADAMAX_LEARNING_RATES: dict[Param, float] = {
+    "standard": 1e-4,
+    "wn": 3e-4,
+    "wn-exp": 3e-4,
+    "mean-only-bn": 1e-4,
+    "wn-mean-only-bn": 3e-4,
+    "bn": 3e-4,
 }
-EPSILONS: dict[OptimizerName, float] = {"adamax": 1e-8, "rmsprop-nature": 0.01}
+LEARNING_RATES: dict[OptimizerName, dict[Param, float]] = {
+    "adamax": _ADAMAX_LEARNING_RATES,
+    "adamax-salimans": _ADAMAX_LEARNING_RATES,
+    "adam": _ADAMAX_LEARNING_RATES,  # our choice
+    "rmsprop-nature": dict.fromkeys(get_args(Param), 2.5e-4),  # Mnih et al. 2015, extended data table 1
+    "sgd": dict.fromkeys(get_args(Param), 1e-2),  # our choice
+}
+EPSILONS: dict[OptimizerName, float] = {
+    "adamax": 1e-8,
+    "adamax-salimans": 1e-6,  # the paper's reference code
+    "rmsprop-nature": 0.01,
+    "adam": 1e-8,
+    "sgd": 1e-8,  # has none
+}
+BETA1S: dict[OptimizerName, float] = dict.fromkeys(get_args(OptimizerName), 0.5) | {"adam": 0.9}
 
 
 class _Section(BaseModel):
@@ -59,8 +82,18 @@ class ReplaySettings(_Section):
 class NetworkSettings(_Section):
     """Initialization of the network (section 3 of the paper)."""
 
+    init: Literal["data", "torch", "nature"] = Field(
+        "data",
+        description=(
+            "data: from a batch, section 3; torch: uniform on +-1/sqrt(fan-in), torch's default and Mnih's; nature: "
+            "uniform on +-sqrt(3/fan-in), biases 0.1, the Nature network of deep_q_rl"
+        ),
+    )
     init_batch_size: int = Field(
-        1024, ge=2, description="transitions in the batch of the data-dependent initialization (our choice)"
+        1024,
+        ge=2,
+        description="transitions in the batch of the data-dependent initialization, and of the first running "
+        "statistics (our choice)",
     )
     output_init_scale: float = Field(
         1.0, gt=0, description="scale of the Q-values after initialization; 1 is the paper's reading"
@@ -77,6 +110,10 @@ class LearningSettings(_Section):
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
     target_period_steps: Count = Field(
         10_000, description="copy the network to the target network every so many steps of learning"
+    )
+    loss: Literal["huber", "mse"] = Field(
+        "huber",
+        description="huber: the TD error is clipped at 1; mse: half its square, not clipped: large errors, large steps",
     )
     loss_reduction: Literal["mean", "sum"] = Field(
         "mean", description="over the batch; Adamax is blind to the difference but for its epsilon"
@@ -95,21 +132,31 @@ class OptimizerSettings(_Section):
     """The optimizer."""
 
     name: OptimizerName = Field(
-        "adamax", description="adamax (torch's) or rmsprop-nature (centred, epsilon inside the root)"
+        "adamax",
+        description=(
+            "adamax (torch's), adamax-salimans (the paper's reference code: no bias correction), rmsprop-nature "
+            "(centred, epsilon inside the root), adam, or sgd (plain)"
+        ),
     )
     learning_rate: float = Field(
         gt=0,
         description=(
-            "null: what the paper found for the parameterization: 3e-4 for wn, 1e-4 for standard; 2.5e-4 for "
-            "rmsprop-nature"
+            "null: for adamax what the paper found, 3e-4 for wn and 1e-4 for standard; adamax-salimans and adam the "
+            "same, wn-exp, wn-mean-only-bn and bn like wn, mean-only-bn like standard (our choice); 2.5e-4 for "
+            "rmsprop-nature (Mnih's); 1e-2 for sgd (our choice)"
         ),
     )
-    beta1: float = Field(0.5, ge=0, lt=1, description="adamax: momentum")
+    beta1: float = Field(ge=0, lt=1, description="adamax, adam: momentum; null: 0.5, the paper's; 0.9 for adam")
     beta2: float = Field(
-        0.999, ge=0, lt=1, description="adamax: decay of the infinity norm (the paper does not state it)"
+        0.999,
+        ge=0,
+        lt=1,
+        description="adamax, adam: decay of the infinity norm, of the squares (the paper does not state it)",
     )
     rho: float = Field(0.95, ge=0, lt=1, description="rmsprop-nature: decay of both moving averages")
-    epsilon: float = Field(gt=0, description="null: 1e-8 for adamax, 0.01 for rmsprop-nature")
+    epsilon: float = Field(
+        gt=0, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
+    )
 
 
 class EvaluationSettings(_Section):
@@ -145,7 +192,7 @@ class Settings(_Section):
     """All settings of a run."""
 
     game: str = Field(description="name of the game")
-    param: Param = Field("wn", description="parameterization of the network: wn or standard")
+    param: Param = Field("wn", description="parameterization of the network: " + ", ".join(get_args(Param)))
     seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
     environment: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -165,10 +212,10 @@ class Settings(_Section):
         name, param = optimizer.get("name", "adamax"), data.get("param", "wn")
         if name in get_args(OptimizerName) and param in get_args(Param):
             optimizer.setdefault("learning_rate", LEARNING_RATES[name][param])
+            optimizer.setdefault("beta1", BETA1S[name])
             optimizer.setdefault("epsilon", EPSILONS[name])
         else:  # the wrong name gets the error message, not what follows from it
-            optimizer.setdefault("learning_rate", 1.0)
-            optimizer.setdefault("epsilon", 1.0)
+            optimizer = {"learning_rate": 1.0, "beta1": 0.5, "epsilon": 1.0} | optimizer
         return {**data, "optimizer": optimizer}
 
     @model_validator(mode="after")
@@ -190,6 +237,8 @@ class Settings(_Section):
                 raise ValueError(f"{name} ({smaller:,}) must not exceed {other} ({larger:,})")
         if learning.target_period_steps % learning.update_period_steps:
             raise ValueError("learning.target_period_steps must be a multiple of learning.update_period_steps")
+        if learning.batch_size == 1 and self.param in BATCH_STATISTICS_PARAMS:
+            raise ValueError(f"learning.batch_size must be at least 2 for {self.param}: one sample is its own mean")
         return self
 
     @property

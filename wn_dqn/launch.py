@@ -177,8 +177,9 @@ class Experiment:
         return result
 
     def on_initialized(self, figures: Mapping[str, int]) -> None:
-        told = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in figures.items())
-        self.reporter.message(f"step {self.state.steps:,}: network initialized from data ({told})")
+        told = "".join(f", {name.replace('_', ' ')} {value:,}" for name, value in figures.items())
+        init = self.settings.network.init
+        self.reporter.message(f"step {self.state.steps:,}: network initialized (init {init}{told})")
 
     def after_step(self, state: TrainingState) -> None:
         if self.store is not None:

@@ -43,6 +43,38 @@ class RMSpropNature(torch.optim.Optimizer):
             torch._foreach_addcdiv_(params, grads, roots, -group["lr"])
 
 
+class AdamaxSalimans(torch.optim.Optimizer):
+    """The Adamax of the weight-normalization paper's reference code: no bias correction, epsilon in the divisor.
+
+    For a gradient d: m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d|); x -= lr m / (u + epsilon).
+    ``torch.optim.Adamax`` divides m by 1 - beta1^t, and has epsilon inside the maximum: with the paper's beta1 = 0.5
+    the first ten steps differ, and elements whose gradient is about epsilon.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], epsilon: float = 1e-6
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            grads = [p.grad for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {"mean": torch.zeros_like(p), "norm": torch.zeros_like(p)}
+            means = [self.state[p]["mean"] for p in params]
+            norms = [self.state[p]["norm"] for p in params]
+            beta1, beta2 = group["betas"]
+            torch._foreach_lerp_(means, grads, 1.0 - beta1)
+            torch._foreach_mul_(norms, beta2)
+            torch._foreach_maximum_(norms, torch._foreach_abs(grads))
+            divisors = torch._foreach_add(norms, group["epsilon"])
+            torch._foreach_addcdiv_(params, means, divisors, -group["lr"])
+
+
 Build = Callable[[list[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
 
 OPTIMIZERS: dict[str, Build] = {
@@ -53,6 +85,17 @@ OPTIMIZERS: dict[str, Build] = {
         eps=settings.epsilon,
         foreach=True,
     ),
+    "adamax-salimans": lambda params, settings: AdamaxSalimans(
+        params, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
+    ),
+    "adam": lambda params, settings: torch.optim.Adam(
+        params,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        foreach=True,
+    ),
+    "sgd": lambda params, settings: torch.optim.SGD(params, lr=settings.learning_rate, foreach=True),
     "rmsprop-nature": lambda params, settings: RMSpropNature(
         params, lr=settings.learning_rate, rho=settings.rho, epsilon=settings.epsilon
     ),

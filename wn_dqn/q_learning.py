@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch.nn.functional as F
@@ -24,5 +25,24 @@ def clipped_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduct
     That is the Huber loss with threshold 1: Mnih et al. clip the error term of the update, not the error inside the
     square (which would have no gradient beyond 1). `q` is [B, A], `action` int64 [B], `target` [B].
     """
-    chosen = q.gather(1, action.unsqueeze(1)).squeeze(1)
-    return F.huber_loss(chosen, target, reduction=reduction, delta=1.0)
+    return F.huber_loss(_chosen(q, action), target, reduction=reduction, delta=1.0)
+
+
+def squared_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+    """Loss [] whose gradient with respect to Q(s, a) is the TD error itself, *not clipped*, summed or averaged over B.
+
+    That is half the squared error, which equals :func:`clipped_td_loss` while no error exceeds 1. One large error
+    makes a large step: Mnih et al. clip for a reason. Arguments as there.
+    """
+    return 0.5 * F.mse_loss(_chosen(q, action), target, reduction=reduction)
+
+
+def _chosen(q: Tensor, action: Tensor) -> Tensor:
+    """Q(s, a) [B] of the actions taken."""
+    return q.gather(1, action.unsqueeze(1)).squeeze(1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Reduction], Tensor]] = {
+    "huber": clipped_td_loss,
+    "mse": squared_td_loss,
+}

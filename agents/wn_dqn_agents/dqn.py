@@ -14,34 +14,48 @@ from torch import Tensor
 from wn_dqn.agent import UpdateMetrics
 from wn_dqn.config import Settings
 from wn_dqn.errors import RunError
+from wn_dqn.nn.batch_statistics import adopt_batch_statistics
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
 from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
 from wn_dqn.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
-from wn_dqn.q_learning import clipped_td_loss, q_learning_target
+from wn_dqn.q_learning import LOSSES, q_learning_target
 from wn_dqn.seeding import numpy_generator, torch_generator
 from wn_dqn.transitions import TransitionBatch
 
 
 class DQN:
-    """An online and a target network, epsilon-greedy actions, clipped TD errors. See :class:`wn_dqn.agent.Agent`."""
+    """An online and a target network, epsilon-greedy actions, clipped TD errors. See :class:`wn_dqn.agent.Agent`.
+
+    Where a parameterization normalizes with statistics of the minibatch, they serve in one place only: the online
+    network's forward pass that is learned from. Everything else sees running averages: acting, testing, and the
+    target network, whose averages are copied with its parameters. So no target depends on which other transitions
+    were drawn, and both networks are in evaluation mode but for that one pass.
+    """
 
     def __init__(self, settings: Settings, num_actions: int, device: torch.device) -> None:
         self._settings = settings
         self._device = device
         self.num_actions = num_actions
-        self.online = QNetwork(PARAMETERIZATIONS[settings.param], num_actions).to(device)
+        self.online = QNetwork(PARAMETERIZATIONS[settings.param], num_actions).to(device).eval()
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self._optimizer = OPTIMIZERS[settings.optimizer.name](list(self.online.parameters()), settings.optimizer)
         self._exploration = numpy_generator(settings.seed, "exploration")
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
-        """Data-dependent initialization of the online network (section 3 of the paper); target := online."""
+        """The initialization of the online network, by default the data-dependent one (section 3); target := online."""
+        obs = obs.to(self._device)
+        network, figures = self._settings.network, {}
         generator = torch_generator(self._settings.seed, "init")
-        scale = self._settings.network.output_init_scale
-        report = initialize_from_data(self.online, obs.to(self._device), generator, scale)
+        if network.init == "data":
+            report = initialize_from_data(self.online, obs, generator, network.output_init_scale)
+            figures = {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
+        else:
+            initialize_uniform(self.online, UNIFORM_INITS[network.init], generator, network.output_init_scale)
+        adopt_batch_statistics(self.online, obs)
         self.update_target()
-        return {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
+        return figures
 
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
         """Epsilon-greedy actions [N]. Draws the same random numbers whatever the network says."""
@@ -59,11 +73,14 @@ class DQN:
         return q
 
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
-        """One gradient step on the clipped TD error."""
+        """One gradient step on the TD error, clipped unless `learning.loss` says otherwise."""
         with torch.no_grad():
             target = q_learning_target(batch.reward, batch.discount, self.target(batch.next_obs))
+        self.online.train()
         q = self.online(batch.obs)
-        loss = clipped_td_loss(q, batch.action, target, self._settings.learning.loss_reduction)
+        self.online.eval()
+        learning = self._settings.learning
+        loss = LOSSES[learning.loss](q, batch.action, target, learning.loss_reduction)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -71,8 +88,8 @@ class DQN:
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """Target := online."""
-        for target, online in zip(self.target.parameters(), self.online.parameters(), strict=True):
+        """Target := online, running statistics included."""
+        for target, online in zip(_tensors(self.target), _tensors(self.online), strict=True):
             target.copy_(online)
 
     @torch.no_grad()
@@ -91,9 +108,9 @@ class DQN:
         return {f"parameters/{name}": parameter.detach() for name, parameter in self.online.named_parameters()}
 
     def check_finite(self) -> None:
-        """RunError if a parameter of the online network is NaN or infinite."""
-        for name, parameter in self.online.named_parameters():
-            if not parameter.isfinite().all():
+        """RunError if a parameter or a running statistic of the online network is NaN or infinite."""
+        for name, tensor in self.online.state_dict().items():
+            if not tensor.isfinite().all():
                 raise RunError(
                     f"parameter {name} is NaN or infinite; a smaller optimizer.learning_rate is the usual remedy"
                 )
@@ -114,3 +131,8 @@ class DQN:
         self.target.load_state_dict(state["target"])
         load_optimizer_state(self._optimizer, state.get("optimizer", {}))
         self._exploration.bit_generator.state = state["exploration"]
+
+
+def _tensors(network: QNetwork) -> list[Tensor]:
+    """All that makes the function of a network: its parameters, and running statistics where it has any."""
+    return [*network.parameters(), *network.buffers()]

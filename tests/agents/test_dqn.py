@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from wn_dqn.catch import Catch
 from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
-from wn_dqn.config import Param, make_settings
-from wn_dqn.errors import RunError
+from wn_dqn.config import BATCH_STATISTICS_PARAMS, Param, make_settings
+from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.optimizers import OPTIMIZERS
 from wn_dqn.seeding import torch_generator
 from wn_dqn.transitions import TransitionBatch
 from wn_dqn_agents.dqn import DQN
@@ -63,7 +65,8 @@ def minibatch(number: int) -> TransitionBatch:
 
 
 def values(network: torch.nn.Module) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in network.parameters()]
+    """Parameters, and running statistics where there are any."""
+    return [tensor.detach().clone() for tensor in (*network.parameters(), *network.buffers())]
 
 
 def same(network: torch.nn.Module, other: torch.nn.Module | list[Tensor]) -> bool:
@@ -84,47 +87,77 @@ def observations(num: int) -> Tensor:
 # --- Learning ---
 
 
-def naive_q(parameters: dict[str, Tensor], obs: Tensor) -> Tensor:
-    """The Nature network as plain functions, with w = g v/||v|| where there are g and v."""
+def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Tensor:
+    """The Nature network as plain functions; in training normalized with the batch, and moving running averages."""
+
+    def normalized(name: str, t: Tensor) -> Tensor:
+        if f"{name}.running_mean" not in state:
+            return t
+        samples = t.transpose(0, 1).flatten(1)  # a row per unit
+        if training:
+            batch = {"running_mean": samples.mean(dim=1), "running_var": samples.var(dim=1)}
+            for key in {f"{name}.{statistic}" for statistic in batch} & state.keys():
+                state[key] = 0.9 * state[key] + 0.1 * batch[key.removeprefix(f"{name}.")].detach()
+            mean, var = samples.mean(dim=1), samples.var(dim=1, correction=0)
+        else:
+            mean, var = state[f"{name}.running_mean"], state.get(f"{name}.running_var")
+        if f"{name}.gain" not in state:
+            return t - mean.view(-1, *[1] * (t.ndim - 2))
+        scale = state[f"{name}.gain"] / (var + 1e-5).sqrt()  # type: ignore[operator]
+        return (t - mean.view(-1, *[1] * (t.ndim - 2))) * scale.view(-1, *[1] * (t.ndim - 2))
 
     def weight(name: str) -> Tensor:
-        if f"{name}.weight" in parameters:
-            return parameters[f"{name}.weight"]
-        v, g = parameters[f"{name}.v"], parameters[f"{name}.g"]
+        if f"{name}.weight" in state:
+            return state[f"{name}.weight"]
+        v = state[f"{name}.v"]
+        g = state[f"{name}.s"].exp() if f"{name}.s" in state else state[f"{name}.g"]
         return torch.stack([scale * direction / direction.square().sum().sqrt() for scale, direction in zip(g, v)])  # noqa: B905
 
     x = obs.double() / 255
     for name, stride in (("conv1", 4), ("conv2", 2), ("conv3", 1)):
-        x = F.conv2d(x, weight(name), parameters[f"{name}.bias"], stride).clamp(min=0)
-    x = (x.flatten(1) @ weight("hidden").T + parameters["hidden.bias"]).clamp(min=0)
-    return x @ weight("output").T + parameters["output.bias"]
+        t = normalized(name, F.conv2d(x, weight(name), stride=stride))
+        x = (t + state[f"{name}.bias"][:, None, None]).clamp(min=0)
+    x = (normalized("hidden", x.flatten(1) @ weight("hidden").T) + state["hidden.bias"]).clamp(min=0)
+    return normalized("output", x @ weight("output").T) + state["output.bias"]
 
 
 @pytest.mark.parametrize(
-    ("param", "lr", "reduction"), [("standard", 1e-4, "mean"), ("wn", 3e-4, "mean"), ("wn", 3e-4, "sum")]
+    ("param", "lr", "reduction", "loss_name"),
+    [
+        ("standard", 1e-4, "mean", "huber"),
+        ("wn", 3e-4, "mean", "huber"),
+        ("wn", 3e-4, "sum", "huber"),
+        ("wn", 3e-4, "sum", "mse"),
+        ("wn-exp", 3e-4, "mean", "huber"),
+        ("mean-only-bn", 1e-4, "mean", "huber"),
+        ("wn-mean-only-bn", 3e-4, "mean", "huber"),
+        ("bn", 3e-4, "mean", "huber"),
+    ],
 )
-def test_updates_equal_a_naive_implementation(param: Param, lr: float, reduction: str) -> None:
+def test_updates_equal_a_naive_implementation(param: Param, lr: float, reduction: str, loss_name: str) -> None:
     """Three updates in float64, with a copy to the target network before the third."""
-    agent = make_agent(param, learning={"loss_reduction": reduction})
+    agent = make_agent(param, learning={"loss_reduction": reduction, "loss": loss_name})
     agent.online.double()
     agent.target.double()
     agent.initialize(FRAMES)
-    online = {name: p.detach().clone().requires_grad_() for name, p in agent.online.named_parameters()}
-    target = {name: p.detach().clone() for name, p in online.items()}
-    optimizer = torch.optim.Adamax(online.values(), lr=lr, betas=(0.5, 0.999), eps=1e-8, foreach=False)
+    online = {name: tensor.detach().clone() for name, tensor in agent.online.state_dict().items()}
+    target = dict(online)
+    parameters = [online[name].requires_grad_() for name, _ in agent.online.named_parameters()]
+    optimizer = torch.optim.Adamax(parameters, lr=lr, betas=(0.5, 0.999), eps=1e-8, foreach=False)
     num_clipped = 0
     for number in range(3):
         if number == 2:
             agent.update_target()
-            target = {name: p.detach().clone() for name, p in online.items()}
+        if number in (0, 2):
+            target = {name: tensor.detach().clone() for name, tensor in online.items()}
         batch = minibatch(number)
         metrics = agent.update(batch)
-        q, next_q = naive_q(online, batch.obs), naive_q(target, batch.next_obs)
+        q, next_q = naive_q(online, batch.obs, training=True), naive_q(target, batch.next_obs)
         losses = []
         for i in range(BATCH_SIZE):
             y = batch.reward[i] + batch.discount[i] * max(next_q[i])
             error = (q[i, batch.action[i]] - y).abs()
-            losses.append(error - 0.5 if error > 1 else error**2 / 2)
+            losses.append(error - 0.5 if error > 1 and loss_name == "huber" else error**2 / 2)
             num_clipped += int(error > 1)
         loss = sum(losses) / (BATCH_SIZE if reduction == "mean" else 1)
         optimizer.zero_grad()
@@ -133,8 +166,10 @@ def test_updates_equal_a_naive_implementation(param: Param, lr: float, reduction
         assert metrics.loss.item() == pytest.approx(loss.item(), rel=1e-10)  # type: ignore[union-attr]
         assert metrics.mean_q.item() == pytest.approx(q.max(dim=1).values.mean().item(), rel=1e-10)
     assert 0 < num_clipped < 3 * BATCH_SIZE
-    for name, parameter in agent.online.named_parameters():
-        torch.testing.assert_close(parameter, online[name], rtol=0, atol=1e-9, msg=f"{name} differs")
+    for name, tensor in agent.online.state_dict().items():
+        torch.testing.assert_close(tensor, online[name].detach(), rtol=0, atol=1e-9, msg=f"{name} differs")
+    for name, tensor in agent.target.state_dict().items():
+        torch.testing.assert_close(tensor, target[name], rtol=0, atol=1e-9, msg=f"{name} of the target differs")
 
 
 @pytest.mark.parametrize(
@@ -194,12 +229,23 @@ def test_initialization_is_from_data_and_reaches_the_target_network(param: Param
     torch.testing.assert_close(q.std(dim=0, correction=0), torch.ones(NUM_ACTIONS), rtol=0, atol=1e-4)
 
 
-def test_both_parameterizations_start_as_the_same_function() -> None:
-    """With an equal seed, and with the output's scale."""
-    standard, wn = (initialized_agent(param, network={"output_init_scale": 0.1}) for param in ("standard", "wn"))
-    q = standard.q_values(FRAMES)
-    torch.testing.assert_close(wn.q_values(FRAMES), q, rtol=0, atol=1e-5)
-    torch.testing.assert_close(q.std(dim=0, correction=0), torch.full((NUM_ACTIONS,), 0.1), rtol=0, atol=1e-4)
+@pytest.mark.parametrize("init", ["data", "torch", "nature"])
+def test_all_parameterizations_start_as_the_same_function(init: str) -> None:
+    """With an equal seed, and with the output's scale; on the batch also as they are trained, with its statistics."""
+    network = {"init": init, "output_init_scale": 0.1}
+    agents = {param: make_agent(param, network=network) for param in get_args(Param)}
+    for agent in agents.values():
+        agent.online.double()
+        agent.target.double()
+        agent.initialize(FRAMES)
+    q = agents["standard"].q_values(FRAMES)
+    assert q.std() > 1e-4
+    for param, agent in agents.items():
+        for version in (agent.q_values(FRAMES), agent.target(FRAMES), agent.online.train()(FRAMES)):
+            torch.testing.assert_close(version, q, rtol=0, atol=1e-12, msg=param)
+    if init == "data":
+        std = torch.full((NUM_ACTIONS,), 0.1, dtype=torch.float64)
+        torch.testing.assert_close(q.std(dim=0, correction=0), std, rtol=0, atol=1e-12)
 
 
 @each_param
@@ -216,6 +262,34 @@ def test_initialization_draws_from_the_init_stream() -> None:
     agent = initialized_agent()
     v = torch.empty(32, 4, 8, 8).normal_(0.0, 0.05, generator=torch_generator(0, "init"))
     assert torch.equal(agent.online.conv1.v, v)  # type: ignore[arg-type]
+
+
+# --- Statistics of batches ---
+
+
+@pytest.mark.parametrize("param", BATCH_STATISTICS_PARAMS)
+def test_acting_and_targets_use_running_statistics_and_learning_those_of_the_minibatch(param: Param) -> None:
+    agent = initialized_agent(param)
+    agent.update(minibatch(0))
+    agent.update_target()
+    for q_values in (agent.q_values, agent.target):
+        alone = torch.cat([q_values(FRAMES[i : i + 1]) for i in range(5)])
+        torch.testing.assert_close(q_values(FRAMES)[:5], alone, rtol=1e-4, atol=1e-5)
+    before = values(agent.online)
+    agent.act(FRAMES[:7], 0.0)
+    assert same(agent.online, before)  # acting moves no average
+    batch = minibatch(1)
+    learned_from = copy.deepcopy(agent.online).train()(batch.obs).amax(dim=1).mean()
+    metrics = agent.update(batch)
+    assert metrics.mean_q == learned_from
+    assert abs(metrics.mean_q - agent.q_values(batch.obs).amax(dim=1).mean()) > 1e-3
+    assert not any(module.training for module in (*agent.online.modules(), *agent.target.modules()))
+
+
+@pytest.mark.parametrize("param", BATCH_STATISTICS_PARAMS)
+def test_a_minibatch_of_one_has_no_statistics(param: Param) -> None:
+    with pytest.raises(UsageError, match=f"learning.batch_size must be at least 2 for {param}"):
+        make_agent(param, learning={"batch_size": 1})
 
 
 # --- Acting ---
@@ -291,8 +365,16 @@ def learn(agent: DQN, numbers: range) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("optimizer", ["adamax", "rmsprop-nature"])
-@each_param
+each_param_and_each_optimizer = pytest.mark.parametrize(
+    ("param", "optimizer"),
+    [
+        *((param, "adamax") for param in PARAMETERIZATIONS),
+        *(("wn", name) for name in OPTIMIZERS if name != "adamax"),
+    ],
+)
+
+
+@each_param_and_each_optimizer
 def test_a_restored_agent_continues_bit_for_bit(param: Param, optimizer: str, tmp_path: Path) -> None:
     """Through a checkpoint on disk, into an agent that began elsewhere."""
     agent = initialized_agent(param, optimizer={"name": optimizer})
@@ -329,12 +411,12 @@ def test_the_state_of_a_new_agent_can_be_restored() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["hidden.bias", "conv2.v"])
+@pytest.mark.parametrize("name", ["hidden.bias", "conv2.v", "conv1.running_mean"])
 def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) -> None:
-    agent = initialized_agent()
+    agent = initialized_agent("wn-mean-only-bn")
     agent.check_finite()
     with torch.no_grad():
-        agent.online.get_parameter(name)[7] = value
+        agent.online.state_dict()[name][7] = value
     with pytest.raises(RunError, match=rf"parameter {name} is NaN or infinite; .* optimizer\.learning_rate"):
         agent.check_finite()
 
@@ -346,7 +428,7 @@ def test_diagnostics(param: Param) -> None:
     for name, layer in agent.online.named_children():
         w: Tensor = layer.weight  # type: ignore[assignment]
         assert figures.pop(f"layers/{name}/w_norm_mean") == pytest.approx(w.flatten(1).norm(dim=1).mean().item())
-        if param == "wn":
+        if param.startswith("wn"):
             v, g = layer.v.detach(), layer.g.detach()  # type: ignore[operator]
             assert figures.pop(f"layers/{name}/g_mean") == pytest.approx(g.mean().item())
             assert figures.pop(f"layers/{name}/v_norm_mean") == pytest.approx(v.flatten(1).norm(dim=1).mean().item())

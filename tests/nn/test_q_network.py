@@ -22,8 +22,8 @@ def observations(num: int = 3) -> Tensor:
 
 @torch.no_grad()
 def random_network(name: str, dtype: torch.dtype = torch.float32) -> QNetwork:
-    """A network whose weights have the scale of an initialized one."""
-    network = QNetwork(PARAMETERIZATIONS[name], NUM_ACTIONS).to(dtype)
+    """A network whose weights have the scale of an initialized one, in evaluation mode, as the agent keeps it."""
+    network = QNetwork(PARAMETERIZATIONS[name], NUM_ACTIONS).to(dtype).eval()
     generator = torch.Generator().manual_seed(1)
     for layer in initializable_layers(network).values():
         layer.set_direction_(torch.randn(layer.direction_shape, generator=generator))
@@ -67,11 +67,25 @@ def test_shapes(name: str, num_actions: int) -> None:
     assert q.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("name", "one_g_per_unit"), [("standard", 0), ("wn", 32 + 64 + 64 + 512 + 6)])
-def test_number_of_parameters(name: str, one_g_per_unit: int) -> None:
-    """8,224 + 32,832 + 36,928 + 1,606,144 + 3,078, weights and biases."""
+UNITS = 32 + 64 + 64 + 512 + 6
+
+
+@pytest.mark.parametrize(
+    ("name", "scales", "statistics"),
+    [
+        ("standard", 0, 0),
+        ("wn", UNITS, 0),
+        ("wn-exp", UNITS, 0),
+        ("mean-only-bn", 0, UNITS),
+        ("wn-mean-only-bn", UNITS, UNITS),
+        ("bn", UNITS, 2 * UNITS),
+    ],
+)
+def test_number_of_parameters(name: str, scales: int, statistics: int) -> None:
+    """8,224 + 32,832 + 36,928 + 1,606,144 + 3,078, weights and biases; a scale and running statistics per unit."""
     network = QNetwork(PARAMETERIZATIONS[name], 6)
-    assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_206 + one_g_per_unit
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_206 + scales
+    assert sum(buffer.numel() for buffer in network.buffers()) == statistics
 
 
 @each_parameterization
@@ -106,9 +120,9 @@ def test_only_the_layers_differ_between_parameterizations() -> None:
         assert {name: type(module) for name, module in network.named_children()} == dict(
             zip(LAYERS, [layers.conv2d] * 3 + [layers.linear] * 2, strict=True)
         )
-        assert not list(network.buffers())
-    standard, wn = random_network("standard"), random_network("wn")
-    torch.testing.assert_close(standard(observations()), wn(observations()), rtol=1e-5, atol=1e-5)
+    q = random_network("standard")(observations())
+    for name in PARAMETERIZATIONS:
+        torch.testing.assert_close(random_network(name)(observations()), q, rtol=1e-5, atol=1e-5, msg=name)
 
 
 def test_initializable_layers_are_named_in_order() -> None:

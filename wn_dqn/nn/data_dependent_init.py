@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks, unit_statistics
 from wn_dqn.nn.parameterization import initializable_layers
 
 V_STD = 0.05
@@ -40,15 +41,15 @@ def initialize_from_data(
     v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), the
     standard deviation biased (1/N). In a standard layer w = g v/||v|| is the parameter itself, so with equal seeds
     every parameterization starts as the same function. `generator` is a CPU generator; `output_scale` multiplies
-    the output of the last layer afterwards (the paper's reading is 1).
+    the output of the last layer afterwards (the paper's reading is 1). The network computes in evaluation mode; where
+    that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics` comes next.
     """
     layers = initializable_layers(network)
     dead_units: dict[str, int] = {}
 
-    def normalize(name: str) -> Any:
+    def normalize(name: str) -> Hook:
         def hook(layer: Any, _inputs: object, t: Tensor) -> Tensor:
-            units = t.double().transpose(0, 1).flatten(1) if t.ndim > 1 else t.double().unsqueeze(1)
-            var, mean = torch.var_mean(units, dim=1, correction=0)
+            mean, var = unit_statistics(t)
             std = var.sqrt()
             dead = std <= DEAD_UNIT_RATIO * (var + mean.square()).mean().sqrt()
             dead_units[name] = int(dead.sum())
@@ -61,16 +62,9 @@ def initialize_from_data(
 
         return hook
 
-    hooks = []
-    for name, layer in layers.items():
-        v = torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator)
-        layer.set_direction_(v)
-        hooks.append(layer.register_forward_hook(normalize(name)))
-    try:
-        network(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for layer in layers.values():
+        layer.set_direction_(torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator))
+    forward_with_hooks(network, batch, {layer: normalize(name) for name, layer in layers.items()})
     last_layer = list(layers.values())[-1]
     last_layer.rescale_output_(torch.full_like(last_layer.bias, output_scale), torch.zeros_like(last_layer.bias))
     return InitReport(batch_size=len(batch), dead_units=dead_units)

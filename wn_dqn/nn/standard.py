@@ -28,6 +28,12 @@ class _Standard:
         self.bias.zero_()
 
     @torch.no_grad()
+    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
+        """Set w, an output unit first, and b, [out]."""
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+    @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
         """Change the layer so that its output y becomes scale * y + shift, both [out]."""
         self.weight.mul_(scale.view(-1, *[1] * (self.weight.ndim - 1)))

@@ -26,8 +26,17 @@ class _WeightNorm(nn.Module):
         v = torch.zeros(direction_shape, device=device, dtype=dtype)
         v[:, :1] = 1.0  # any direction but none: ||v|| = 0 has no w
         self.v = nn.Parameter(v)
-        self.g = nn.Parameter(torch.zeros(direction_shape[0], device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros_like(self.g))
+        self._create_scale(torch.zeros(direction_shape[0], device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(direction_shape[0], device=device, dtype=dtype))
+
+    def _create_scale(self, zeros: Tensor) -> None:
+        """Make the parameter that g is, or is computed from, out of zeros [out]."""
+        self.g = nn.Parameter(zeros)
+
+    @torch.no_grad()
+    def _set_scale_(self, g: Tensor) -> None:
+        """Set g, [out]."""
+        self.g.copy_(g)
 
     def v_norm(self) -> Tensor:
         """||v||, [out]."""
@@ -48,13 +57,20 @@ class _WeightNorm(nn.Module):
     def set_direction_(self, v: Tensor) -> None:
         """Set v; g := 1, b := 0, so that the layer computes v.x/||v|| (equation 5)."""
         self.v.copy_(v)
-        self.g.fill_(1.0)
+        self._set_scale_(torch.ones_like(self.bias))
         self.bias.zero_()
+
+    @torch.no_grad()
+    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
+        """w := `weight`, an output unit first, as v := w and g := ||w||; b := `bias`, [out]."""
+        self.v.copy_(weight)
+        self._set_scale_(self.v_norm())
+        self.bias.copy_(bias)
 
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
         """Change the layer so that its output y becomes scale * y + shift, both [out] (equation 6)."""
-        self.g.mul_(scale)
+        self._set_scale_(self.g * scale)
         self.bias.mul_(scale).add_(shift)
 
 
@@ -130,6 +146,39 @@ class WeightNormConv2d(_WeightNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels, kernel_size, _ = self.v.shape
+        return f"{in_channels}, {out_channels}, kernel_size={kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class WeightNormConvTranspose2d(_WeightNorm):
+    """A transposed 2-D convolution with w = g v/||v||, from [B, in, H, W] to [B, out, H', W']. The kernel is square.
+
+    As everywhere, v is [out, in, k, k] and one norm belongs to one output channel; torch keeps these weights as
+    [in, out, k, k]. The paper's convolutional auto-encoders decode with such layers (section 5.2).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(out_channels, in_channels, kernel_size, kernel_size, device=device, dtype=dtype)
+        self.stride = stride
+        self.padding = padding
+        self.output_padding = output_padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight.transpose(0, 1)
+        return F.conv_transpose2d(x, w, self.bias, self.stride, self.padding, self.output_padding)
 
     def extra_repr(self) -> str:
         out_channels, in_channels, kernel_size, _ = self.v.shape

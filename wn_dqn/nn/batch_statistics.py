@@ -1,0 +1,204 @@
+"""Layers that subtract batch means: mean-only batch normalization (section 4), and batch normalization proper.
+
+In training mode a layer normalizes with the statistics of its batch and moves its running averages toward them; in
+evaluation mode it uses the running averages alone, so that a sample's output depends on no other sample and a batch
+of one is like any other. The running averages are buffers: they are saved with the parameters.
+
+A layer is switched with ``train()`` and ``eval()``, as in all of torch. The agent keeps its networks in evaluation
+mode and switches only for the forward pass that is learned from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks, unit_statistics
+from wn_dqn.nn.standard import Conv2d, Linear
+from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear
+
+MOMENTUM = 0.1
+"""Share of a batch in the running averages, per update; that of the paper's reference code, and torch's."""
+
+EPSILON = 1e-5
+"""Added to the variance in batch normalization; torch's (the paper's reference code has 1e-6)."""
+
+
+@runtime_checkable
+class UsesBatchStatistics(Protocol):
+    """A layer whose output in training mode depends on the batch."""
+
+    def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None: ...
+
+
+class _MeanOnlyBatchNorm:
+    """Mean-only batch normalization (equation 7), y = w.x - mean[w.x] + b, of the layer that comes next in the MRO.
+
+    That layer's output already has b in it, so the mean of the output, less b, is the mean of w.x. Autograd's
+    gradient is equation 8: what flows back to w.x is centred over the batch (and the positions, for a convolution).
+    """
+
+    training: bool
+    bias: Any
+    running_mean: Tensor
+    """running average of mean[w.x], [out]"""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("running_mean", torch.zeros_like(self.bias.detach()))  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)  # type: ignore[misc]
+        mean = self.running_mean
+        if self.training:
+            mean = y.mean(dim=[0, *range(2, y.ndim)]) - self.bias
+            self.running_mean.lerp_(mean.detach(), MOMENTUM)
+        return y - mean.view(-1, *[1] * (y.ndim - 2))
+
+    @torch.no_grad()
+    def set_direction_(self, v: Tensor) -> None:
+        super().set_direction_(v)  # type: ignore[misc]
+        self.running_mean.zero_()
+
+    @torch.no_grad()
+    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
+        super().set_weight_(weight, bias)  # type: ignore[misc]
+        self.running_mean.zero_()
+
+    @torch.no_grad()
+    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
+        super().rescale_output_(scale, shift)  # type: ignore[misc]
+        self.running_mean.mul_(scale)
+
+    @torch.no_grad()
+    def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
+        """Given the statistics [out] of the output over a batch in evaluation mode, make them the running ones.
+
+        The function in evaluation mode stays, and in training mode the layer computes the same on that batch.
+        """
+        self.running_mean.add_(mean - self.bias)
+        self.bias.copy_(mean)
+
+
+class MeanOnlyBatchNormLinear(_MeanOnlyBatchNorm, Linear):
+    """Mean-only batch normalization of a standard linear layer, [B, in_features] to [B, out_features]."""
+
+
+class MeanOnlyBatchNormConv2d(_MeanOnlyBatchNorm, Conv2d):
+    """Mean-only batch normalization of a standard convolution, [B, in, H, W] to [B, out, H', W']."""
+
+
+class WeightNormMeanOnlyBatchNormLinear(_MeanOnlyBatchNorm, WeightNormLinear):
+    """Mean-only batch normalization of a weight-normalized linear layer: section 4 as the paper uses it."""
+
+
+class WeightNormMeanOnlyBatchNormConv2d(_MeanOnlyBatchNorm, WeightNormConv2d):
+    """Mean-only batch normalization of a weight-normalized convolution: section 4 as the paper uses it."""
+
+
+class _BatchNorm:
+    """Batch normalization (Ioffe & Szegedy 2015) of a standard layer: y = gain (t - mean[t]) / std[t] + b, t = w.x.
+
+    std is the root of the variance plus EPSILON; the running variance is an average of unbiased ones, as in torch.
+    """
+
+    training: bool
+    weight: Any
+    bias: Any
+    gain: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zeros = torch.zeros_like(self.bias.detach())
+        self.gain = nn.Parameter(zeros.clone())
+        self.register_buffer("running_mean", zeros)  # type: ignore[attr-defined]
+        self.register_buffer("running_var", zeros + 1.0)  # type: ignore[attr-defined]
+        self._forget_statistics_()
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        """t = w.x."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            self.pre_activation(x),
+            self.running_mean,
+            self.running_var,
+            self.gain,
+            self.bias,
+            self.training,
+            MOMENTUM,
+            EPSILON,
+        )
+
+    @torch.no_grad()
+    def _forget_statistics_(self) -> None:
+        """Statistics and a gain with which the layer computes w.x + b in evaluation mode."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1.0)
+        self.gain.fill_((1.0 + EPSILON) ** 0.5)
+
+    @torch.no_grad()
+    def set_direction_(self, v: Tensor) -> None:
+        super().set_direction_(v)  # type: ignore[misc]
+        self._forget_statistics_()
+
+    @torch.no_grad()
+    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
+        super().set_weight_(weight, bias)  # type: ignore[misc]
+        self._forget_statistics_()
+
+    @torch.no_grad()
+    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
+        super().rescale_output_(scale, shift)  # type: ignore[misc]
+        self.running_mean.mul_(scale)
+
+    @torch.no_grad()
+    def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
+        """Given the statistics [out] of the output over a batch in evaluation mode, make its own the running ones.
+
+        The function in evaluation mode stays, and in training mode the layer computes the same on that batch.
+        """
+        per_output = (self.running_var + EPSILON).sqrt() / self.gain
+        self.running_mean.add_((mean - self.bias) * per_output)
+        self.running_var.copy_(var * per_output.square())
+        self.gain.copy_((self.running_var + EPSILON).sqrt() / per_output)
+        self.bias.copy_(mean)
+
+
+class BatchNormLinear(_BatchNorm, Linear):
+    """Batch normalization of a standard linear layer, [B, in_features] to [B, out_features]."""
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+class BatchNormConv2d(_BatchNorm, Conv2d):
+    """Batch normalization of a standard convolution, [B, in, H, W] to [B, out, H', W']."""
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        t: Tensor = self._conv_forward(x, self.weight, None)
+        return t
+
+
+def adopt_batch_statistics(network: nn.Module, batch: Tensor) -> None:
+    """Make the statistics of `batch` the running ones of every layer that has any, in one forward pass.
+
+    The function in evaluation mode stays what it is, and in training mode the network computes the same on `batch`:
+    so initialized, it starts as the same function as a network without batch statistics.
+    """
+
+    def adopt(layer: Any, _inputs: object, y: Tensor) -> None:
+        mean, var = unit_statistics(y)
+        layer.adopt_statistics_(mean.to(y.dtype), var.to(y.dtype))
+
+    hooks: dict[nn.Module, Hook] = {
+        layer: adopt for layer in network.modules() if isinstance(layer, UsesBatchStatistics)
+    }
+    if hooks:
+        forward_with_hooks(network, batch, hooks)

@@ -1,0 +1,88 @@
+"""An LSTM with weight normalization of every weight vector, as the paper has in DRAW (section 5.3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WeightNormLSTM(nn.Module):
+    """One LSTM layer (Hochreiter & Schmidhuber 1997) whose input and recurrent weights are w = g v/||v||.
+
+    Each of the 4 gates of each unit has two weight vectors, one over the input and one over the hidden state; each
+    has a norm and a g of its own. Rows and gates are in torch's order: input, forget, cell, output.
+
+    There is no data-dependent initialization of recurrent layers: the paper resorts to standard ones (section 3).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        rows = 4 * hidden_size
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
+
+        self.v_ih, self.g_ih = parameter(rows, input_size), parameter(rows)
+        self.v_hh, self.g_hh = parameter(rows, hidden_size), parameter(rows)
+        self.bias = parameter(rows)
+        with torch.no_grad():
+            self.v_ih[:, 0] = self.v_hh[:, 0] = 1.0  # any direction but none: ||v|| = 0 has no w
+
+    @property
+    def weight_ih(self) -> Tensor:
+        """The weights of the input, [4 hidden, input]."""
+        return _normalized(self.v_ih, self.g_ih)
+
+    @property
+    def weight_hh(self) -> Tensor:
+        """The weights of the hidden state, [4 hidden, hidden]."""
+        return _normalized(self.v_hh, self.g_hh)
+
+    @torch.no_grad()
+    def set_weights_(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
+        """Set the weights, as v := w and g := ||w||, and the bias, [4 hidden]: the sum of torch's two."""
+        for v, g, weight in ((self.v_ih, self.g_ih, weight_ih), (self.v_hh, self.g_hh, weight_hh)):
+            v.copy_(weight)
+            g.copy_(torch.linalg.vector_norm(v, dim=1))
+        self.bias.copy_(bias)
+
+    def initialize_(self, generator: torch.Generator) -> None:
+        """Weights and bias uniform on +-1/sqrt(hidden), torch's range, drawn from a CPU generator."""
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        shapes = (self.v_ih.shape, self.v_hh.shape, self.bias.shape)
+        self.set_weights_(*(torch.empty(shape).uniform_(-bound, bound, generator=generator) for shape in shapes))
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Hidden states [T, B, hidden] from inputs [T, B, input], and the state (h, c), both [B, hidden], after them.
+
+        `state` is where to begin; None: at zero.
+        """
+        h, c = state or (x.new_zeros(x.shape[1], self.hidden_size),) * 2
+        weight_hh = self.weight_hh
+        outputs = []
+        for from_input in F.linear(x, self.weight_ih, self.bias):
+            i, f, g, o = (from_input + F.linear(h, weight_hh)).chunk(4, dim=1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs), (h, c)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+def _normalized(v: Tensor, g: Tensor) -> Tensor:
+    weight: Tensor = v * (g / torch.linalg.vector_norm(v, dim=1)).unsqueeze(1)
+    return weight
