@@ -163,6 +163,16 @@ def test_adopting_a_batch_keeps_the_function_and_makes_it_that_of_training_mode(
 
 
 @each_batch_statistics
+@each_kind
+def test_rescaling_the_output(name: str, kind: str) -> None:
+    layer = make(name, kind).eval()
+    x, scale, shift = random(*INPUTS[kind]), random(3, seed=30).abs(), random(3, seed=31)
+    y = layer(x)
+    layer.rescale_output_(scale, shift)
+    torch.testing.assert_close(layer(x), per_unit(scale, y) * y + per_unit(shift, y), rtol=1e-12, atol=1e-12)
+
+
+@each_batch_statistics
 def test_statistics_are_saved_with_the_parameters(name: str) -> None:
     layer, other = make(name, "linear"), PARAMETERIZATIONS[name].linear(5, 3).double()
     other.load_state_dict(layer.state_dict())

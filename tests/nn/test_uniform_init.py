@@ -1,0 +1,58 @@
+"""Initializations that look at no data, against torch's own and the range of Lasagne's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
+from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
+
+
+def initialized(param: str, init: str, output_scale: float = 1.0, seed: int = 0) -> nn.Sequential:
+    make = PARAMETERIZATIONS[param]
+    network = nn.Sequential(make.conv2d(2, 50, 3), nn.ReLU(), nn.Flatten(), make.linear(50 * 4, 30)).eval()
+    initialize_uniform(network, UNIFORM_INITS[init], torch.Generator().manual_seed(seed), output_scale)
+    return network
+
+
+def parameters(network: nn.Sequential) -> list[Tensor]:
+    """w and b of every layer."""
+    return [each.detach() for layer in initializable_layers(network).values() for each in (layer.weight, layer.bias)]
+
+
+def test_torch_is_torchs() -> None:
+    """The numbers that torch's layers draw when they are made."""
+    torch.manual_seed(7)
+    oracle = [each.detach() for layer in (nn.Conv2d(2, 50, 3), nn.Linear(200, 30)) for each in layer.parameters()]
+    for ours, theirs in zip(parameters(initialized("standard", "torch", seed=7)), oracle, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_nature_is_he_uniform_as_lasagne_has_it() -> None:
+    """Standard deviation 1/sqrt(fan-in), so the bound is sqrt(3) times that; biases 0.1."""
+    conv, conv_bias, linear, linear_bias = parameters(initialized("standard", "nature"))
+    for weight, fan_in in ((conv, 2 * 3 * 3), (linear, 200)):
+        assert weight.std().item() == pytest.approx(1 / math.sqrt(fan_in), rel=0.05)
+        assert 0.99 < weight.abs().max().item() * math.sqrt(fan_in / 3) <= 1.0001
+    assert (torch.cat([conv_bias, linear_bias]) == 0.1).all()
+
+
+@pytest.mark.parametrize("init", UNIFORM_INITS)
+@pytest.mark.parametrize("param", PARAMETERIZATIONS)
+def test_all_parameterizations_start_with_the_same_weights(param: str, init: str) -> None:
+    """In evaluation mode as the same function, scaled at the output; with v = w and g = ||w||."""
+    network, standard = initialized(param, init), initialized("standard", init)
+    for layer, plain in zip(*(initializable_layers(each).values() for each in (network, standard)), strict=True):
+        torch.testing.assert_close(layer.weight, plain.weight)
+        if hasattr(layer, "v_norm"):
+            assert torch.equal(layer.v, plain.weight)
+            torch.testing.assert_close(layer.g, plain.weight.flatten(1).norm(dim=1))
+    x = torch.randn(3, 2, 4, 4)
+    y = standard(x)
+    torch.testing.assert_close(network(x), y)
+    torch.testing.assert_close(initialized(param, init, output_scale=0.25)(x), 0.25 * y)
+    assert not torch.allclose(initialized(param, init, seed=1)(x), y, atol=1e-2)
