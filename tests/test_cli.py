@@ -237,7 +237,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own.yaml").write_text("learning: { discount: 0.5 }\n")
     variables = {
         "GAME": "catch", "PARAM": "standard", "SEED": "5", "STEPS": "72", "NUM_ENVS": "2", "DEVICE": "cpu",
-        "CONFIG": "own.yaml", "RUN_DIR": "own/run",
+        "CONFIG": "own.yaml", "RUN_DIR": "own/run", "INIT": "nature",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(f"WN_DQN_{name}", value)
@@ -247,7 +247,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = saved_settings("own/run")
     assert (saved["game"], saved["param"], saved["seed"]) == ("Catch", "standard", 5)
     assert (saved["learning"]["total_steps"], saved["learning"]["discount"]) == (72, 0.5)
-    assert saved["environment"]["num_envs"] == 2
+    assert (saved["environment"]["num_envs"], saved["network"]["init"]) == (2, "nature")
     monkeypatch.setenv("WN_DQN_DEVICE", "nowhere")
     assert "unknown device 'nowhere'" in wn_dqn("doctor")[2]
 
