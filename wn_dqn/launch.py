@@ -36,7 +36,7 @@ from wn_dqn.config import Settings, differences, dump_yaml, make_settings
 from wn_dqn.environment import VectorEnv
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
-from wn_dqn.machine import GIB, require_memory
+from wn_dqn.machine import GIB, num_cores, prepare_torch, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
@@ -69,6 +69,7 @@ def make_env(game: Game, num_envs: int, protocol: Protocol, on_hang: Callable[[]
         full_action_set=protocol.full_action_set,
         max_noop_frames=protocol.max_noop_frames,
         max_game_frames=protocol.max_game_frames,
+        num_threads=min(num_cores(), num_envs),
         on_hang=on_hang,
     )
 
@@ -365,12 +366,11 @@ def _run(experiment: Experiment) -> int:
 def _build(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
+    prepare_torch(device, settings.learning.precision)
     game = find_any_game(settings.game)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_protocol(settings), on_hang)
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32; torch lets convolutions round to TF32
     replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, device)
     return Experiment(
         settings=settings,
@@ -449,6 +449,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
             path = run.find_checkpoint(which).path
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
+        prepare_torch(device, settings.learning.precision)
         agent = DQN(settings, int(content["agent"]["num_actions"]), device)
         agent.load_state_dict(content["agent"])
         return Policy(agent, settings, int(content["training"]["steps"]), path)
