@@ -46,7 +46,7 @@ class RMSpropNature(torch.optim.Optimizer):
 class Adamax(torch.optim.Adamax):
     """torch's Adamax; on a CPU it updates a large parameter block by block, so that a block stays in the cache.
 
-    The same operations in the same order on every element: the same bits, in about half the time.
+    The same operations in the same order on every element: the same bits, in fewer passes through memory.
     """
 
     @torch.no_grad()
@@ -72,8 +72,8 @@ class Adamax(torch.optim.Adamax):
                     p.addcdiv_(mean, largest, value=-step_size)
 
 
-_BLOCK_ELEMENTS = 2**16
-"""Four tensors and a temporary of so many floats are 1.3 MB: the second-level cache of one core."""
+_BLOCK_ELEMENTS = 2**17
+"""Four tensors and a temporary of so many floats are 2.6 MB: what the second-level caches of two cores hold."""
 
 
 def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
