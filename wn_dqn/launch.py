@@ -141,6 +141,7 @@ class Experiment:
     test_env: VectorEnv | None = None
     last_evaluation: str = ""
     unsaved: OSError | None = None
+    _unwritten: OSError | None = None
     _status_s: float = 0.0
 
     def run(self) -> None:
@@ -187,9 +188,17 @@ class Experiment:
         period = state.period
         speed = f"{period.steps / period.train_s:,.0f} steps/s" if period.train_s > 0 else ""
         self.task.update(state.steps, ", ".join(filter(None, (speed, self.last_evaluation))))
+        self._tell_whether_rows_wait()
         now_s = time.monotonic()
         if now_s - self._status_s > _STATUS_PERIOD_S:
             self._status_s = now_s
+            self.write_status("running")
+
+    def _tell_whether_rows_wait(self) -> None:
+        before, self._unwritten = self._unwritten, self.metrics.unwritten
+        if self._unwritten is not None and before is None:
+            self.reporter.message(f"rows of the tables wait in memory: {self._unwritten}")
+        if (self._unwritten is None) != (before is None):
             self.write_status("running")
 
     def check_stop(self) -> None:
@@ -216,6 +225,8 @@ class Experiment:
             if self.store is not None:
                 newest = list_checkpoints(self.directory.checkpoints)[-keep:]
                 self.store.prune([_replay_index(checkpoint.path) for checkpoint in newest])
+            if self.unsaved is not None:
+                self.reporter.message(f"checkpoint at step {state.steps:,} saved: the disk takes them again")
             self.unsaved = None
         except OSError as error:
             self.unsaved = error
@@ -278,8 +289,9 @@ class Experiment:
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is."""
-        if self.unsaved is not None:
-            status, details = "degraded", {"error": str(self.unsaved), **details}
+        error = self.unsaved or self.metrics.unwritten
+        if error is not None:
+            status, details = "degraded", {"error": str(error), **details}
         with contextlib.suppress(OSError):  # a full disk is told on the console; the status can wait
             self.directory.write_status(status, steps=self.state.steps, **details)
 
@@ -321,7 +333,6 @@ def train_run(
         try:
             return _run(experiment)
         finally:
-            experiment.metrics.close()
             if experiment.store is not None:
                 experiment.store.close()
 
@@ -391,7 +402,8 @@ def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressRepor
     def end() -> None:
         error = "the emulator has stopped answering; the same command goes on from the last checkpoint"
         reporter.message(f"wn-dqn: {error}")
-        directory.write_status("failed", error=error)
+        with contextlib.suppress(OSError):
+            directory.write_status("failed", error=error)
         os._exit(1)  # the main thread waits for the emulator, and always will
 
     return end
