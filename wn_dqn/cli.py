@@ -112,6 +112,17 @@ def cli() -> None:
     show_envvar=True,
     help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]",
 )
+@click.option(
+    "--save-replay/--no-save-replay",
+    default=None,
+    envvar="WN_DQN_SAVE_REPLAY",
+    show_envvar=True,
+    help=(
+        "Save the replay with each checkpoint: about 2 GB for a million transitions. Without it exact resume is lost: "
+        "a run that goes on begins with an empty replay, plays learning.start_steps without learning to fill it, and "
+        "ends elsewhere than one that never stopped.  [default: save]"
+    ),
+)
 @_DEVICE
 @click.option(
     "--run-dir",
@@ -140,6 +151,7 @@ def train(
     seed: int | None,
     steps: int | None,
     num_envs: int | None,
+    save_replay: bool | None,
     device: str,
     run_dir: Path | None,
     resume: str,
@@ -150,14 +162,20 @@ def train(
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
     Runner in about ten minutes.
     """
-    keys = {"game": "game", "param": "param", "seed": "seed", "steps": "learning.total_steps"}
-    keys["num_envs"] = "environment.num_envs"
+    given = {
+        "game": ("game", game),
+        "param": ("param", param),
+        "seed": ("seed", seed),
+        "steps": ("learning.total_steps", steps),
+        "num_envs": ("environment.num_envs", num_envs),
+        "save_replay": ("output.save_replay", save_replay),
+    }
     variables: list[dict[str, Any]] = []
     options: list[dict[str, Any]] = []
-    for name, value in (("game", game), ("param", param), ("seed", seed), ("steps", steps), ("num_envs", num_envs)):
+    for name, (key, value) in given.items():
         if value is not None:
             source = click.get_current_context().get_parameter_source(name)
-            (variables if source is ParameterSource.ENVIRONMENT else options).append(nested(keys[name], value))
+            (variables if source is ParameterSource.ENVIRONMENT else options).append(nested(key, value))
     config = read_config(config_name) if config_name else {}
     data = merge([config, *variables, *map(parse_assignment, assignments), *options])
     if isinstance(data.get("game"), str):
