@@ -41,7 +41,7 @@ from wn_dqn.metrics import MetricsWriter
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.run_directory import RunDirectory, arithmetic
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
 from wn_dqn_agents.dqn import DQN
@@ -213,6 +213,7 @@ class Experiment:
                 self.held_out_file = write_arrays(self.directory.replay / "held_out.arrays", held_out)
             content = {
                 "settings": self.settings.model_dump(),
+                "arithmetic": arithmetic(self.replay.device),
                 "training": state.state_dict(),
                 "agent": self.agent.state_dict(),
                 "metrics": self.metrics.state_dict(),
@@ -286,6 +287,10 @@ class Experiment:
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
             self.state.learning_from_steps = self.state.steps + self.settings.learning.start_steps
         self.metrics.load_state_dict(content["metrics"])
+        here = arithmetic(self.replay.device)
+        changed = differences(content.get("arithmetic", here), here)
+        if changed:
+            self.reporter.message(f"other arithmetic than before ({'; '.join(changed)}): the last bits may differ")
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is."""

@@ -169,10 +169,18 @@ def provenance(device: torch.device) -> Mapping[str, Any]:
         "machine": {
             "system": platform.platform(),
             "cores": num_cores(),
-            "torch_threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            **arithmetic(device),
         },
         "environment": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
+    }
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a sum depend on: the order in which it is added, which others may choose otherwise."""
+    return {
+        "torch": version("torch"),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
 
 
