@@ -1,4 +1,4 @@
-"""What a run survives: a kill before any durable write, a disk that refuses, an emulator that hangs, a loss of NaN."""
+"""What a run survives: a kill at any kind of moment, a full disk, an emulator that hangs, a loss of NaN."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_driver import RESUME_MOMENTS
 from small_runs import assert_same, outcome, settings_for, train
 
 from wn_dqn import checkpoint, launch
@@ -25,22 +26,41 @@ from wn_dqn.training import TrainingState
 DRIVER = Path(__file__).with_name("fault_driver.py")
 
 
+_WRITTEN = ("checkpoint", "segment", "small file")
+MOMENTS = {
+    *(f"in a write ({what})" for what in (*_WRITTEN, "table")),
+    *(f"{when} fsync ({what})" for when in ("before", "after") for what in (*_WRITTEN, "table")),
+    *(f"{when} replace ({what})" for when in ("before", "after") for what in _WRITTEN),
+    *(f"{when} rename (checkpoint)" for when in ("before", "after")),
+    *(f"{when} unlink ({what} prune)" for when in ("before", "after") for what in ("checkpoint", "replay")),
+    *(f"{when} rmdir (checkpoint prune)" for when in ("before", "after")),
+    "in an evaluation",
+    *RESUME_MOMENTS,
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [0, 6, 12])
-def test_a_run_killed_before_any_durable_write_ends_in_the_same_bits(first: int, tmp_path: Path) -> None:
-    """SIGKILL before an fsync, a rename or a removal: the same command goes on and nothing is lost or doubled."""
+@pytest.mark.parametrize("part", range(2))
+def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(part: int, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a write, before and after each kind of fsync, rename and removal, in an evaluation."""
     config = tmp_path / "config.yaml"
-    config.write_text(dump_yaml(settings_for().model_dump()))
-    points = [str(point) for point in range(first, 90, 18)]
+    settings = settings_for(
+        learning={"total_steps": 120, "start_steps": 32},
+        replay={"capacity": 80},
+        evaluation={"epoch_steps": 80, "steps": 30},
+        output={"log_period_steps": 8, "checkpoint_period_steps": 40, "keep_checkpoints": 1},
+    )
+    config.write_text(dump_yaml(settings.model_dump()))
     done = subprocess.run(
-        [sys.executable, str(DRIVER), str(config), str(tmp_path), *points],
-        capture_output=True, text=True, timeout=600, check=False,
+        [sys.executable, str(DRIVER), str(config), str(tmp_path), str(part), "2"],
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert int((tmp_path / "undisturbed.count").read_text()) > 90  # there is a call at every point
+    moments = json.loads(done.stdout)
+    assert set(moments) == MOMENTS
     expected = outcome(tmp_path / "undisturbed")
-    for point in points:
-        assert_same(outcome(tmp_path / f"killed-at-{point}"), expected)
+    for moment in moments[part::2]:
+        assert_same(outcome(tmp_path / moment), expected)
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, while_steps: range) -> None:

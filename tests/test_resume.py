@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,17 +144,70 @@ def test_a_finished_run_is_extended_exactly(uninterrupted: Any, tmp_path: Path) 
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
 
 
-def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
-    uninterrupted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The run goes on from the older one, says so, and ends in the same bits."""
-    folder, settings = tmp_path / "run", settings_for()
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose two newest checkpoints are both resumable; copy it, do not touch it."""
+    folder = tmp_path_factory.mktemp("two") / "run"
     assert train(settings_for(learning={"total_steps": 240}), folder) == 0
-    newest = RunDirectory(folder).find_checkpoint("last").path / "tensors.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-1])
-    assert train(settings, folder) == 0
-    assert "skipping a checkpoint" in capsys.readouterr().err
-    assert_same(outcome(folder), uninterrupted(settings))
+    return folder
+
+
+def only_in_newest(folder: Path) -> list[Path]:
+    """The files of the newest checkpoint, and those of the replay that no older checkpoint names."""
+    older, newest = sorted((folder / "checkpoints").glob("step-*"))[-2:]
+    names = [{file["name"] for file in load_checkpoint(path)["replay"]["segments"]} for path in (older, newest)]
+    return sorted(newest.iterdir()) + sorted(folder / "replay" / name for name in names[1] - names[0])
+
+
+def link_if_immutable(source: str, target: str) -> None:
+    """Checkpoints and segments are never written again: 80 MB less to copy."""
+    (os.link if {"checkpoints", "replay"} & set(Path(source).parts) else shutil.copy)(source, target)
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 4]))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size - 1), r"bytes instead of|is damaged"),
+    "flipped": (flip, r"is damaged"),
+    "emptied": (lambda path: os.truncate(path, 0), r"has 0 bytes instead of|is damaged"),
+    "deleted": (lambda path: path.unlink(), r"cannot be read: No such file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_the_checkpoint_is_skipped_for_the_one_before(
+    damage: str, two_checkpoints: Path, uninterrupted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file that the newest checkpoint alone needs: the run goes on from the older one, and says why."""
+    do, reason = DAMAGES[damage]
+    settings = settings_for(learning={"total_steps": 248})
+    expected = only_in_newest(two_checkpoints)
+    assert {path.name for path in expected} >= {"manifest.json", "state.json", "tensors.safetensors"}
+    assert any(path.name.startswith("tail-") for path in expected)
+    assert any(path.name.startswith("segment-") for path in expected)
+    for number, original in enumerate(expected):
+        folder = tmp_path / str(number)
+        shutil.copytree(two_checkpoints, folder, copy_function=link_if_immutable)
+        path = folder / original.relative_to(two_checkpoints)
+        path.unlink()
+        shutil.copy(original, path)
+        do(path)
+        capsys.readouterr()
+        assert train(settings, folder) == 0
+        told = capsys.readouterr().err
+        (skipped,) = [line for line in told.splitlines() if line.startswith("skipping a checkpoint: ")]
+        assert path.name in skipped
+        assert re.search(reason, skipped), skipped
+        assert "resumed from step-0000000200: step 200, 40 steps lost" in told
+        assert_same(outcome(folder), uninterrupted(settings))
+        shutil.rmtree(folder)
 
 
 def test_no_whole_checkpoint_is_an_error_and_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ class CheckpointError(Exception):
     """A checkpoint is missing, damaged or foreign; the message says which and why."""
 
 
+class NewerFormatError(CheckpointError):
+    """A checkpoint was written by a later version of this program: nothing is wrong with it."""
+
+
 class VerifiedFile(TypedDict):
     """A file, as a manifest or a checkpoint refers to it."""
 
@@ -190,10 +194,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: manifest.json is damaged") from None
     if not isinstance(manifest, dict) or manifest.get("format") != "wn_dqn checkpoint":
         raise CheckpointError(f"{path} is not a wn_dqn checkpoint")
-    if manifest.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {manifest.get('version')}; this wn-dqn reads {FORMAT_VERSION}"
+    found = manifest.get("version")
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path} has format version {found}; this wn-dqn reads {FORMAT_VERSION}: use the later one that wrote it"
         )
+    if found != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has an unknown format version; this wn-dqn reads {FORMAT_VERSION}")
     try:
         valid = isinstance(manifest["steps"], int) and isinstance(manifest["score"], float | int | None)
         valid = valid and all(

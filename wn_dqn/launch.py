@@ -22,6 +22,7 @@ from wn_dqn.atari.vector_env import AtariEnv
 from wn_dqn.catch import Catch
 from wn_dqn.checkpoint import (
     CheckpointError,
+    NewerFormatError,
     VerifiedFile,
     list_checkpoints,
     load_checkpoint,
@@ -246,6 +247,8 @@ class Experiment:
         for path in paths:
             try:
                 self._restore_from(path)
+            except NewerFormatError as error:  # not damaged: to go on from an older one would throw it away
+                raise RunError(str(error)) from None
             except CheckpointError as error:
                 reasons.append(str(error))
                 self.reporter.message(f"skipping a checkpoint: {error}")
