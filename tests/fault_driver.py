@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # the optimizer would import it, in every child anew
 
 from wn_dqn import launch
 from wn_dqn.config import make_settings, read_config

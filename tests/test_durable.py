@@ -130,3 +130,17 @@ def test_pieces_that_an_fsync_refused_are_written_again(tmp_path: Path, monkeypa
             file.sync()
     file.append(b"third,")
     assert (tmp_path / "file").read_bytes() == b"first,second,third,"
+
+
+def test_a_piece_written_in_part_goes_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the disk, when it was full, could not even take it away."""
+    file = GrowingFile(tmp_path / "file")
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        disk.room_bytes = 3
+        patch.setattr(durable.os, "truncate", lambda *_: disk.fsync(-1))
+        disk.refuses_fsync = True
+        file.append(b"first,")
+    assert (tmp_path / "file").read_bytes() == b"fir"
+    file.append(b"second,")
+    assert (tmp_path / "file").read_bytes() == b"first,second,"

@@ -1,4 +1,4 @@
-"""Resume on a GPU: the bits of a run that never stopped with deterministic kernels, close to them without."""
+"""Resume on a GPU: the bits of a run that never stopped with deterministic kernels, the same steps without."""
 
 from __future__ import annotations
 
