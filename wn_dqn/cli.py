@@ -45,6 +45,7 @@ _SETTING_OF_OPTION = {
     "steps": "learning.total_steps",
     "num_envs": "environment.num_envs",
     "precision": "learning.precision",
+    "save_replay": "output.save_replay",
 }
 
 
@@ -123,6 +124,17 @@ def cli() -> None:
     envvar="WN_DQN_PRECISION",
     show_envvar=True,
     help="Of matrix products and convolutions: float32, tf32 (a GPU's) or bf16.  [default: float32]",
+)
+@click.option(
+    "--save-replay/--no-save-replay",
+    default=None,
+    envvar="WN_DQN_SAVE_REPLAY",
+    show_envvar=True,
+    help=(
+        "Save the replay with each checkpoint: about 2 GB for a million transitions. Without it exact resume is lost: "
+        "a run that goes on begins with an empty replay, plays learning.start_steps without learning to fill it, and "
+        "ends elsewhere than one that never stopped.  [default: save]"
+    ),
 )
 @_DEVICE
 @click.option(
