@@ -32,7 +32,6 @@ from wn_dqn.checkpoint import (
     load_checkpoint,
     prune_checkpoints,
     save_checkpoint,
-    write_durably,
 )
 
 TENSORS, STATE, MANIFEST = FILES = ("tensors.safetensors", "state.json", "manifest.json")
@@ -473,20 +472,3 @@ def test_a_crash_at_any_moment_of_a_save_leaves_whole_checkpoints(error: BaseExc
         if not crashed:
             break
     assert crash_at > 2 * 2 * 3, "each of three files is synced and renamed"
-
-
-def test_write_durably_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_durably(path, b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("the disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="full"):
-            write_durably(path, b"new")
-    assert path.read_bytes() == b"old"
-    write_durably(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -237,7 +237,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own.yaml").write_text("learning: { discount: 0.5 }\n")
     variables = {
         "GAME": "catch", "PARAM": "standard", "SEED": "5", "STEPS": "72", "NUM_ENVS": "2", "DEVICE": "cpu",
-        "CONFIG": "own.yaml", "RUN_DIR": "own/run", "INIT": "nature",
+        "CONFIG": "own.yaml", "RUN_DIR": "own/run", "INIT": "nature", "SAVE_REPLAY": "false",
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(f"WN_DQN_{name}", value)
@@ -248,6 +248,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (saved["game"], saved["param"], saved["seed"]) == ("Catch", "standard", 5)
     assert (saved["learning"]["total_steps"], saved["learning"]["discount"]) == (72, 0.5)
     assert (saved["environment"]["num_envs"], saved["network"]["init"]) == (2, "nature")
+    assert saved["output"]["save_replay"] is False
     monkeypatch.setenv("WN_DQN_DEVICE", "nowhere")
     assert "unknown device 'nowhere'" in wn_dqn("doctor")[2]
 
@@ -274,6 +275,28 @@ def test_set_is_an_option_too(monkeypatch: pytest.MonkeyPatch) -> None:
     status, _, err = wn_dqn("train", *TINY, "--set", "seed=3", "--stop-after", "0s", "--run-dir", "run")
     assert status == 0, err
     assert saved_settings("run")["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "saved"),
+    [
+        ([], None, True),
+        (["--no-save-replay"], None, False),
+        (["--no-save-replay", "--set", "output.save_replay=true"], None, False),
+        (["--set", "output.save_replay=true"], "false", True),
+        (["--save-replay"], "false", True),
+    ],
+)
+def test_the_replay_can_be_left_out(
+    arguments: list[str], variable: str | None, saved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a flag, with the precedence of all options; the folder then holds none."""
+    if variable is not None:
+        monkeypatch.setenv("WN_DQN_SAVE_REPLAY", variable)
+    status, _, err = wn_dqn("train", *TINY, *arguments, "--stop-after", "0s", "--run-dir", "run")
+    assert status == 0, err
+    assert saved_settings("run")["output"]["save_replay"] is saved
+    assert any(Path("run/replay").glob("*.arrays")) is saved
 
 
 Mistake = tuple[list[str], str]

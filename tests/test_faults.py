@@ -1,42 +1,66 @@
-"""What a run survives: a kill before any durable write, a disk that refuses, an emulator that hangs, a loss of NaN."""
+"""What a run survives: a kill at any kind of moment, a full disk, an emulator that hangs, a loss of NaN."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_driver import RESUME_MOMENTS
 from small_runs import assert_same, outcome, settings_for, train
 
 from wn_dqn import checkpoint, launch
 from wn_dqn.config import dump_yaml
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.run_directory import RunDirectory
+from wn_dqn.training import TrainingState
 
 DRIVER = Path(__file__).with_name("fault_driver.py")
 
 
+_WRITTEN = ("checkpoint", "segment", "small file")
+MOMENTS = {
+    *(f"in a write ({what})" for what in (*_WRITTEN, "table")),
+    *(f"{when} fsync ({what})" for when in ("before", "after") for what in (*_WRITTEN, "table")),
+    *(f"{when} replace ({what})" for when in ("before", "after") for what in _WRITTEN),
+    *(f"{when} rename (checkpoint)" for when in ("before", "after")),
+    *(f"{when} unlink ({what} prune)" for when in ("before", "after") for what in ("checkpoint", "replay")),
+    *(f"{when} rmdir (checkpoint prune)" for when in ("before", "after")),
+    "in an evaluation",
+    *RESUME_MOMENTS,
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [0, 6, 12])
-def test_a_run_killed_before_any_durable_write_ends_in_the_same_bits(first: int, tmp_path: Path) -> None:
-    """SIGKILL before an fsync, a rename or a removal: the same command goes on and nothing is lost or doubled."""
+@pytest.mark.parametrize("part", range(2))
+def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(part: int, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a write, before and after each kind of fsync, rename and removal, in an evaluation."""
     config = tmp_path / "config.yaml"
-    config.write_text(dump_yaml(settings_for().model_dump()))
-    points = [str(point) for point in range(first, 90, 18)]
+    settings = settings_for(
+        learning={"total_steps": 120, "start_steps": 32},
+        replay={"capacity": 80},
+        evaluation={"epoch_steps": 80, "steps": 30},
+        output={"log_period_steps": 8, "checkpoint_period_steps": 40, "keep_checkpoints": 1},
+    )
+    config.write_text(dump_yaml(settings.model_dump()))
     done = subprocess.run(
-        [sys.executable, str(DRIVER), str(config), str(tmp_path), *points],
-        capture_output=True, text=True, timeout=600, check=False,
+        [sys.executable, str(DRIVER), str(config), str(tmp_path), str(part), "2"],
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert int((tmp_path / "undisturbed.count").read_text()) > 90  # there is a call at every point
+    moments = json.loads(done.stdout)
+    assert set(moments) == MOMENTS
     expected = outcome(tmp_path / "undisturbed")
-    for point in points:
-        assert_same(outcome(tmp_path / f"killed-at-{point}"), expected)
+    for moment in moments[part::2]:
+        assert_same(outcome(tmp_path / moment), expected)
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, while_steps: range) -> None:
@@ -84,6 +108,88 @@ def test_a_failed_last_save_is_an_error_and_the_run_goes_on_later(
             train(settings_for(), tmp_path / "run")
     assert train(settings_for(), tmp_path / "run") == 0
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "undisturbed"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with room for five checkpoints of the small run."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={150 * 2**20}", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Take every byte that is left."""
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**16))
+    with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(1))
+
+
+def test_a_disk_that_is_really_full_loses_nothing(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows, an evaluation and a checkpoint are refused; the status says so, and all are written when there is room."""
+
+    def after_step(experiment: launch.Experiment, state: TrainingState) -> None:
+        if state.steps == 104:  # a checkpoint at step 100 has just been written; rows follow at 112, 120, ...
+            fill(small_disk)
+        if state.steps == 200:  # before the checkpoint of this step, after the evaluation at step 120
+            seen.append(experiment.directory.read_status())
+        if state.steps == 216:
+            (small_disk / "ballast").unlink()
+        original(experiment, state)
+
+    seen: list[dict[str, Any]] = []
+    original = launch.Experiment.after_step
+    settings = settings_for(output={"log_period_steps": 8})
+    assert train(settings, tmp_path / "undisturbed") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.Experiment, "after_step", after_step)
+        assert train(settings, small_disk / "run") == 0
+    (status,) = seen
+    assert (status["status"], status["steps"] >= 120) == ("degraded", True)
+    assert "No space left" in status["error"]
+    told = capsys.readouterr().err
+    for message in (
+        "rows of the tables wait",
+        "checkpoint at step 120 failed",
+        "checkpoint at step 200 failed",
+        "the disk takes them again",
+    ):
+        assert message in told
+    assert RunDirectory(small_disk / "run").read_status()["status"] == "finished"
+    assert_same(outcome(small_disk / "run"), outcome(tmp_path / "undisturbed"))
+
+
+def test_a_disk_full_to_the_end_is_an_error_and_the_run_goes_on_later(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last checkpoint could not be saved: no success is claimed, and the good one before it is there."""
+
+    def after_step(experiment: launch.Experiment, state: TrainingState) -> None:
+        original(experiment, state)
+        if state.steps == 256:
+            fill(small_disk)
+
+    original = launch.Experiment.after_step
+    assert train(settings_for(), tmp_path / "undisturbed") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.Experiment, "after_step", after_step)
+        with pytest.raises(RunError, match=r"the last checkpoint could not be saved: .*No space left"):
+            train(settings_for(), small_disk / "run")
+    run = RunDirectory(small_disk / "run")
+    assert run.read_status()["status"] == "degraded"
+    assert run.find_checkpoint("last").steps == 240
+    (small_disk / "ballast").unlink()
+    assert train(settings_for(), small_disk / "run") == 0
+    assert_same(outcome(small_disk / "run"), outcome(tmp_path / "undisturbed"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from wn_dqn import machine
 from wn_dqn.errors import UsageError
-from wn_dqn.machine import GIB, _cgroup_memory_left, find_device, num_cores, require_memory
+from wn_dqn.machine import GIB, _cgroup_memory_left, find_device, num_cores, prepare_torch, require_memory
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -170,3 +170,41 @@ def test_no_device_at_all(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match=r"^(unknown|no) device .*; (valid: auto, cpu, cuda|use --device cpu)"):
         find_device(name)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_cores_are_what_the_quota_of_every_group_allows(tmp_path: Path, version: int) -> None:
+    top = tmp_path / ("root/cpu" if version == 1 else "root")
+    for group, quota in (("a/b", 250_000), ("a", -1)):
+        (top / group).mkdir(parents=True, exist_ok=True)
+        if version == 1:
+            (top / group / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+            (top / group / "cpu.cfs_period_us").write_text("100000\n")
+        else:
+            (top / group / "cpu.max").write_text(f"{'max' if quota < 0 else quota} 100000\n")
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/a/b\n" if version == 1 else "0::/a/b\n")
+    assert machine._cgroup_cores(tmp_path / "root", tmp_path / "own") == [3]  # two and a half
+
+
+def test_no_quota_and_no_groups_leave_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine._cgroup_cores(tmp_path, tmp_path / "none") == []
+    for quotas, expected in (([], len(os.sched_getaffinity(0))), ([1, 3], 1), ([0], 1)):
+        monkeypatch.setattr(machine, "_cgroup_cores", lambda quotas=quotas: quotas)
+        assert num_cores() == expected
+
+
+def test_torch_takes_no_more_threads_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads, cores, expected in ((4, 2, 2), (2, 4, 2)):
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(machine, "num_cores", lambda cores=cores: cores)
+            prepare_torch(CPU, "float32")
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_tf32_is_a_gpus() -> None:
+    with pytest.raises(UsageError, match="use float32 or bf16"):
+        prepare_torch(CPU, "tf32")

@@ -53,10 +53,8 @@ def test_tables(writer: MetricsWriter, tmp_path: Path) -> None:
     writer.write(100, {"train/loss": math.nan, "train/games": 3})
     writer.write(200, {"train/loss": 0.1, "train/games": 0})
     writer.write_evaluation(250, {"mean_return": 1e-7, "games": 2}, {})
-    writer.close()
     again = MetricsWriter(tmp_path, HYPERPARAMETERS)
     again.write(300, {"train/loss": -1.0, "train/games": 1})
-    again.close()
     assert read_csv(tmp_path / "metrics.csv") == [
         ["steps", "train/loss", "train/games"], ["100", "", "3"], ["200", "0.1", "0"], ["300", "-1.0", "1"],
     ]  # fmt: skip
@@ -72,14 +70,12 @@ def test_tensorboard_holds_the_same_scalars(writer: MetricsWriter, tmp_path: Pat
     assert scalars(tmp_path, "train/games") == [(100, 3.0), (200, 0.0)]
     assert scalars(tmp_path, "evaluation/mean_return") == [(250, -2.5)]
     assert set(events(tmp_path).Tags()["scalars"]) == {"train/loss", "train/games", "evaluation/mean_return"}
-    writer.close()
 
 
 def test_histograms_at_evaluations(writer: MetricsWriter, tmp_path: Path) -> None:
     values = {"parameters/g": torch.linspace(-1.0, 2.0, 7, dtype=torch.float64), "parameters/b": torch.ones(2, 3)}
     for steps in (10, 20):
         writer.write_evaluation(steps, {"mean_return": 0.0}, values)
-    writer.close()
     accumulator = events(tmp_path)
     for tag, tensor in values.items():
         histograms = accumulator.Histograms(tag)
@@ -96,7 +92,6 @@ def test_histograms_at_evaluations(writer: MetricsWriter, tmp_path: Path) -> Non
 def test_hyperparameters_belong_to_the_run_itself(writer: MetricsWriter, tmp_path: Path) -> None:
     """The HPARAMS tab finds the flattened settings and the score they led to, in no run folder of their own."""
     writer.write(1, {"train/loss": 1.0})
-    writer.close()
     contents = {
         tag: plugin_data_pb2.HParamsPluginData.FromString(metadata)
         for tag, metadata in events(tmp_path).PluginTagToContent("hparams").items()
@@ -113,7 +108,6 @@ def test_hyperparameters_belong_to_the_run_itself(writer: MetricsWriter, tmp_pat
 
 def test_custom_scalars_lay_out_the_figures(writer: MetricsWriter, tmp_path: Path) -> None:
     writer.write(1, {"train/loss": 1.0})
-    writer.close()
     (event,) = events(tmp_path).Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
@@ -127,7 +121,6 @@ def test_a_resumed_run_says_the_layout_once(tmp_path: Path) -> None:
         writer = MetricsWriter(tmp_path, HYPERPARAMETERS)
         writer.load_state_dict({path.name: path.stat().st_size for path in tmp_path.iterdir()})
         writer.write(steps, {"train/loss": 1.0})
-        writer.close()
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 3
     assert len(events(tmp_path).Tensors("custom_scalars__config__")) == 1
 
@@ -164,12 +157,10 @@ def test_no_row_is_lost_or_stands_twice(tmp_path_factory: pytest.TempPathFactory
             saved.append((writer.state_dict(), len(rows), len(evaluations)))
         else:
             if action == "crash":
-                writer.close()
                 writer = MetricsWriter(folder, HYPERPARAMETERS)
             state, num_rows, num_evaluations = saved[-1 - number % len(saved)]
             del saved[len(saved) - number % len(saved) :], rows[num_rows:], evaluations[num_evaluations:]
             writer.load_state_dict(state)
-    writer.close()
     for name, tag, expected in (("metrics", "value", rows), ("evaluations", "evaluation/value", evaluations)):
         path = folder / f"{name}.csv"
         table = read_csv(path) if path.exists() else [["steps", "value"]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.config import OptimizerName, OptimizerSettings
-from wn_dqn.optimizers import OPTIMIZERS, RMSpropNature, load_optimizer_state, optimizer_state
+from wn_dqn.optimizers import OPTIMIZERS, Adamax, RMSpropNature, load_optimizer_state, optimizer_state
 
 SHAPES = [(8, 4, 3, 3), (5, 8), (5,)]
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -86,7 +86,7 @@ def test_rmsprop_nature_updates_every_element_on_its_own() -> None:
 def test_adamax_is_torchs_with_the_papers_momentum() -> None:
     ours, theirs = parameters(), parameters()
     optimizer = OPTIMIZERS["adamax"](ours, OptimizerSettings(learning_rate=3e-4, beta1=0.5, epsilon=1e-8))
-    assert type(optimizer) is torch.optim.Adamax
+    assert type(optimizer) is Adamax
     assert {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay", "maximize")} == {
         "lr": 3e-4,
         "betas": (0.5, 0.999),
@@ -98,6 +98,25 @@ def test_adamax_is_torchs_with_the_papers_momentum() -> None:
     train(torch.optim.Adamax(theirs, lr=3e-4, betas=(0.5, 0.999), eps=1e-8, foreach=False), theirs, range(20))
     for our, their in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(512, 3136), (3, 70_000), (70_001,), (64, 32, 40, 40)])
+def test_adamax_in_blocks_has_the_bits_of_torchs(shape: tuple[int, ...]) -> None:
+    """Rows that divide into blocks or do not, a row larger than a block, one dimension, channels last."""
+    generator = torch.Generator().manual_seed(0)
+    memory_format = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    start = torch.randn(shape, generator=generator).to(memory_format=memory_format)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer = OPTIMIZERS["adamax"]([ours], OptimizerSettings(learning_rate=3e-4, beta1=0.5, epsilon=1e-8))
+    reference = torch.optim.Adamax([theirs], lr=3e-4, betas=(0.5, 0.999), eps=1e-8, foreach=False)
+    for _ in range(3):
+        ours.grad = torch.randn(shape, generator=generator).to(memory_format=memory_format)
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        reference.step()
+    assert torch.equal(ours, theirs)
+    for key, value in reference.state[theirs].items():
+        assert torch.equal(optimizer.state[ours][key], value), key
 
 
 def test_adamax_by_hand() -> None:

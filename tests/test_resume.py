@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import assert_same, outcome, settings_for, train
+import torch
+from small_runs import CPU, assert_same, outcome, settings_for, train
 
 from wn_dqn import launch
 from wn_dqn.checkpoint import load_checkpoint
@@ -21,6 +25,7 @@ from wn_dqn.config import Settings, dump_yaml, make_settings
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import Evaluation
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.progress import ProgressReporter
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.training import TrainingState
 
@@ -149,17 +154,70 @@ def test_a_finished_run_is_extended_exactly(uninterrupted: Any, tmp_path: Path) 
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
 
 
-def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
-    uninterrupted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The run goes on from the older one, says so, and ends in the same bits."""
-    folder, settings = tmp_path / "run", settings_for()
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose two newest checkpoints are both resumable; copy it, do not touch it."""
+    folder = tmp_path_factory.mktemp("two") / "run"
     assert train(settings_for(learning={"total_steps": 240}), folder) == 0
-    newest = RunDirectory(folder).find_checkpoint("last").path / "tensors.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-1])
-    assert train(settings, folder) == 0
-    assert "skipping a checkpoint" in capsys.readouterr().err
-    assert_same(outcome(folder), uninterrupted(settings))
+    return folder
+
+
+def only_in_newest(folder: Path) -> list[Path]:
+    """The files of the newest checkpoint, and those of the replay that no older checkpoint names."""
+    older, newest = sorted((folder / "checkpoints").glob("step-*"))[-2:]
+    names = [{file["name"] for file in load_checkpoint(path)["replay"]["segments"]} for path in (older, newest)]
+    return sorted(newest.iterdir()) + sorted(folder / "replay" / name for name in names[1] - names[0])
+
+
+def link_if_immutable(source: str, target: str) -> None:
+    """Checkpoints and segments are never written again: 80 MB less to copy."""
+    (os.link if {"checkpoints", "replay"} & set(Path(source).parts) else shutil.copy)(source, target)
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 4]))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda path: os.truncate(path, path.stat().st_size - 1), r"bytes instead of|is damaged"),
+    "flipped": (flip, r"is damaged"),
+    "emptied": (lambda path: os.truncate(path, 0), r"has 0 bytes instead of|is damaged"),
+    "deleted": (lambda path: path.unlink(), r"cannot be read: No such file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_the_checkpoint_is_skipped_for_the_one_before(
+    damage: str, two_checkpoints: Path, uninterrupted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file that the newest checkpoint alone needs: the run goes on from the older one, and says why."""
+    do, reason = DAMAGES[damage]
+    settings = settings_for(learning={"total_steps": 248})
+    expected = only_in_newest(two_checkpoints)
+    assert {path.name for path in expected} >= {"manifest.json", "state.json", "tensors.safetensors"}
+    assert any(path.name.startswith("tail-") for path in expected)
+    assert any(path.name.startswith("segment-") for path in expected)
+    for number, original in enumerate(expected):
+        folder = tmp_path / str(number)
+        shutil.copytree(two_checkpoints, folder, copy_function=link_if_immutable)
+        path = folder / original.relative_to(two_checkpoints)
+        path.unlink()
+        shutil.copy(original, path)
+        do(path)
+        capsys.readouterr()
+        assert train(settings, folder) == 0
+        told = capsys.readouterr().err
+        (skipped,) = [line for line in told.splitlines() if line.startswith("skipping a checkpoint: ")]
+        assert path.name in skipped
+        assert re.search(reason, skipped), skipped
+        assert "resumed from step-0000000200: step 200, 40 steps lost" in told
+        assert_same(outcome(folder), uninterrupted(settings))
+        shutil.rmtree(folder)
 
 
 def test_no_whole_checkpoint_is_an_error_and_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -187,6 +245,75 @@ def test_without_the_replay_learning_waits_until_it_has_filled_again(
     updates = outcome_state(tmp_path / "run")["training"]["updates"]
     # One per 4 transitions, but for the warm-up of 64 and its repetition; the last step's are made by no one.
     assert updates == (200 - 8 - 64) // 4 + (320 - 8 - 200 - 64) // 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_another_number_of_threads_is_told(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sums are added in another order; whoever compares bits should know. One line, and none if nothing changed."""
+    settings, folder = settings_for(), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_when(patch, lambda state: state.steps >= 40)
+        assert train(settings, folder) == 0
+    assert outcome_state(folder)["arithmetic"]["torch_threads"] == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    capsys.readouterr()
+    assert train(settings_for(learning={"total_steps": 64}), folder) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "arithmetic" in line]
+    one_line = "other arithmetic than before (torch_threads: 1 -> 2): the last bits may differ"
+    assert told == ([one_line] if threads == 2 else [])
+    entries = json.loads((folder / "provenance.json").read_bytes())
+    assert [entry["machine"]["torch_threads"] for entry in entries] == [1, threads]
+
+
+@pytest.mark.slow
+def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
+    """While the first is still waiting for the step to be complete: the process dies of it, nothing half-written."""
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_yaml(settings_for(learning={"total_steps": 1_000_000}).model_dump()))
+    # The step during which the first signal comes never ends.
+    program = f"""
+import signal, sys
+from pathlib import Path
+from wn_dqn import launch
+from wn_dqn.cli import main
+
+def after_step(experiment, state):
+    original(experiment, state)
+    if state.steps == 160:
+        signal.raise_signal(signal.SIGINT)
+        print("a step that never ends", flush=True)
+        while True:
+            signal.pause()
+
+original = launch.Experiment.after_step
+launch.Experiment.after_step = after_step
+sys.argv = ["wn-dqn", "train", "--config", {str(config)!r}, "--run-dir", {str(tmp_path / "run")!r}]
+main()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "a step that never ends\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+    assert outcome_state(tmp_path / "run")["training"]["steps"] == 120  # the last good one
+    settings = settings_for(learning={"total_steps": 168})
+    assert train(settings, tmp_path / "run") == 0
+    assert train(settings, tmp_path / "undisturbed") == 0
+    assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "undisturbed"))
+
+
+def test_a_time_budget_saves_and_exits_with_0(uninterrupted: Any, tmp_path: Path) -> None:
+    """`--stop-after`: the status says paused and why, and the same command goes on."""
+    settings, folder = settings_for(), tmp_path / "run"
+    assert launch.train_run(settings, folder, CPU, ProgressReporter(), stop_after_s=0.0) == 0
+    status = RunDirectory(folder).read_status()
+    assert (status["status"], status["reason"], status["steps"]) == ("paused", "time budget used up", 8)
+    assert outcome_state(folder)["training"]["steps"] == 8
+    assert train(settings, folder) == 0
+    assert_same(outcome(folder), uninterrupted(settings))
 
 
 def outcome_state(folder: Path) -> dict[str, Any]:

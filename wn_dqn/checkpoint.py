@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +22,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
+from wn_dqn.durable import fsync_folder, write_durably
+
 FORMAT_VERSION = 1
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
 class CheckpointError(Exception):
     """A checkpoint is missing, damaged or foreign; the message says which and why."""
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint was written by a later version of this program: nothing is wrong with it."""
 
 
 class VerifiedFile(TypedDict):
@@ -47,26 +52,6 @@ class CheckpointInfo:
     steps: int
     score: float | None
     """mean return of the evaluation at these steps, if there was one"""
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name, fsync, and rename: `path` is the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: float | None) -> Path:
@@ -209,10 +194,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: manifest.json is damaged") from None
     if not isinstance(manifest, dict) or manifest.get("format") != "wn_dqn checkpoint":
         raise CheckpointError(f"{path} is not a wn_dqn checkpoint")
-    if manifest.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {manifest.get('version')}; this wn-dqn reads {FORMAT_VERSION}"
+    found = manifest.get("version")
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path} has format version {found}; this wn-dqn reads {FORMAT_VERSION}: use the later one that wrote it"
         )
+    if found != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has an unknown format version; this wn-dqn reads {FORMAT_VERSION}")
     try:
         valid = isinstance(manifest["steps"], int) and isinstance(manifest["score"], float | int | None)
         valid = valid and all(

@@ -41,6 +41,14 @@ _DEVICE = click.option(
     help="Where the network and the replay live: auto (a GPU if there is one), cpu, cuda, cuda:0, ...",
 )
 
+_SETTING_OF_OPTION = {
+    "init": "network.init",
+    "steps": "learning.total_steps",
+    "num_envs": "environment.num_envs",
+    "precision": "learning.precision",
+    "save_replay": "output.save_replay",
+}
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="wn-dqn")
@@ -120,6 +128,23 @@ def cli() -> None:
     show_envvar=True,
     help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]",
 )
+@click.option(
+    "--precision",
+    envvar="WN_DQN_PRECISION",
+    show_envvar=True,
+    help="Of matrix products and convolutions: float32, tf32 (a GPU's) or bf16.  [default: float32]",
+)
+@click.option(
+    "--save-replay/--no-save-replay",
+    default=None,
+    envvar="WN_DQN_SAVE_REPLAY",
+    show_envvar=True,
+    help=(
+        "Save the replay with each checkpoint: about 2 GB for a million transitions. Without it exact resume is lost: "
+        "a run that goes on begins with an empty replay, plays learning.start_steps without learning to fill it, and "
+        "ends elsewhere than one that never stopped.  [default: save]"
+    ),
+)
 @_DEVICE
 @click.option(
     "--run-dir",
@@ -141,33 +166,26 @@ def cli() -> None:
     help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.",
 )
 def train(
-    game: str | None,
-    param: str | None,
-    init: str | None,
     config_name: str | None,
     assignments: tuple[str, ...],
-    seed: int | None,
-    steps: int | None,
-    num_envs: int | None,
     device: str,
     run_dir: Path | None,
     resume: str,
     stop_after: str | None,
+    **setting_options: Any,
 ) -> None:
     """Train an agent, or go on with a run that was stopped.
 
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
     Runner in about ten minutes.
     """
-    keys = {"game": "game", "param": "param", "seed": "seed", "steps": "learning.total_steps"}
-    keys |= {"num_envs": "environment.num_envs", "init": "network.init"}
     variables: list[dict[str, Any]] = []
     options: list[dict[str, Any]] = []
-    given = {"game": game, "param": param, "init": init, "seed": seed, "steps": steps, "num_envs": num_envs}
-    for name, value in given.items():
+    for name, value in setting_options.items():
         if value is not None:
             source = click.get_current_context().get_parameter_source(name)
-            (variables if source is ParameterSource.ENVIRONMENT else options).append(nested(keys[name], value))
+            layer = variables if source is ParameterSource.ENVIRONMENT else options
+            layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
     config = read_config(config_name) if config_name else {}
     data = merge([config, *variables, *map(parse_assignment, assignments), *options])
     if isinstance(data.get("game"), str):

@@ -21,6 +21,7 @@ from wn_dqn.errors import UsageError, closest
 
 Param = Literal["standard", "wn", "wn-exp", "mean-only-bn", "wn-mean-only-bn", "bn"]
 OptimizerName = Literal["adamax", "adamax-salimans", "rmsprop-nature", "adam", "sgd"]
+Precision = Literal["float32", "tf32", "bf16"]
 Count = Annotated[int, Field(gt=0, le=10**12)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -117,6 +118,12 @@ class LearningSettings(_Section):
     )
     loss_reduction: Literal["mean", "sum"] = Field(
         "mean", description="over the batch; Adamax is blind to the difference but for its epsilon"
+    )
+    precision: Precision = Field(
+        "float32",
+        description=(
+            "of matrix products and convolutions: tf32 (GPU) and bf16 round what they multiply; parameters stay float32"
+        ),
     )
 
 

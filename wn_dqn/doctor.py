@@ -16,17 +16,19 @@ from wn_dqn import __version__
 from wn_dqn.atari.games import find_game
 from wn_dqn.config import Settings, make_settings
 from wn_dqn.launch import make_env, training_protocol
-from wn_dqn.machine import GIB, available_memory_bytes, num_cores
+from wn_dqn.machine import GIB, available_memory_bytes, num_cores, prepare_torch
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.transitions import TransitionBatch
 from wn_dqn_agents.dqn import DQN
 
-_SECONDS_PER_TEST = 2.5
+_SECONDS_PER_TEST = 0.6
+_NUMS_OF_ENVS = (1, 8, 16, 32, 64)
 
 
 def examine(device: torch.device) -> Iterator[str]:
     """Lines for a person, as they become known; takes about six seconds."""
     settings = make_settings({"game": "SpaceInvaders"})
+    prepare_torch(device, settings.learning.precision)
     packages = ("torch", "ale-py", "gymnasium", "numpy", "tensorboard")
     yield f"wn-dqn {__version__}, Python {platform.python_version()}, " + ", ".join(
         f"{p} {version(p)}" for p in packages
@@ -38,16 +40,27 @@ def examine(device: torch.device) -> Iterator[str]:
         f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; a full replay takes about 1 to "
         "2 GiB of it"
     )
-    num_envs = settings.environment.num_envs
-    env_steps_per_s = _emulator_speed(settings)
-    yield f"emulators alone, {num_envs} games of Space Invaders: {env_steps_per_s:,.0f} agent steps/s"
     update_s = _update_seconds(settings, device)
     yield f"one update alone, batch {settings.learning.batch_size}, weight norm: {update_s * 1e3:.2f} ms"
-    step_s = max(1 / env_steps_per_s, update_s / settings.learning.update_period_steps)
-    both_s = 1 / env_steps_per_s + update_s / settings.learning.update_period_steps
-    yield f"so the paper's protocol should run at {1 / both_s:,.0f} to {1 / step_s:,.0f} agent steps/s"
-    days = settings.learning.total_steps * both_s / 86400
-    yield f"its {settings.learning.total_steps:,} steps take up to {days:,.1f} days here, evaluations not counted"
+    yield "agent steps/s of Space Invaders by number of environments:"
+    yield "     N   emulators alone   acting alone   training, at least   at most"
+    at_least: dict[int, float] = {}
+    for num_envs in _NUMS_OF_ENVS:
+        emulator_s = _emulator_seconds(settings, num_envs)
+        acting_s = _acting_seconds(settings, device, num_envs)
+        learner_s = acting_s + num_envs * update_s / settings.learning.update_period_steps
+        at_least[num_envs] = num_envs / (emulator_s + learner_s)
+        yield (
+            f"{num_envs:6} {num_envs / emulator_s:17,.0f} {num_envs / acting_s:14,.0f} {at_least[num_envs]:20,.0f}"
+            f"{num_envs / max(emulator_s + acting_s, learner_s):10,.0f}"
+        )
+    default, fastest = settings.environment.num_envs, max(at_least, key=lambda n: at_least[n])
+    yield f"fastest here: --num-envs {fastest}; part of the experiment (default {default}): results change with it"
+    days = settings.learning.total_steps / at_least[default] / 86400
+    yield (
+        f"the paper's {settings.learning.total_steps:,} steps take up to {days:,.1f} days here at N = {default}, "
+        "evaluations not counted"
+    )
 
 
 def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
@@ -65,8 +78,9 @@ def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
     yield f"memory available: {have}; a replay of {settings.replay.capacity:,} takes {needed / GIB:.1f} GiB{verdict}"
 
 
-def _emulator_speed(settings: Settings) -> float:
-    env = make_env(find_game(settings.game), settings.environment.num_envs, training_protocol(settings))
+def _emulator_seconds(settings: Settings, num_envs: int) -> float:
+    """Seconds for a step of all games."""
+    env = make_env(find_game(settings.game), num_envs, training_protocol(settings))
     env.reset(np.arange(env.num_envs))
     generator = np.random.Generator(np.random.PCG64(0))
 
@@ -74,7 +88,13 @@ def _emulator_speed(settings: Settings) -> float:
         env.send(generator.integers(0, env.num_actions, env.num_envs))
         env.receive()
 
-    return env.num_envs / _seconds_per_call(step)
+    return _seconds_per_call(step)
+
+
+def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
+    agent = DQN(settings, num_actions=6, device=device)
+    obs = torch.zeros((num_envs, 4, 84, 84), dtype=torch.uint8, device=device)
+    return _seconds_per_call(lambda: agent.act(obs, 0.0))
 
 
 def _update_seconds(settings: Settings, device: torch.device) -> float:

@@ -22,6 +22,7 @@ from wn_dqn.atari.vector_env import AtariEnv
 from wn_dqn.catch import Catch
 from wn_dqn.checkpoint import (
     CheckpointError,
+    NewerFormatError,
     VerifiedFile,
     list_checkpoints,
     load_checkpoint,
@@ -36,12 +37,12 @@ from wn_dqn.config import Settings, differences, dump_yaml, make_settings
 from wn_dqn.environment import VectorEnv
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
-from wn_dqn.machine import GIB, require_memory
+from wn_dqn.machine import GIB, num_cores, prepare_torch, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.run_directory import RunDirectory, arithmetic
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
 from wn_dqn_agents.dqn import DQN
@@ -69,6 +70,7 @@ def make_env(game: Game, num_envs: int, protocol: Protocol, on_hang: Callable[[]
         full_action_set=protocol.full_action_set,
         max_noop_frames=protocol.max_noop_frames,
         max_game_frames=protocol.max_game_frames,
+        num_threads=min(num_cores(), num_envs),
         on_hang=on_hang,
     )
 
@@ -141,6 +143,7 @@ class Experiment:
     test_env: VectorEnv | None = None
     last_evaluation: str = ""
     unsaved: OSError | None = None
+    _unwritten: OSError | None = None
     _status_s: float = 0.0
 
     def run(self) -> None:
@@ -188,9 +191,17 @@ class Experiment:
         period = state.period
         speed = f"{period.steps / period.train_s:,.0f} steps/s" if period.train_s > 0 else ""
         self.task.update(state.steps, ", ".join(filter(None, (speed, self.last_evaluation))))
+        self._tell_whether_rows_wait()
         now_s = time.monotonic()
         if now_s - self._status_s > _STATUS_PERIOD_S:
             self._status_s = now_s
+            self.write_status("running")
+
+    def _tell_whether_rows_wait(self) -> None:
+        before, self._unwritten = self._unwritten, self.metrics.unwritten
+        if self._unwritten is not None and before is None:
+            self.reporter.message(f"rows of the tables wait in memory: {self._unwritten}")
+        if (self._unwritten is None) != (before is None):
             self.write_status("running")
 
     def check_stop(self) -> None:
@@ -205,6 +216,7 @@ class Experiment:
                 self.held_out_file = write_arrays(self.directory.replay / "held_out.arrays", held_out)
             content = {
                 "settings": self.settings.model_dump(),
+                "arithmetic": arithmetic(self.replay.device),
                 "training": state.state_dict(),
                 "agent": self.agent.state_dict(),
                 "metrics": self.metrics.state_dict(),
@@ -217,6 +229,8 @@ class Experiment:
             if self.store is not None:
                 newest = list_checkpoints(self.directory.checkpoints)[-keep:]
                 self.store.prune([_replay_index(checkpoint.path) for checkpoint in newest])
+            if self.unsaved is not None:
+                self.reporter.message(f"checkpoint at step {state.steps:,} saved: the disk takes them again")
             self.unsaved = None
         except OSError as error:
             self.unsaved = error
@@ -235,6 +249,8 @@ class Experiment:
         for path in paths:
             try:
                 self._restore_from(path)
+            except NewerFormatError as error:  # not damaged: to go on from an older one would throw it away
+                raise RunError(str(error)) from None
             except CheckpointError as error:
                 reasons.append(str(error))
                 self.reporter.message(f"skipping a checkpoint: {error}")
@@ -276,11 +292,16 @@ class Experiment:
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
             self.state.learning_from_steps = self.state.steps + self.settings.learning.start_steps
         self.metrics.load_state_dict(content["metrics"])
+        here = arithmetic(self.replay.device)
+        changed = differences(content.get("arithmetic", here), here)
+        if changed:
+            self.reporter.message(f"other arithmetic than before ({'; '.join(changed)}): the last bits may differ")
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is."""
-        if self.unsaved is not None:
-            status, details = "degraded", {"error": str(self.unsaved), **details}
+        error = self.unsaved or self.metrics.unwritten
+        if error is not None:
+            status, details = "degraded", {"error": str(error), **details}
         with contextlib.suppress(OSError):  # a full disk is told on the console; the status can wait
             self.directory.write_status(status, steps=self.state.steps, **details)
 
@@ -322,7 +343,6 @@ def train_run(
         try:
             return _run(experiment)
         finally:
-            experiment.metrics.close()
             if experiment.store is not None:
                 experiment.store.close()
 
@@ -366,12 +386,11 @@ def _run(experiment: Experiment) -> int:
 def _build(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
+    prepare_torch(device, settings.learning.precision)
     game = find_any_game(settings.game)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_protocol(settings), on_hang)
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32; torch lets convolutions round to TF32
     replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, device)
     return Experiment(
         settings=settings,
@@ -392,7 +411,8 @@ def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressRepor
     def end() -> None:
         error = "the emulator has stopped answering; the same command goes on from the last checkpoint"
         reporter.message(f"wn-dqn: {error}")
-        directory.write_status("failed", error=error)
+        with contextlib.suppress(OSError):
+            directory.write_status("failed", error=error)
         os._exit(1)  # the main thread waits for the emulator, and always will
 
     return end
@@ -450,6 +470,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
             path = run.find_checkpoint(which).path
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
+        prepare_torch(device, settings.learning.precision)
         agent = DQN(settings, int(content["agent"]["num_actions"]), device)
         agent.load_state_dict(content["agent"])
         return Policy(agent, settings, int(content["training"]["steps"]), path)

@@ -43,6 +43,48 @@ class RMSpropNature(torch.optim.Optimizer):
             torch._foreach_addcdiv_(params, grads, roots, -group["lr"])
 
 
+class Adamax(torch.optim.Adamax):
+    """torch's Adamax; on a CPU it updates a large parameter block by block, so that a block stays in the cache.
+
+    The same operations in the same order on every element: the same bits, in fewer passes through memory.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        if self.defaults["capturable"]:
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                state = self.state[param]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["exp_avg"], state["exp_inf"] = torch.zeros_like(param), torch.zeros_like(param)
+                state["step"] += 1
+                step_size = group["lr"] / (1.0 - beta1 ** state["step"].item())
+                for p, grad, mean, largest in _blocks(param, param.grad, state["exp_avg"], state["exp_inf"]):
+                    mean.lerp_(grad, 1.0 - beta1)
+                    torch.maximum(largest.mul_(beta2), grad.abs().add_(group["eps"]), out=largest)
+                    p.addcdiv_(mean, largest, value=-step_size)
+
+
+_BLOCK_ELEMENTS = 2**17
+"""Four tensors and a temporary of so many floats are 2.6 MB: what the second-level caches of two cores hold."""
+
+
+def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """The same rows of all `tensors`, block by block, as views."""
+    rows, elements = len(tensors[0]), tensors[0].numel()
+    rows_per_block = max(1, _BLOCK_ELEMENTS * rows // elements)
+    if rows_per_block >= rows:
+        return [tensors]
+    return zip(*(torch.split(tensor, rows_per_block) for tensor in tensors), strict=True)
+
+
 class AdamaxSalimans(torch.optim.Optimizer):
     """The Adamax of the weight-normalization paper's reference code: no bias correction, epsilon in the divisor.
 
@@ -78,12 +120,12 @@ class AdamaxSalimans(torch.optim.Optimizer):
 Build = Callable[[list[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
 
 OPTIMIZERS: dict[str, Build] = {
-    "adamax": lambda params, settings: torch.optim.Adamax(
+    "adamax": lambda params, settings: Adamax(
         params,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
-        foreach=True,
+        capturable=params[0].is_cuda,  # the count of steps lives on the GPU, as a CUDA graph needs it
     ),
     "adamax-salimans": lambda params, settings: AdamaxSalimans(
         params, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
@@ -94,6 +136,7 @@ OPTIMIZERS: dict[str, Build] = {
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         foreach=True,
+        capturable=params[0].is_cuda,
     ),
     "sgd": lambda params, settings: torch.optim.SGD(params, lr=settings.learning_rate, foreach=True),
     "rmsprop-nature": lambda params, settings: RMSpropNature(

@@ -94,7 +94,7 @@ class ReplayBuffer:
 
     def _begin_slot(self, frames: NDArray[np.uint8], history: NDArray[np.uint8]) -> None:
         slot = self.num_appended % self.num_slots
-        self._rings[:, slot] = torch.from_numpy(frames).to(self.device, non_blocking=True)
+        self._rings[:, slot] = self._to_device(frames)
         self._history[:, slot] = history
         self._drawable[:, slot] = False
         self.num_appended += 1
@@ -108,7 +108,7 @@ class ReplayBuffer:
         """The stacks [N, 4, 84, 84] (uint8, on the buffer's device) that the current frames end."""
         slot = np.full(self.num_envs, (self.num_appended - 1) % self.num_slots)
         rows = self._stack_rows(np.arange(self.num_envs), slot, newest=0)
-        return self._gather(torch.from_numpy(rows))
+        return self._gather(self._to_device(rows))
 
     def sample(
         self, generator: np.random.Generator, batch_size: int, num_batches: int = 1
@@ -120,11 +120,11 @@ class ReplayBuffer:
         if num_batches == 0:
             return iter(())
         env, slot = self._draw(generator, (num_batches, batch_size))
-        rows = torch.from_numpy(self._stack_rows(env, slot, newest=1))
-        action = torch.from_numpy(self._action[env, slot].astype(np.int64)).to(self.device)
-        reward = torch.from_numpy(self._reward[env, slot]).to(self.device)
-        discount = np.where(self._terminal[env, slot], 0.0, self.discount).astype(np.float32)
-        return self._batches(rows, action, reward, torch.from_numpy(discount).to(self.device))
+        rows = self._to_device(self._stack_rows(env, slot, newest=1))
+        action = self._to_device(self._action[env, slot].astype(np.int64))
+        reward = self._to_device(self._reward[env, slot])
+        discount = self._to_device(np.where(self._terminal[env, slot], 0.0, self.discount).astype(np.float32))
+        return self._batches(rows, action, reward, discount)
 
     def oldest_stored(self) -> int:
         """The first slot, counted from the first ever begun, that is still stored."""
@@ -193,4 +193,9 @@ class ReplayBuffer:
 
     def _gather(self, rows: Tensor) -> Tensor:
         """Frames [..., 84, 84] at `rows` [...]."""
-        return self._frames.index_select(0, rows.to(self.device).flatten()).view(*rows.shape, *FRAME_SHAPE)
+        return self._frames.index_select(0, rows.flatten()).view(*rows.shape, *FRAME_SHAPE)
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        """`array` on its way to the device; nobody waits for it, and it may be changed at once on a GPU."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor

@@ -19,7 +19,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_dqn.checkpoint import CheckpointError, VerifiedFile, fsync_folder, read_verified
+from wn_dqn.checkpoint import CheckpointError, VerifiedFile, read_verified
+from wn_dqn.durable import fsync_folder
 from wn_dqn.replay import ReplayBuffer
 
 _MAGIC = b"wn_dqn arrays 1\n"

@@ -26,8 +26,9 @@ from typing import Any
 import torch
 
 from wn_dqn import __version__
-from wn_dqn.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, list_checkpoints, write_durably
+from wn_dqn.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, list_checkpoints
 from wn_dqn.config import Settings, dump_yaml, make_settings, parse_yaml
+from wn_dqn.durable import write_durably
 from wn_dqn.errors import UsageError
 from wn_dqn.machine import num_cores
 
@@ -110,8 +111,15 @@ class RunDirectory:
             raise UsageError(f"{path}: {error}") from None
 
     def write_status(self, status: str, **details: Any) -> None:
+        """Tell other programs how the run is; OSError if not even a full disk's old status can be overwritten."""
         content = {"status": status, **details, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        write_durably(self.path / _STATUS, json.dumps(content, indent=2).encode())
+        data = json.dumps(content, indent=2).encode()
+        try:
+            write_durably(self.path / _STATUS, data)
+        except OSError:  # a full disk, but there is room where the old status stands
+            with (self.path / _STATUS).open("r+b") as file:
+                file.write(data)
+                file.truncate()
 
     def read_status(self) -> dict[str, Any]:
         """What `write_status` wrote; empty if nothing or nothing readable."""
@@ -161,10 +169,18 @@ def provenance(device: torch.device) -> Mapping[str, Any]:
         "machine": {
             "system": platform.platform(),
             "cores": num_cores(),
-            "torch_threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            **arithmetic(device),
         },
         "environment": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
+    }
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a sum depend on: the order in which it is added, which others may choose otherwise."""
+    return {
+        "torch": version("torch"),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wn_dqn.agent import UpdateMetrics
 from wn_dqn.config import Settings
+from wn_dqn.cuda_graph import CudaGraph
 from wn_dqn.errors import RunError
 from wn_dqn.nn.batch_statistics import adopt_batch_statistics
 from wn_dqn.nn.data_dependent_init import initialize_from_data
@@ -42,6 +43,10 @@ class DQN:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self._optimizer = OPTIMIZERS[settings.optimizer.name](list(self.online.parameters()), settings.optimizer)
         self._exploration = numpy_generator(settings.seed, "exploration")
+        self._autocast = settings.learning.precision == "bf16"
+        # On a GPU, the same two functions replayed from CUDA graphs; everything else stays as it is.
+        self._run_update = CudaGraph(self._update) if device.type == "cuda" else self._update
+        self._run_forward = CudaGraph(self._forward) if device.type == "cuda" else self._forward
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
         """The initialization of the online network, by default the data-dependent one (section 3); target := online."""
@@ -66,25 +71,39 @@ class DQN:
             action = np.where(explore, action, greedy)
         return action
 
-    @torch.inference_mode()
     def q_values(self, obs: Tensor) -> Tensor:
         """Q-values [B, A] of the online network."""
-        q: Tensor = self.online(obs.to(self._device))
-        return q
+        return self._run_forward(obs.to(self._device))[0].clone()  # a graph's output lives until the next call
+
+    @torch.inference_mode()
+    def _forward(self, obs: Tensor) -> tuple[Tensor]:
+        return (self._q(self.online, obs),)
 
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
-        """One gradient step on the TD error, clipped unless `learning.loss` says otherwise."""
+        """One gradient step on the TD error, clipped unless `learning.loss` says otherwise.
+
+        What it returns is valid until the next call.
+        """
+        return self._run_update(*batch)
+
+    def _update(self, obs: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_obs: Tensor) -> UpdateMetrics:
         with torch.no_grad():
-            target = q_learning_target(batch.reward, batch.discount, self.target(batch.next_obs))
+            target = q_learning_target(reward, discount, self._q(self.target, next_obs))
         self.online.train()
-        q = self.online(batch.obs)
+        q = self._q(self.online, obs)
         self.online.eval()
         learning = self._settings.learning
-        loss = LOSSES[learning.loss](q, batch.action, target, learning.loss_reduction)
+        loss = LOSSES[learning.loss](q, action, target, learning.loss_reduction)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return UpdateMetrics(loss.detach(), q.detach().amax(dim=1).mean())
+
+    def _q(self, network: QNetwork, obs: Tensor) -> Tensor:
+        """Q-values float32 [B, A]; matrix products and convolutions in bfloat16 if the settings say so."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False):
+            q: Tensor = network(obs)
+        return q.float() if self._autocast else q
 
     @torch.no_grad()
     def update_target(self) -> None:

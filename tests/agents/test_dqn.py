@@ -86,6 +86,56 @@ def observations(num: int) -> Tensor:
 
 # --- Learning ---
 
+# Sum and sum of squares of all parameters after 5, 10 and 20 updates in float64. An optimization leaves them as they
+# are; what changes them changes the algorithm.
+TRACE: dict[Param, list[tuple[float, float]]] = {
+    "standard": [
+        (39.40638680381738, 4464.380203324517),
+        (30.58158862492137, 4464.35211102855),
+        (29.18800356118697, 4464.352692730184),
+    ],
+    "wn": [
+        (1461.1171051132605, 8680.256327409505),
+        (1431.2786781164705, 8680.940777986909),
+        (1417.3084529231778, 8681.55951825314),
+    ],
+}
+
+
+@pytest.mark.parametrize("param", TRACE)
+def test_determinism_trace(param: Param) -> None:
+    agent = make_agent(param)
+    agent.online.double()
+    agent.target.double()
+    agent.initialize(FRAMES)
+    trace = []
+    for number in range(1, 21):
+        agent.update(minibatch(number))
+        if number == 8:
+            agent.update_target()
+        if number in (5, 10, 20):
+            flat = torch.cat([parameter.detach().flatten() for parameter in agent.online.parameters()])
+            trace.append((flat.sum().item(), flat.square().sum().item()))
+    assert trace == [pytest.approx(expected, rel=1e-9) for expected in TRACE[param]]
+
+
+def test_bfloat16_rounds_what_is_multiplied_and_nothing_else() -> None:
+    """Parameters, loss and Q-values stay float32; the first update is close to float32's, and not equal."""
+    exact, rounded = initialized_agent(), initialized_agent(learning={"precision": "bf16"})
+    for agent in (exact, rounded):
+        assert {parameter.dtype for parameter in agent.online.parameters()} == {torch.float32}
+    expected, given = exact.update(minibatch(0)), rounded.update(minibatch(0))
+    assert given.loss.dtype == given.mean_q.dtype == rounded.q_values(FRAMES).dtype == torch.float32
+    assert given.loss != expected.loss
+    torch.testing.assert_close(given.loss, expected.loss, rtol=0.05, atol=0)
+    torch.testing.assert_close(given.mean_q, expected.mean_q, rtol=0.05, atol=0)
+    for name, ours in rounded.online.named_parameters():
+        theirs = dict(exact.online.named_parameters())[name]
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        difference = (ours.grad - theirs.grad).norm() / theirs.grad.norm()
+        assert 0 < difference < 0.3, name
+
 
 def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Tensor:
     """The Nature network as plain functions; in training normalized with the batch, and moving running averages."""

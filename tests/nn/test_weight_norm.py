@@ -276,6 +276,42 @@ def test_state_dict_round_trip(case: Case, round_trip: Callable[[dict[str, Tenso
     assert torch.equal(other(x), layer(x))
 
 
+CHANGES: dict[str, Callable[[Layer], Any]] = {
+    "an optimizer's step": lambda layer: step(layer),
+    "a copy into v": lambda layer: layer.v.detach().copy_(torch.randn_like(layer.v)),
+    "v.data": lambda layer: setattr(layer.v, "data", torch.randn_like(layer.v)),
+    "loading": lambda layer: layer.load_state_dict({**layer.state_dict(), "v": torch.randn_like(layer.v)}),
+    "assigning": lambda layer: layer.load_state_dict(
+        {**layer.state_dict(), "v": torch.randn_like(layer.v)}, assign=True
+    ),
+    "another dtype": lambda layer: layer.double(),
+    "initialization": lambda layer: layer.set_direction_(torch.randn_like(layer.v)),
+}
+
+
+def step(layer: Layer) -> None:
+    layer.v.grad = torch.randn_like(layer.v)
+    torch.optim.SGD([layer.v], lr=1.0).step()
+
+
+@each_case
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_norm_that_is_kept_is_that_of_v(case: Case, change: str) -> None:
+    """Without gradients the norm is computed once; nothing that changes v may leave it behind."""
+    layer = make(case)
+    with torch.no_grad():
+        assert layer.v_norm() is layer.v_norm()
+        twin = copy.deepcopy(layer)
+        for each in (layer, twin, layer):
+            for _ in range(2):
+                CHANGES[change](each)
+                torch.testing.assert_close(each.v_norm(), each.v.flatten(1).norm(dim=1))
+                assert each.v_norm() is each.v_norm()
+        restored = pickle.loads(pickle.dumps(layer))
+        CHANGES[change](restored)
+        torch.testing.assert_close(restored.v_norm(), restored.v.flatten(1).norm(dim=1))
+
+
 @each_case
 def test_a_whole_layer_can_be_pickled(case: Case) -> None:
     layer = make(case)

@@ -44,7 +44,7 @@ class AtariEnv:
         num_threads: int = 0,
         on_hang: Callable[[], None] | None = None,
     ) -> None:
-        """`rom_id` like ``space_invaders``; `num_threads` 0 lets ale-py take one per core (it changes no result).
+        """`rom_id` like ``space_invaders``; `num_threads` 0 lets ale-py take one per core; it changes no result.
 
         `on_hang` is called, from another thread, when the emulators have not answered for HANG_TIMEOUT_S: nothing
         brings back a thread that waits for them, so it can only tell somebody and end the process.

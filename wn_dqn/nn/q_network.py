@@ -29,7 +29,7 @@ class QNetwork(nn.Module):
         x = obs.contiguous(memory_format=torch.channels_last).to(dtype).div_(255.0)
         x = F.relu(self.conv1(x))
         x = F.relu(self.conv2(x))
-        x = F.relu(self.conv3(x))
-        x = F.relu(self.hidden(x.flatten(1)))
+        x = F.relu(self.conv3(x).flatten(1))
+        x = F.relu(self.hidden(x))
         q: Tensor = self.output(x)
         return q

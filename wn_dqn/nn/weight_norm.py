@@ -28,6 +28,7 @@ class _WeightNorm(nn.Module):
         self.v = nn.Parameter(v)
         self._create_scale(torch.zeros(direction_shape[0], device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(direction_shape[0], device=device, dtype=dtype))
+        self._known_norm: tuple[object, Tensor] | None = None
 
     def _create_scale(self, zeros: Tensor) -> None:
         """Make the parameter that g is, or is computed from, out of zeros [out]."""
@@ -39,9 +40,20 @@ class _WeightNorm(nn.Module):
         self.g.copy_(g)
 
     def v_norm(self) -> Tensor:
-        """||v||, [out]."""
-        norm: Tensor = torch.linalg.vector_norm(self.v, dim=tuple(range(1, self.v.ndim)))
-        return norm
+        """||v||, [out].
+
+        Without gradients, as in acting and in the target network, it is computed once for each value of v: torch
+        counts a tensor's changes. A CUDA graph changes v uncounted, and there the norm costs nothing.
+        """
+        if torch.is_grad_enabled() or self.v.device.type != "cpu" or torch.compiler.is_compiling():
+            return _norm(self.v)
+        value = (self.v.data_ptr(), self.v._version, self.v.dtype)
+        if self._known_norm is None or self._known_norm[0] != value:
+            self._known_norm = (value, _norm(self.v))
+        return self._known_norm[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known_norm": None}  # a copy's v is another tensor
 
     @property
     def weight(self) -> Tensor:
@@ -74,6 +86,11 @@ class _WeightNorm(nn.Module):
         self.bias.mul_(scale).add_(shift)
 
 
+def _norm(v: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)))
+    return norm
+
+
 class _ScaledLinear(torch.autograd.Function):
     """y = (g/||v||) (x v^T) + b: weight normalization of a linear layer without ever forming w.
 
@@ -83,24 +100,24 @@ class _ScaledLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, v: Tensor, g: Tensor, bias: Tensor) -> Tensor:
-        """x [B, in], v [out, in], g [out], bias [out] -> [B, out]."""
-        inverse_norm = torch.linalg.vector_norm(v, dim=1).reciprocal()
-        t = x @ v.T
+    def forward(ctx: Any, x: Tensor, v: Tensor, norm: Tensor, g: Tensor, bias: Tensor) -> Tensor:
+        """x [B, in], v [out, in], its norm [out], g [out], bias [out] -> [B, out]."""
+        inverse_norm = norm.reciprocal()
+        t = x @ v.T.to(x.dtype)
         ctx.save_for_backward(x, v, g, inverse_norm, t)
         return torch.addcmul(bias, t, g * inverse_norm)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, None, Tensor, Tensor]:
         """Equation 3, with dL/dw = dy^T x, so that dL/dw . v = sum over the batch of dy * t."""
         x, v, g, inverse_norm, t = ctx.saved_tensors
         scale = g * inverse_norm
-        dt = dy * scale
+        dt = (dy * scale).to(x.dtype)  # x is bfloat16 under autocast, else this changes nothing
         dg = (dy * t).sum(dim=0) * inverse_norm
-        dv = torch.addcmul(dt.T @ x, v, (-scale * dg * inverse_norm).unsqueeze(1))
-        dx = dt @ v if ctx.needs_input_grad[0] else None
-        return dx, dv, dg, dy.sum(dim=0)
+        dv = (dt.T @ x).to(v.dtype).addcmul_(v, (-scale * dg * inverse_norm).unsqueeze(1))
+        dx = dt @ v.to(x.dtype) if ctx.needs_input_grad[0] else None
+        return dx, dv, None, dg, dy.sum(dim=0)
 
 
 class WeightNormLinear(_WeightNorm):
@@ -119,7 +136,7 @@ class WeightNormLinear(_WeightNorm):
         self.out_features = out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _ScaledLinear.apply(x, self.v, self.g, self.bias)  # type: ignore[no-untyped-call]
+        y: Tensor = _ScaledLinear.apply(x, self.v, self.v_norm().detach(), self.g, self.bias)  # type: ignore[no-untyped-call]
         return y
 
     def extra_repr(self) -> str:

@@ -1,0 +1,115 @@
+"""What the replay buffer costs: appending, sampling and memory, against a plain buffer of stacked observations.
+
+    python scripts/benchmark_replay.py
+    python scripts/benchmark_replay.py --capacity 1000000
+
+The plain buffer stores both stacks of four of every transition, as most do, and reads them with one fancy index each.
+Both are filled with the same random frames and take turns, round after round; ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wn_dqn.machine import available_memory_bytes, prepare_torch
+from wn_dqn.replay import ReplayBuffer
+
+STACK_BYTES = 4 * 84 * 84
+
+
+class PlainBuffer:
+    """Stacks of four, before and after, for every transition."""
+
+    def __init__(self, capacity: int) -> None:
+        self.obs = np.empty((capacity, 4, 84, 84), np.uint8)
+        self.next_obs = np.empty((capacity, 4, 84, 84), np.uint8)
+        self.action = np.zeros(capacity, np.int64)
+        self.reward = np.zeros(capacity, np.float32)
+        self.discount = np.zeros(capacity, np.float32)
+        self.position = 0
+
+    def append(self, obs: NDArray[np.uint8], next_obs: NDArray[np.uint8]) -> None:
+        rows = (self.position + np.arange(len(obs))) % len(self.obs)
+        self.obs[rows], self.next_obs[rows] = obs, next_obs
+        self.position += len(obs)
+
+    def sample(self, generator: np.random.Generator, size: int) -> list[torch.Tensor]:
+        rows = generator.integers(0, len(self.obs), size)
+        arrays = (self.obs, self.action, self.reward, self.discount, self.next_obs)
+        return [torch.from_numpy(array[rows]) for array in arrays]
+
+
+@click.command(help=__doc__)
+@click.option("--capacity", default=100_000, show_default=True, help="transitions in ours")
+@click.option("--plain-capacity", default=100_000, show_default=True, help="transitions in the plain one")
+@click.option("--num-envs", default=8, show_default=True)
+@click.option("--batch", default=64, show_default=True)
+@click.option("--rounds", default=300, show_default=True)
+def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: int) -> None:
+    needed = ReplayBuffer.memory_bytes(capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
+    available = available_memory_bytes()
+    if available is not None and needed > available:
+        raise click.UsageError(f"{needed / 2**30:.1f} GiB needed; lower --capacity or --plain-capacity")
+    prepare_torch(torch.device("cpu"), "float32")
+    generator = np.random.Generator(np.random.PCG64(0))
+    frames = generator.integers(0, 256, (num_envs, 84, 84), dtype=np.uint8)
+    stacks = generator.integers(0, 256, (num_envs, 4, 84, 84), dtype=np.uint8)
+    no, action = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.int64)
+    ours, plain = ReplayBuffer(capacity, num_envs, 0.99, torch.device("cpu")), PlainBuffer(plain_capacity)
+
+    def append() -> None:
+        ours.append(action, action.astype(np.float32), no, no, frames, no)
+
+    def append_plain() -> None:
+        plain.append(stacks, stacks)
+
+    ours.begin(frames)
+    for _ in range(ours.num_slots):
+        append()
+    for _ in range(-(-plain_capacity // num_envs)):
+        append_plain()
+    calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        f"append {num_envs} transitions": (append, append_plain),
+        f"sample {batch} transitions": (
+            lambda: list(ours.sample(generator, batch)),
+            lambda: plain.sample(generator, batch),
+        ),
+    }
+    print(
+        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
+    )
+    print("| milliseconds (quartiles) | wn_dqn | plain | ours / plain |")
+    print("|---|---|---|---|")
+    for name, pair in calls.items():
+        times = [[seconds(call) for call in pair] for _ in range(rounds)]
+        own, other = zip(*times, strict=True)
+        ratio = statistics.median(a / b for a, b in times)
+        print(f"| {name} | {quartiles(own)} | {quartiles(other)} | {ratio:.2f} |")
+    per_transition = ReplayBuffer.memory_bytes(capacity, num_envs) / capacity
+    print(f"| bytes per transition | {per_transition:,.0f} | {2 * STACK_BYTES + 16:,} | ", end="")
+    print(f"{per_transition / (2 * STACK_BYTES + 16):.2f} |")
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    began_s = time.perf_counter()
+    call()
+    return time.perf_counter() - began_s
+
+
+def quartiles(times: tuple[float, ...]) -> str:
+    low, median, high = (1e3 * quartile for quartile in statistics.quantiles(times, n=4))
+    return f"{median:.3f} ({low:.3f} to {high:.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""How fast does a training run, how near is that to the machine's limits, and how does Stable-Baselines3 compare?
+
+    python scripts/benchmark_training.py                                  # wn, standard, N = 1 and SB3 (needs .[bench])
+    python scripts/benchmark_training.py --no-sb3 --sweep num_envs=1,8,16,32,64
+    python scripts/benchmark_training.py --no-sb3 --sweep capacity=100000,1000000 --full-replay
+
+Every arm trains Space Invaders with the Nature network, one update per 4 agent steps and epsilon 0.1, in a process of
+its own. The arms take turns, a window of steps each, round after round, so that a machine whose speed drifts is the
+same for all; ratios are taken within a round. The limits are measured in the same rounds: a large float32 matrix
+product, the emulators alone, and one update alone. The floor of an arm is the time of the matrix products of one update
+at that speed, plus the emulators' time for 4 steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+GAME = "SpaceInvaders"
+WARM_UP_STEPS = 2_048
+LIMITS = "limits"
+SB3 = "sb3"
+# Multiplications and additions of one sample's forward pass through the Nature network (6 actions), by layer.
+FORWARD_FLOP = (2 * 400 * 32 * 256, 2 * 81 * 64 * 512, 2 * 49 * 64 * 576, 2 * 3136 * 512, 2 * 512 * 6)
+# Target forward, online forward, gradient of weights; gradient of inputs for all layers but the first.
+UPDATE_FLOP_PER_SAMPLE = 4 * sum(FORWARD_FLOP) - FORWARD_FLOP[0]
+
+
+class Window(Exception):  # noqa: N818 - it stops a loop, nothing went wrong
+    """The window of steps is over."""
+
+
+def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Train, a window of steps per item, as ``wn-dqn train`` does."""
+    import numpy as np
+    import torch
+
+    from wn_dqn import training
+    from wn_dqn.config import make_settings
+    from wn_dqn.launch import find_any_game, make_env, training_protocol
+    from wn_dqn.machine import prepare_torch
+    from wn_dqn.metrics import NullMetrics
+    from wn_dqn.replay import ReplayBuffer
+    from wn_dqn_agents.dqn import DQN
+
+    settings = make_settings(
+        {
+            "game": GAME,
+            "param": arm["param"],
+            "environment": {"num_envs": arm["num_envs"]},
+            "replay": {"capacity": arm["capacity"]},
+            "learning": {"start_steps": WARM_UP_STEPS, "batch_size": arm["batch"], "precision": arm["precision"]},
+            "exploration": {"initial": 0.1, "final": 0.1},
+            "evaluation": {"held_out_states": 512, "epoch_steps": 10**9},
+            "output": {"log_period_steps": 10**9, "checkpoint_period_steps": 10**9},
+        }
+    )
+    device = torch.device(arm["device"])
+    prepare_torch(device, arm["precision"])
+    env = make_env(find_any_game(GAME), arm["num_envs"], training_protocol(settings))
+    agent = DQN(settings, env.num_actions, device)
+    replay = ReplayBuffer(settings.replay.capacity, arm["num_envs"], settings.learning.discount, device)
+    if arm["full_replay"]:
+        fill(replay)
+
+    class Windows:
+        until_steps = 0
+
+        def check_stop(self) -> None:
+            if state.steps >= self.until_steps:
+                raise Window
+
+        def save(self, state: Any, score: float | None) -> None: ...
+        def after_step(self, state: Any) -> None: ...
+        def on_initialized(self, figures: Any) -> None: ...
+        def evaluate(self, steps: int) -> Any:
+            raise AssertionError
+
+    state = training.new_state(settings)
+    state.evaluated_at = 0
+    windows = Windows()
+
+    def run(steps: int) -> None:
+        windows.until_steps = state.steps + steps
+        try:
+            training.train(settings, env, agent, replay, NullMetrics(), windows, state)
+        except (Window, training.Stop):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+    def fill_figures(seconds: float, steps: int) -> dict[str, float]:
+        gpu = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+        return {"s_per_step": seconds / steps, "gpu_bytes": float(gpu), "threads": float(torch.get_num_threads())}
+
+    run(WARM_UP_STEPS + 256)
+    assert np.isfinite(state.period.figures()["train/loss"])
+    yield from timed(run, arm["window_steps"], fill_figures)
+
+
+def fill(replay: Any) -> None:
+    """Put as many transitions into `replay` as it holds."""
+    import numpy as np
+
+    generator = np.random.Generator(np.random.PCG64(0))
+    frames = generator.integers(0, 256, (replay.num_envs, 84, 84), dtype=np.uint8)
+    no, actions = np.zeros(replay.num_envs, np.bool_), np.zeros(replay.num_envs, np.int64)
+    replay.begin(frames)
+    for _ in range(replay.num_slots):
+        replay.append(actions, actions.astype(np.float32), no, no, frames, no)
+
+
+def sb3_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Stable-Baselines3's DQN on the same work."""
+    import ale_py
+    import gymnasium
+    import torch
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    gymnasium.register_envs(ale_py)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    env = VecFrameStack(make_atari_env(f"{GAME}NoFrameskip-v4", n_envs=1, seed=0), n_stack=4)
+    model = DQN(
+        "CnnPolicy",
+        env,
+        learning_rate=1e-4,
+        buffer_size=min(arm["capacity"], 100_000),  # its buffer stores whole stacks, twice: 56 KB per transition
+        learning_starts=WARM_UP_STEPS,
+        batch_size=arm["batch"],
+        train_freq=4,
+        gradient_steps=1,
+        target_update_interval=10_000,
+        exploration_initial_eps=0.1,
+        exploration_final_eps=0.1,
+        device=arm["device"],
+    )
+
+    def run(steps: int) -> None:
+        model.learn(steps, reset_num_timesteps=False, log_interval=10**9)
+
+    run(WARM_UP_STEPS + 256)
+    yield from timed(
+        run, arm["window_steps"], lambda s, n: {"s_per_step": s / n, "threads": float(torch.get_num_threads())}
+    )
+
+
+def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """The speed of a matrix product, the time of the emulators for one agent step, and that of one update."""
+    import numpy as np
+    import torch
+
+    from wn_dqn.config import make_settings
+    from wn_dqn.launch import find_any_game, make_env, training_protocol
+    from wn_dqn.machine import prepare_torch
+    from wn_dqn.transitions import TransitionBatch
+    from wn_dqn_agents.dqn import DQN
+
+    settings = make_settings({"game": GAME, "learning": {"precision": arm["precision"]}})
+    device = torch.device(arm["device"])
+    prepare_torch(device, arm["precision"])
+    size = 2048 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device)
+    env = make_env(find_any_game(GAME), arm["num_envs"], training_protocol(settings))
+    env.reset(np.arange(arm["num_envs"]))
+    agent = DQN(settings, env.num_actions, device)
+    frames = torch.randint(0, 256, (arm["batch"], 5, 84, 84), dtype=torch.uint8, device=device)
+    zeros = torch.zeros(arm["batch"], device=device)
+    batch = TransitionBatch(frames[:, :4], zeros.long(), zeros, zeros, frames[:, 1:])
+    agent.initialize(batch.obs)
+    generator = np.random.Generator(np.random.PCG64(0))
+
+    def emulate() -> None:
+        env.send(generator.integers(0, env.num_actions, arm["num_envs"]))
+        env.receive()
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    while True:
+        matmul_s = median_seconds(lambda: (torch.mm(a, a), synchronize()), 1.0)
+        yield {
+            "flop_per_s": 2 * size**3 / matmul_s,
+            "emulator_s": median_seconds(emulate, 1.0) / arm["num_envs"],
+            "update_s": median_seconds(lambda: (agent.update(batch), synchronize()), 1.5),
+        }
+
+
+def timed(
+    run: Callable[[int], None], steps: int, figures: Callable[[float, int], dict[str, float]]
+) -> Iterator[dict[str, float]]:
+    while True:
+        began_s = time.perf_counter()
+        run(steps)
+        yield figures(time.perf_counter() - began_s, steps)
+
+
+def median_seconds(call: Callable[[], object], budget_s: float) -> float:
+    call()
+    times = []
+    while sum(times) < budget_s:
+        began_s = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began_s)
+    return statistics.median(times)
+
+
+def work(arm: dict[str, Any]) -> None:
+    """The life of an arm's process: a JSON line for every line on its standard input."""
+    if arm["cores"]:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arm["cores"]])
+    kinds = {LIMITS: limits_arm, SB3: sb3_arm}
+    windows = kinds.get(arm["kind"], wn_dqn_arm)(arm)
+    for _ in sys.stdin:
+        figures = next(windows)
+        figures["peak_bytes"] = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps(figures), flush=True)
+
+
+class Arm:
+    """A process that trains when it is its turn."""
+
+    def __init__(self, name: str, spec: dict[str, Any]) -> None:
+        self.name, self.spec = name, spec
+        self.windows: list[dict[str, float]] = []
+        command = [sys.executable, __file__, "--worker", json.dumps(spec)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def turn(self) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise click.ClickException(f"{self.name} ended with status {self._process.wait()}")
+        return dict(json.loads(line))
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=7, show_default=True, help="windows of each arm")
+@click.option("--window-steps", default=512, show_default=True, help="agent steps in a window")
+@click.option("--num-envs", default=8, show_default=True, help="games in lockstep")
+@click.option("--batch", default=64, show_default=True, help="transitions per update")
+@click.option("--capacity", default=100_000, show_default=True, help="transitions in the replay")
+@click.option("--precision", default="float32", show_default=True, help="float32, tf32 or bf16")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda")
+@click.option("--cores", default=0, show_default=True, help="cores to use; 0: all")
+@click.option("--full-replay", is_flag=True, help="fill the replay first: what a long run's memory is")
+@click.option("--sb3/--no-sb3", default=True, show_default=True, help="compare with Stable-Baselines3's DQN")
+@click.option("--sweep", metavar="KEY=A,B,...", help="wn alone, with other values of one of the options above")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="also write every window here")
+@click.option("--worker", hidden=True)
+def main(rounds: int, sb3: bool, sweep: str | None, json_path: Path | None, worker: str | None, **base: Any) -> None:
+    if worker is not None:
+        work(json.loads(worker))
+        return
+    arms = make_arms(base, sb3, sweep)
+    print(
+        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        + ", ".join(f"{name} {version(name)}" for name in ("torch", "ale-py", *(["stable-baselines3"] * sb3)))
+    )
+    with click.progressbar(length=(rounds + 1) * len(arms), label="measuring", file=sys.stderr) as progress:
+        for round_number in range(rounds + 1):
+            for arm in arms:
+                figures = arm.turn()
+                if round_number:  # the first round warms up
+                    arm.windows.append(figures)
+                progress.update(1)
+    for arm in arms:
+        arm.end()
+    report(arms)
+    if json_path is not None:
+        json_path.write_text(json.dumps({arm.name: arm.windows for arm in arms}, indent=1))
+
+
+def make_arms(base: dict[str, Any], sb3: bool, sweep: str | None) -> list[Arm]:
+    specs: dict[str, dict[str, Any]] = {LIMITS: {"kind": LIMITS}}
+    if sweep is None:
+        num_envs = base["num_envs"]
+        specs |= {f"{param}, N={num_envs}": {"kind": "wn_dqn", "param": param} for param in ("wn", "standard")}
+        specs["wn, N=1"] = {"kind": "wn_dqn", "param": "wn", "num_envs": 1}
+    else:
+        key, _, values = sweep.replace("-", "_").partition("=")
+        if key not in base or not values:
+            raise click.UsageError(f"--sweep {sweep!r} is not KEY=A,B,... with one of {', '.join(sorted(base))}")
+        for value in values.split(","):
+            specs[f"wn, {key}={value}"] = {"kind": "wn_dqn", "param": "wn", key: type(base[key])(value)}
+    if sb3:
+        specs["Stable-Baselines3"] = {"kind": SB3}
+    return [Arm(name, {"param": "wn", **base, **spec}) for name, spec in specs.items()]
+
+
+def report(arms: list[Arm]) -> None:
+    limits, *trained = arms
+    flop_per_s = [window["flop_per_s"] for window in limits.windows]
+    print(f"matrix product {spread([f / 1e9 for f in flop_per_s])} GFLOP/s; ", end="")
+    print(f"emulators alone {spread([1 / w['emulator_s'] for w in limits.windows])} agent steps/s; ", end="")
+    print(f"one update alone, wn {spread([w['update_s'] * 1e3 for w in limits.windows], 2)} ms")
+    print("\nmedian (range) over rounds; ratios within rounds")
+    print("| arm | agent steps/s | updates/s | time / floor | times SB3 | peak memory |")
+    print("|---|---|---|---|---|---|")
+    peer = trained[-1] if trained[-1].spec["kind"] == SB3 else None
+    for arm in trained:
+        speeds = [1 / window["s_per_step"] for window in arm.windows]
+        floors = [
+            UPDATE_FLOP_PER_SAMPLE * arm.spec["batch"] / limit["flop_per_s"] + 4 * limit["emulator_s"]
+            for limit in limits.windows
+        ]
+        over_floor = [4 * w["s_per_step"] / floor for w, floor in zip(arm.windows, floors, strict=True)]
+        ratio = "" if peer is None else spread(pairwise(peer.windows, arm.windows), 2)
+        peak = max(window["peak_bytes"] for window in arm.windows) / 2**30
+        on_gpu = max(window.get("gpu_bytes", 0.0) for window in arm.windows) / 2**30
+        memory = f"{peak:.1f} GiB" + (f" + {on_gpu:.1f} GiB on the GPU" if on_gpu else "")
+        updates = statistics.median(speeds) / 4
+        print(f"| {arm.name} | {spread(speeds)} | {updates:,.1f} | {spread(over_floor, 2)} | {ratio} | {memory} |")
+    if len(trained) > 1 and trained[1].name.startswith("standard"):
+        print(f"\ntime of wn / time of standard: {spread(pairwise(trained[0].windows, trained[1].windows), 3)}")
+
+
+def pairwise(slow: list[dict[str, float]], fast: list[dict[str, float]]) -> list[float]:
+    """How many times as long `slow` takes as `fast`, round by round."""
+    return [a["s_per_step"] / b["s_per_step"] for a, b in zip(slow, fast, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Microseconds per update, by parameterization, batch, precision, and way of running it.
+
+    python scripts/benchmark_update.py
+    python scripts/benchmark_update.py --params wn,standard --batches 32,64,128 --precisions float32,bf16
+    python scripts/benchmark_update.py --device cuda --precisions float32,tf32,bf16
+
+An update is two forward passes, the loss, its gradient and the optimizer's step, on random frames. All arms take turns
+in one process, round after round, so that a machine whose speed drifts is the same for all; ratios are taken within a
+round, to the first arm. eager: one operation after the other; graph: what training does on a GPU; compiled: the same
+functions through torch.compile, which needs a C++ compiler and is not used in training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import click
+import torch
+
+from wn_dqn.config import make_settings
+from wn_dqn.machine import prepare_torch
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.transitions import TransitionBatch
+from wn_dqn_agents.dqn import DQN
+
+
+def update_function(param: str, batch_size: int, precision: str, way: str, device: torch.device) -> Callable[[], None]:
+    settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": {"precision": precision}})
+    agent = DQN(settings, 6, device)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (batch_size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)
+    zeros = torch.zeros(batch_size, device=device)
+    batch = TransitionBatch(frames[:, :4], zeros.long(), zeros, zeros, frames[:, 1:])
+    agent.initialize(batch.obs)
+    if way == "compiled":
+        agent.online.compile()
+        agent.target.compile()
+    if way != "graph":
+        agent._run_update = agent._update
+
+    def update() -> None:
+        # TF32 is a setting of the process, and the arms take turns.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        for _ in range(CALLS if device.type == "cuda" else 1):
+            agent.update(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(6):
+        update()
+    return update
+
+
+CALLS = 50  # a GPU works through calls that are queued
+
+
+@click.command(help=__doc__)
+@click.option("--params", default=",".join(PARAMETERIZATIONS), show_default=True)
+@click.option("--batches", default="64", show_default=True)
+@click.option("--precisions", default="float32", show_default=True, help="float32, tf32 (a GPU's), bf16")
+@click.option("--ways", help="eager, graph (a GPU's), compiled  [default: graph and eager on a GPU, else eager]")
+@click.option("--device", "device_name", default="cpu", show_default=True, help="cpu or cuda")
+@click.option("--rounds", default=30, show_default=True)
+def main(params: str, batches: str, precisions: str, ways: str | None, device_name: str, rounds: int) -> None:
+    device = torch.device(device_name)
+    prepare_torch(device, "float32")
+    ways = ways or ("graph,eager" if device.type == "cuda" else "eager")
+    choices = [params.split(","), [int(batch) for batch in batches.split(",")], precisions.split(","), ways.split(",")]
+    arms = {arm: update_function(*arm, device) for arm in itertools.product(*choices)}
+    seconds: dict[tuple[str, int, str, str], list[float]] = {arm: [] for arm in arms}
+    calls = CALLS if device.type == "cuda" else 1
+    for _ in range(rounds):
+        for arm, update in arms.items():
+            began_s = time.perf_counter()
+            update()
+            seconds[arm].append((time.perf_counter() - began_s) / calls)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    first = next(iter(seconds.values()))
+    print("| parameterization | batch | precision | run | microseconds per update (quartiles) | time / first row |")
+    print("|---|---|---|---|---|---|")
+    for (param, batch, precision, way), times in seconds.items():
+        low, median, high = (1e6 * quartile for quartile in statistics.quantiles(times, n=4))
+        ratio = statistics.median(a / b for a, b in zip(times, first, strict=True))
+        print(f"| {param} | {batch} | {precision} | {way} | {median:,.0f} ({low:,.0f} to {high:,.0f}) | {ratio:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The agent and the replay on a GPU: graphs against eager calls, the GPU against the CPU, and nobody waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from wn_dqn.config import Precision, Settings, make_settings
+from wn_dqn.machine import prepare_torch
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.optimizers import OPTIMIZERS
+from wn_dqn.replay import ReplayBuffer
+from wn_dqn.transitions import TransitionBatch
+from wn_dqn_agents.dqn import DQN
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+UPDATES = 20
+
+
+@pytest.fixture(autouse=True)
+def float32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    prepare_torch(CUDA, "float32")
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def settings_for(param: str = "wn", optimizer: str = "adamax", precision: Precision = "float32") -> Settings:
+    return make_settings(
+        {
+            "game": "Catch",
+            "param": param,
+            "optimizer": {"name": optimizer},
+            "learning": {"precision": precision},
+        }
+    )
+
+
+def filled_replay(device: torch.device) -> ReplayBuffer:
+    replay, rng = ReplayBuffer(512, 4, 0.99, device), np.random.default_rng(0)
+    replay.begin(rng.integers(0, 256, (4, 84, 84), dtype=np.uint8))
+    for _ in range(200):
+        replay.append(
+            rng.integers(0, 3, 4),
+            rng.choice([-1.0, 0.0, 1.0], 4).astype(np.float32),
+            rng.random(4) < 0.1,
+            rng.random(4) < 0.05,
+            rng.integers(0, 256, (4, 84, 84), dtype=np.uint8),
+            rng.random(4) < 0.05,
+        )
+    return replay
+
+
+def batches(device: torch.device, size: int = 32) -> list[TransitionBatch]:
+    return list(filled_replay(device).sample(np.random.default_rng(1), size, UPDATES))
+
+
+def trained(settings: Settings, device: torch.device, *, graphs: bool = True) -> DQN:
+    agent = DQN(settings, 3, device)
+    if not graphs:
+        agent._run_update, agent._run_forward = agent._update, agent._forward
+    minibatches = batches(device)
+    agent.initialize(torch.cat([batch.obs for batch in minibatches[:4]]))
+    for number, batch in enumerate(minibatches):
+        agent.update(batch)
+        if number == UPDATES // 2:
+            agent.update_target()
+    return agent
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("param", PARAMETERIZATIONS)
+def test_graphs_equal_eager_updates(param: str, optimizer: str) -> None:
+    settings = settings_for(param, optimizer)
+    eager, graphed = trained(settings, CUDA, graphs=False), trained(settings, CUDA)
+    for (name, ours), theirs in zip(graphed.online.named_parameters(), eager.online.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=f"{name} differs")
+
+
+def test_float32_graphs_equal_eager_q_values() -> None:
+    agent = trained(settings_for(), CUDA)
+    obs = filled_replay(CUDA).latest_observation()
+    eager = agent._forward(obs)[0]
+    for _ in range(6):
+        torch.testing.assert_close(agent.q_values(obs), eager, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("param", PARAMETERIZATIONS)
+def test_a_gpu_learns_what_a_cpu_does(param: str) -> None:
+    """To float32's rounding: sums are in another order, and Adamax makes whole steps of small differences."""
+    on_gpu, on_cpu = trained(settings_for(param), CUDA), trained(settings_for(param), CPU)
+    obs = filled_replay(CPU).latest_observation()
+    torch.testing.assert_close(on_gpu.q_values(obs).cpu(), on_cpu.q_values(obs), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_lower_precision_is_close(precision: Precision) -> None:
+    exact = trained(settings_for(), CUDA)
+    prepare_torch(CUDA, precision)
+    rounded = trained(settings_for(precision=precision), CUDA)
+    obs = filled_replay(CUDA).latest_observation()
+    torch.testing.assert_close(rounded.q_values(obs), exact.q_values(obs), rtol=0.2, atol=0.2)
+    assert not torch.equal(rounded.q_values(obs), exact.q_values(obs))
+
+
+def test_updates_never_wait_for_the_gpu() -> None:
+    agent, replay = DQN(settings_for(), 3, CUDA), filled_replay(CUDA)
+    generator = np.random.default_rng(1)
+    agent.initialize(next(iter(replay.sample(generator, 256))).obs)
+    for batch in replay.sample(generator, 32, 5):  # eager calls and the capture may wait
+        agent.update(batch)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in replay.sample(generator, 32, 5):
+            agent.update(batch)
+        agent.update_target()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_replay_on_a_gpu_gives_the_same_minibatches() -> None:
+    for ours, theirs in zip(batches(CUDA), batches(CPU), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.is_cuda
+            assert torch.equal(a.cpu(), b)
+    assert torch.equal(filled_replay(CUDA).latest_observation().cpu(), filled_replay(CPU).latest_observation())
+
+
+def test_a_checkpoint_moves_between_devices() -> None:
+    agent = trained(settings_for(), CUDA)
+    on_cpu, back = DQN(settings_for(), 3, CPU), DQN(settings_for(), 3, CUDA)
+    on_cpu.load_state_dict({**agent.state_dict()})
+    back.load_state_dict(on_cpu.state_dict())
+    obs = filled_replay(CPU).latest_observation()
+    assert torch.equal(back.q_values(obs.cuda()), agent.q_values(obs.cuda()))
+    (batch,) = filled_replay(CUDA).sample(np.random.default_rng(5), 32)
+    agent.update(batch)
+    back.update(batch)
+    for ours, theirs in zip(back.online.parameters(), agent.online.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,146 @@
+"""Writing that leaves the old content or the new one, and a file whose pieces wait for a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from wn_dqn import durable
+from wn_dqn.durable import GrowingFile, write_durably
+
+
+def test_write_durably_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_durably(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="full"):
+            write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+class Disk:
+    """A disk that fills up: it takes `room_bytes` more, in part if it must, and can refuse an fsync."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room_bytes = 10**9
+        self.refuses_fsync = False
+        self._open, self._fsync = Path.open, os.fsync
+        monkeypatch.setattr(Path, "open", lambda *args, **kwargs: LimitedFile(self, self._open(*args, **kwargs)))
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, descriptor: int) -> None:
+        if self.refuses_fsync:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._fsync(descriptor)
+
+
+class LimitedFile:
+    """A file on a Disk."""
+
+    def __init__(self, disk: Disk, file: Any) -> None:
+        self._disk, self._file = disk, file
+
+    def __enter__(self) -> LimitedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        fits = min(len(data), self._disk.room_bytes)
+        if fits == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._disk.room_bytes -= fits
+        return int(self._file.write(data[:fits]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    actions=st.lists(
+        st.tuples(st.sampled_from(["append", "append", "sync", "crash"]), st.integers(0, 30), st.booleans()),
+        max_size=12,
+    )
+)
+@example(actions=[("append", 3, True), ("append", 30, True), ("sync", 0, True)])  # written in part, then whole
+@example(actions=[("append", 30, True), ("sync", 30, False), ("append", 30, True), ("sync", 30, True)])
+def test_a_growing_file_holds_whole_pieces_and_all_that_were_synced(
+    actions: list[tuple[str, int, bool]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever the disk refuses: what is on it is a beginning of the pieces, cut between two; after a sync, all."""
+    path = tmp_path_factory.mktemp("disk") / "file"
+    with pytest.MonkeyPatch.context() as patch:
+        disk, file = Disk(patch), GrowingFile(path)
+        pieces: list[bytes] = []
+        synced = 0
+        for number, (action, room_bytes, works) in enumerate(actions):
+            disk.room_bytes, disk.refuses_fsync = room_bytes, not works
+            if action == "append":
+                pieces.append(b"%03d," % number * (1 + number % 3))
+                file.append(pieces[-1])
+            elif action == "crash":  # all that is known afterwards is what was synced
+                del pieces[synced:]
+                if path.exists():
+                    os.truncate(path, sum(map(len, pieces)))
+                file = GrowingFile(path)
+            else:
+                with contextlib.suppress(OSError):
+                    file.sync()
+                    synced = len(pieces)
+            content = path.read_bytes() if path.exists() else b""
+            assert content in [b"".join(pieces[:count]) for count in range(synced, len(pieces) + 1)]
+            assert file.length_bytes == sum(map(len, pieces))
+            assert (content == b"".join(pieces)) or file.error is not None
+    file.sync()
+    assert path.read_bytes() == b"".join(pieces)
+    assert file.error is None
+
+
+def test_pieces_that_an_fsync_refused_are_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may have dropped them, though it took them before."""
+    file = GrowingFile(tmp_path / "file")
+    file.append(b"first,")
+    file.sync()
+    file.append(b"second,")
+
+    def lose(descriptor: int) -> None:
+        os.ftruncate(descriptor, len(b"first,"))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.os, "fsync", lose)
+        with pytest.raises(OSError, match="Input/output"):
+            file.sync()
+    file.append(b"third,")
+    assert (tmp_path / "file").read_bytes() == b"first,second,third,"
+
+
+def test_a_piece_written_in_part_goes_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the disk, when it was full, could not even take it away."""
+    file = GrowingFile(tmp_path / "file")
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        disk.room_bytes = 3
+        patch.setattr(durable.os, "truncate", lambda *_: disk.fsync(-1))
+        disk.refuses_fsync = True
+        file.append(b"first,")
+    assert (tmp_path / "file").read_bytes() == b"fir"
+    file.append(b"second,")
+    assert (tmp_path / "file").read_bytes() == b"first,second,"
