@@ -45,12 +45,14 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; p
 h1 { margin: 0 0 .2rem; line-height: 1.2; } h2 { margin: 2.5rem 0 .6rem; border-bottom: 1px solid var(--line); }
 h3 { margin: 1.6rem 0 .4rem; } p, li { max-width: 52rem; } .quiet, figcaption, caption { color: var(--quiet); }
 .scroll { overflow-x: auto; margin: .8rem 0; } table { border-collapse: collapse; font-size: .9rem; }
-caption { text-align: left; padding-bottom: .4rem; } caption span { display: block; max-width: min(70rem, 86vw); }
+caption { text-align: left; padding-bottom: .4rem; }
+caption span { display: block; max-width: min(70rem, 100vw - 4.5rem); }
 td small { display: block; color: var(--quiet); }
-th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { background: var(--band); vertical-align: bottom; } td.number { text-align: right; white-space: nowrap; }
 tbody th { font-weight: 600; } code { font-size: .85em; overflow-wrap: anywhere; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+figure { margin: 1rem 0; }
+figure img { max-width: 100%; min-width: min(100%, 44rem); height: auto; background: #fff; border-radius: 6px; }
 .warning { border-left: 4px solid #D55E00; padding: .1rem 1rem; background: var(--band); }
 nav a { margin-right: 1rem; } a { color: light-dark(#0072B2, #7cc4f0); }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
@@ -144,7 +146,6 @@ def _scores(groups: Sequence[Group]) -> str:
         "Seeds",
         "Steps",
         "Games completed in",
-        "Finished",
     ]
     rows = [_score_row(group) for group in groups]
     caption = (
@@ -171,11 +172,11 @@ def _score_row(group: Group) -> list[str]:
     else:
         row += ["not evaluated"] * 4
     steps = sorted({run.steps for run in group.runs})
+    finished = sum(run.finished for run in group.runs)
     row += [
-        f"{len(group.runs)}",
+        f"{len(group.runs)}" + ("" if finished == len(group.runs) else f"\n{finished} finished"),
         f"{steps[0]:,}" if len(steps) == 1 else f"{steps[-1]:,}\nleast: {steps[0]:,}",
         "\n".join(scores.told_protocol(group.runs[0].settings)),
-        f"{sum(run.finished for run in group.runs)} of {len(group.runs)}",
     ]
     return row
 
@@ -198,7 +199,7 @@ def _comparison(groups: Sequence[Group]) -> str:
 
 def _human_normalized(groups: Sequence[Group]) -> str:
     rows = []
-    for label in dict.fromkeys(group.label for group in groups):
+    for label in sorted({group.label for group in groups}):
         strata, games = [], []
         for group in groups:
             values = [group.game.human_normalized(score) for score in _finished_scores(group)]
@@ -277,14 +278,14 @@ def _instruments(groups: Sequence[Group], reporter: ProgressReporter) -> str:
 
 
 def _instruments_of(game: str, groups: Sequence[Group]) -> list[str]:
-    """A figure for each family of columns, like ``train/``."""
+    """A figure for each family of columns: evaluations, training, layers of the network."""
     runs = [run for group in groups for run in group.runs]
     families: dict[str, list[Panel]] = {}
     for metric in metric_names(runs):
         made = [make_curve(group, metric, points=_INSTRUMENT_POINTS)[0] for group in groups]
         curves = [curve for curve in made if curve is not None]
         if curves:
-            family = metric.split("/")[0] if "/" in metric else "evaluation"
+            family = "layers" if metric.startswith("layers/") else "training" if "/" in metric else "evaluation"
             families.setdefault(family, []).append(Panel(metric.removeprefix("layers/"), curves))
     return [
         f"<h3>{escape(game)}: {escape(family)}</h3>"
