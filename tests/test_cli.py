@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -15,6 +13,7 @@ from unittest import mock
 
 import click
 import pytest
+from command import wn_dqn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,20 +39,6 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def wn_dqn(*args: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["wn-dqn", *args]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as exit_,
-    ):
-        main()
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code, out.getvalue(), err.getvalue()
 
 
 def process(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,18 @@ from types import ModuleType
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
+RUNS = ("Catch-wn-seed0", "Catch-standard-seed0")
+CHARTS = """
+return [...document.querySelectorAll('card-view')].filter(card => card.querySelector('line-chart canvas')).map(card => {
+    const chart = card.querySelector('line-chart canvas').getBoundingClientRect();
+    const tag = card.querySelector('tb-truncated-path').title;
+    return [tag, ...[chart.left, chart.top, chart.right, chart.bottom].map(Math.round)];
+});
+"""
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "screenshot_tensorboard.py"
 
 
@@ -35,7 +44,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a short run of Catch."""
+    """A folder with a short run of Catch of each parameterization, named as `wn-dqn train` does."""
     folder = tmp_path_factory.mktemp("runs")
     settings = [
         "learning={total_steps: 256, start_steps: 32, batch_size: 8, target_period_steps: 16}",
@@ -46,11 +55,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     command = [sys.executable, "-m", "wn_dqn", "train", "--game", "Catch", "--device", "cpu"]
     command += [word for setting in settings for word in ("--set", setting)]
-    done = subprocess.run(
-        [*command, "--run-dir", str(folder / "catch")], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+    for param in ("wn", "standard"):
+        done = subprocess.run(
+            [*command, "--param", param], capture_output=True, text=True, check=False, timeout=120, cwd=folder
+        )
+        assert done.returncode == 0, done.stderr
+    return folder / "runs"
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +80,35 @@ def test_scalars_are_listed_with_their_curves(page: tuple[Any, str]) -> None:
     driver, address = page
     tags = ["train/loss", "evaluation/mean_return", "layers/conv1/g_mean", "layers/output/v_norm_mean"]
     script.open_time_series(driver, address, "|".join(tags))
-    wait_for_words(driver, *tags, "catch", "4 cards")
+    wait_for_words(driver, *tags, *RUNS, "4 cards")
     script.wait_for_curves(driver)
     assert script.curves_in_view(driver) == [True] * 4
+
+
+def test_curves_of_several_runs_lie_over_each_other(page: tuple[Any, str]) -> None:
+    """Runs have the same tags, so a chart has a line of each run, in a colour of its own; only g is not for both."""
+    driver, address = page
+    script.open_time_series(driver, address, "evaluation/mean_return|layers/conv1/(w_norm_mean|g_mean)")
+    wait_for_words(driver, *RUNS, "3 cards")
+    script.wait_for_curves(driver)
+    both, one = {"evaluation/mean_return", "layers/conv1/w_norm_mean"}, {"layers/conv1/g_mean"}
+    script.wait_until(
+        driver,
+        lambda driver: colours_by_tag(driver) == {**dict.fromkeys(both, 2), **dict.fromkeys(one, 1)},
+        "two runs in the charts of what both have",
+    )
+
+
+def colours_by_tag(driver: Any) -> dict[str, int]:
+    """How many hues the lines of each card have."""
+    picture = cv2.imdecode(np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
+    coloured = np.ptp(picture.astype(int), axis=2) > 20
+    hues = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)[..., 0] // 15
+    counts = {}
+    for tag, left, top, right, bottom in driver.execute_script(CHARTS):
+        inside = (slice(top, bottom), slice(left, right))
+        counts[tag] = int((np.bincount(hues[inside][coloured[inside]], minlength=12) > 100).sum())
+    return counts
 
 
 def test_all_scalars_are_offered(page: tuple[Any, str]) -> None:
@@ -94,7 +130,7 @@ def test_custom_scalars_have_a_tab(page: tuple[Any, str]) -> None:
     driver, address = page
     script.open_tab(driver, address, "custom_scalars")
     wait_for_words(driver, "Learning", "game score", "Weight normalization", "mean g per layer", "Speed", "per second")
-    wait_for_words(driver, "Matches (2)", "evaluation/mean_return (catch)")
+    wait_for_words(driver, "Matches (4)", *(f"evaluation/mean_return ({run})" for run in RUNS))
 
 
 def test_the_picture(runs: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
 from wn_dqn.machine import GIB, num_cores, prepare_torch, require_memory
 from wn_dqn.metrics import MetricsWriter
+from wn_dqn.model_card import write_finished_card
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
@@ -380,6 +381,7 @@ def _run(experiment: Experiment) -> int:
         experiment.write_status("failed", error=str(error))
         raise
     experiment.write_status("finished")
+    write_finished_card(experiment.directory.path, experiment.reporter.message)
     return 0
 
 

@@ -1,0 +1,74 @@
+"""Statistics over seeds and games, for few runs: Agarwal et al. (2021), "Deep RL at the Edge of the Statistical
+Precipice". Runs are resampled within their stratum (a game), so that every game keeps its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+RESAMPLES = 2000
+_PERCENTILES = (2.5, 97.5)
+_SEED = 0  # always the same: the same runs give the same interval
+
+
+def mean(scores: Scores) -> Scores:
+    """Mean over the last axis."""
+    averaged: Scores = scores.mean(axis=-1)
+    return averaged
+
+
+def interquartile_mean(scores: Scores) -> Scores:
+    """Mean over the last axis without the lowest and the highest quarter; of fewer than 4 scores, the mean."""
+    count = scores.shape[-1]
+    cut = count // 4
+    return mean(np.sort(scores, axis=-1)[..., cut : count - cut])
+
+
+AGGREGATES: dict[str, Callable[[Scores], Scores]] = {"mean": mean, "iqm": interquartile_mean}
+
+
+def bootstrap_interval(strata: Sequence[Scores], aggregate: Callable[[Scores], Scores]) -> Scores:
+    """The 95% percentile interval of `aggregate` over the scores of all strata; [2, T].
+
+    `strata`: one array [runs, T] per game; each of the T columns is a quantity of its own, like a point of a curve.
+    """
+    draws = _draws(strata)
+    interval = np.empty((2, strata[0].shape[1]))
+    for column in range(interval.shape[1]):
+        resampled = [scores[draw, column] for scores, draw in zip(strata, draws, strict=True)]
+        interval[:, column] = np.percentile(aggregate(np.concatenate(resampled, axis=1)), _PERCENTILES)
+    return interval
+
+
+def probability_of_improvement(x: Sequence[Scores], y: Sequence[Scores]) -> float:
+    """How probable it is that a run of X beats one of Y on the same game, averaged over games; a tie counts one half.
+
+    `x`, `y`: one array [..., runs] per game, the same games in the same order.
+    """
+    return float(_superiority(x, y))
+
+
+def improvement_interval(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
+    """The 95% interval of `probability_of_improvement`, runs of both resampled within each game; [2]."""
+    draws = _draws([*x, *y])
+    resampled = [scores[draw] for scores, draw in zip([*x, *y], draws, strict=True)]
+    interval: Scores = np.percentile(_superiority(resampled[: len(x)], resampled[len(x) :]), _PERCENTILES)
+    return interval
+
+
+def _superiority(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
+    per_game = [
+        ((a[..., :, None] > b[..., None, :]) + 0.5 * (a[..., :, None] == b[..., None, :])).mean(axis=(-2, -1))
+        for a, b in zip(x, y, strict=True)
+    ]
+    return mean(np.stack(per_game, axis=-1))
+
+
+def _draws(strata: Sequence[Scores]) -> list[NDArray[np.int64]]:
+    """For each stratum, which of its runs each resample consists of: [RESAMPLES, runs]."""
+    generator = np.random.default_rng(_SEED)
+    return [generator.integers(0, len(scores), (RESAMPLES, len(scores))) for scores in strata]
