@@ -32,12 +32,15 @@ from wn_dqn.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from wn_dqn.config import Settings, differences, dump_yaml, make_settings
+from wn_dqn.config import Settings, differences, dump_yaml, make_settings, merge
 from wn_dqn.environment import VectorEnv
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
 from wn_dqn.machine import GIB, require_memory
 from wn_dqn.metrics import MetricsWriter
+from wn_dqn.nature_weights import assign
+from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.play import single_game
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
@@ -271,7 +274,7 @@ class Experiment:
                 training.restore_games(self.settings, self.env, self.state, crc, task.update)
             if self.replay.num_appended == 0:
                 self.replay.begin(self.state.obs[:, -1])
-        if content["replay"] is None or self.store is None:
+        if self.state.steps > 0 and (content["replay"] is None or self.store is None):
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
             self.state.learning_from_steps = self.state.steps + self.settings.learning.start_steps
         self.metrics.load_state_dict(content["metrics"])
@@ -324,6 +327,61 @@ def train_run(
             experiment.metrics.close()
             if experiment.store is not None:
                 experiment.store.close()
+
+
+def num_actions_of(game: Game, *, full_action_set: bool) -> int:
+    """How many actions the game has."""
+    rules = Protocol("any", epsilon=0.0, games=1, full_action_set=full_action_set)
+    return single_game(game, rules).num_actions
+
+
+def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings:
+    """Settings of a run that begins with `network`; all 18 actions are taken if that is what it has outputs for."""
+    data = dict(data)
+    if isinstance(data.get("game"), str):
+        game = find_any_game(data["game"])
+        data["game"] = game.name
+        full = network.output.get_parameter("bias").numel() != num_actions_of(game, full_action_set=False)
+        data = merge([{"environment": {"full_action_set": full}}, data])
+    settings = make_settings(data)
+    if settings.param not in ("standard", "wn"):
+        raise UsageError(f"a network is imported as standard or wn, not as {settings.param}")
+    return settings
+
+
+def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: torch.device) -> Path:
+    """Begin a run in `run_dir` whose network is given: at step 0, initialized, not yet evaluated.
+
+    Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
+    """
+    game = find_any_game(settings.game)
+    outputs = network.output.get_parameter("bias").numel()
+    actions = num_actions_of(game, full_action_set=settings.environment.full_action_set)
+    if outputs != actions:
+        raise UsageError(f"the network has {outputs} outputs, but {game.name} has {actions} actions")
+    directory = RunDirectory(run_dir)
+    if directory.exists:
+        raise UsageError(f"{run_dir} holds a run already; choose another --output")
+    agent = DQN(settings, actions, device)
+    assign(agent.online, network)
+    agent.update_target()
+    state = training.new_state(settings)
+    state.initialized, state.evaluated_at = True, -1  # the first thing that a training does is to test it
+    directory.create()
+    with directory.locked():
+        content = {
+            "settings": settings.model_dump(),
+            "training": state.state_dict(),
+            "agent": agent.state_dict(),
+            "metrics": {},
+            "replay": None,
+            "held_out": None,
+        }
+        path = save_checkpoint(directory.checkpoints, 0, content, score=None)
+        directory.add_provenance(device)
+        directory.write_status("paused", steps=0, reason="imported")
+        directory.write_settings(settings)  # last: only now it is a run
+    return path
 
 
 def _first_line(error: Exception) -> str:
@@ -437,16 +495,28 @@ class Policy:
     path: Path
 
 
+def find_checkpoint(path: Path, which: str) -> Path:
+    """`path` if it is a checkpoint, else the `which` (best, last, or steps) checkpoint of the run directory `path`.
+
+    Raises UsageError if there is none.
+    """
+    if os.path.exists(path / "manifest.json"):  # unlike Path.exists, false for a name that is too long
+        return path
+    run = RunDirectory(path)
+    run.read_settings()
+    try:
+        return run.find_checkpoint(which).path
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+
+
 def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     """The agent in a checkpoint, or in the `which` (best, last, or steps) checkpoint of a run directory.
 
     Raises UsageError if there is none or it cannot be read. The replay is not opened.
     """
+    path = find_checkpoint(path, which)
     try:
-        if not os.path.exists(path / "manifest.json"):  # unlike Path.exists, false for a name that is too long
-            run = RunDirectory(path)
-            run.read_settings()
-            path = run.find_checkpoint(which).path
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
         agent = DQN(settings, int(content["agent"]["num_actions"]), device)
