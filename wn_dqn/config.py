@@ -139,6 +139,9 @@ class OutputSettings(_Section):
     save_replay: bool = Field(
         True, description="save the replay; without it a resumed run starts with an empty one and is not exact"
     )
+    video_period_epochs: int = Field(
+        0, ge=0, description="epochs between clips in TensorBoard of ten seconds of the best network so far; 0: none"
+    )
 
 
 class Settings(_Section):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import os
 import signal
 import time
@@ -23,6 +25,7 @@ from wn_dqn.catch import Catch
 from wn_dqn.checkpoint import (
     CheckpointError,
     VerifiedFile,
+    best_checkpoint,
     list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
@@ -40,18 +43,21 @@ from wn_dqn.machine import GIB, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.nature_weights import assign
 from wn_dqn.nn.q_network import QNetwork
-from wn_dqn.play import single_game
+from wn_dqn.panel import Panel
+from wn_dqn.play import Painter, play, single_game
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
+from wn_dqn.video import FRAMES_PER_S, Frame, write_gif
 from wn_dqn_agents.dqn import DQN
 
 _CATCH = Game("catch", "Catch", random=None, human=None, paper=None)
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
 _STATUS_PERIOD_S = 30.0
+_CLIP_FRAMES = 10 * FRAMES_PER_S
 # Settings that may change when a run goes on: they say how long it runs and what is written.
 _CHANGEABLE = ("learning.total_steps", "output.")
 
@@ -177,7 +183,34 @@ class Experiment:
             f"step {steps:,}: mean score {result.mean:,.1f}, median {result.median:,.1f}, "
             f"{len(result.games)} games (training protocol)"
         )
+        period_epochs = self.settings.output.video_period_epochs
+        epoch = round(steps / self.settings.evaluation.epoch_steps)
+        if period_epochs and epoch % period_epochs == 0:
+            self._write_clip(steps, result.mean)
         return result
+
+    def _write_clip(self, steps: int, score: float) -> None:
+        """Ten seconds of the best network so far, this one or the best that was saved, for TensorBoard."""
+        agent, trained_steps = self.agent, steps
+        best = best_checkpoint(list_checkpoints(self.directory.checkpoints))
+        if best is not None and (best.score or 0.0) >= score:
+            with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
+                agent, trained_steps = load_policy(best.path, "", torch.device("cpu")).agent, best.steps
+        protocol = training_protocol(self.settings)
+        env = single_game(self.game, protocol)
+        panel = Panel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.action_names)
+        painter = Painter(panel)
+        with self.reporter.task("recording a clip", _CLIP_FRAMES) as task:
+
+            def frames() -> Iterator[Frame]:
+                for done, step in enumerate(play(agent.q_values, env, protocol, 1, self.settings.seed)):
+                    self.stop.check()
+                    task.update(done * FRAMES_PER_STEP)
+                    yield from painter.paint(step)
+
+            file = io.BytesIO()
+            write_gif(file, itertools.islice(frames(), _CLIP_FRAMES))
+        self.metrics.write_clip(steps, "evaluation/best_network", file.getvalue(), painter.size)
 
     def on_initialized(self, figures: Mapping[str, int]) -> None:
         told = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in figures.items())

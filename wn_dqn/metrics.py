@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -86,6 +87,13 @@ class MetricsWriter:
         self._add_scalars(steps, {f"evaluation/{name}": value for name, value in figures.items()})
         for tag, values in histograms.items():
             self._writer().add_histogram(tag, values.float().cpu().numpy(), steps)
+
+    def write_clip(self, steps: int, tag: str, gif: bytes, size: tuple[int, int]) -> None:
+        """A GIF of `size` (width, height), for the IMAGES tab, where browsers play it."""
+        image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=gif)
+        file_writer = self._writer().file_writer
+        assert file_writer is not None
+        file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), steps)
 
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Metrics`."""

@@ -134,6 +134,8 @@ class Painter:
         self._panel = panel
         self._network, self._method = plain_network, method
         self._strongest = 1e-12
+        self.size = (0, 0)
+        """width and height of the newest frame"""
 
     def paint(self, step: PlayedStep) -> Iterator[Frame]:
         """The frames of one step: RGB [420, 800, 3] for most games."""
@@ -144,7 +146,9 @@ class Painter:
             screen: Frame = cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
             if heat is not None:
                 screen = _overlay(screen, heat)
-            yield np.hstack([screen, panel])
+            frame = np.hstack([screen, panel])
+            self.size = (frame.shape[1], frame.shape[0])
+            yield frame
 
     def _heat(self, step: PlayedStep) -> NDArray[np.float32] | None:
         """The saliency [84, 84] of the chosen action, 1 where it is as strong as it was lately."""
