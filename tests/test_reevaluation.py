@@ -189,6 +189,7 @@ class TestProtocols:
         assert changed_protocol(nature, epsilon=0.05) is nature
         changed = changed_protocol(nature, epsilon=0.01, max_game_frames=None)
         assert changed.name == "nature with epsilon 0.01, max_game_frames None"
+        assert changed_protocol(changed, games=3).name == f"{changed.name}, games 3"
         assert (changed.epsilon, changed.max_game_frames, changed.games) == (0.01, None, 30)
 
 

@@ -109,7 +109,8 @@ def changed_protocol(protocol: Protocol, **changes: float | int | None) -> Proto
     told = ", ".join(f"{key} {value}" for key, value in changes.items() if value != getattr(protocol, key))
     if not told:
         return protocol
-    return make_protocol({**asdict(protocol), **changes, "name": f"{protocol.name} with {told}"}, "protocol")
+    joint = ", " if " with " in protocol.name else " with "
+    return make_protocol({**asdict(protocol), **changes, "name": f"{protocol.name}{joint}{told}"}, "protocol")
 
 
 @dataclass(frozen=True)
