@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,18 +56,30 @@ def test_all_frames_of_a_real_game_are_shown() -> None:
 
 def test_games_are_repeated_by_their_seed_and_explored_by_chance() -> None:
     """Epsilon, no-ops and lives are the protocol's; scores are summed."""
-    rules = changed_protocol(GREEDY, epsilon=0.5, max_noop_frames=30)
+    rules = changed_protocol(GREEDY, epsilon=0.5, max_noop_frames=30, max_game_frames=802)
     game = find_game("Assault")
 
     def moments(seed: int) -> list[tuple[int, bool, float]]:
         env = play.single_game(game, rules)
-        steps = play.play(looks_at_the_picture, env, rules, 2, seed)
+        rewards: list[float] = []
+
+        def step(action: int, original: Any = env.step) -> Any:
+            outcome = original(action)
+            rewards.append(outcome[1])
+            return outcome
+
+        env.step = step  # type: ignore[method-assign]
+        steps = list(play.play(looks_at_the_picture, env, rules, 2, seed))
+        told = [step.moment.score for step in steps]
+        half = len(steps) // 2
+        assert told == [*np.cumsum(rewards[:half]), *np.cumsum(rewards[half:])]
+        assert sum(rewards[:half]) > max(rewards)
         return [(step.moment.action, step.moment.explored, step.moment.score) for step in steps]
 
     first = moments(0)
     assert first == moments(0) != moments(1)
-    assert len(first) == 2 * 26
-    assert 10 < sum(explored for _, explored, _ in first) < 42
+    assert len(first) == 2 * 201
+    assert 150 < sum(explored for _, explored, _ in first) < 250
 
 
 def test_catch_is_shown_to_its_end() -> None:
