@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wn_dqn import __version__
 from wn_dqn.checkpoint import list_checkpoints, write_durably
 from wn_dqn.errors import UsageError
+from wn_dqn.evaluation import Protocol
 from wn_dqn.launch import Policy, find_any_game, training_protocol
 from wn_dqn.nn.folding import fold
 from wn_dqn.nn.q_network import QNetwork
@@ -75,14 +76,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
             "shape": ["batch", policy.agent.num_actions],
             "meaning": "discounted sum of rewards clipped to [-1, 1], per action; play the largest",
         },
-        "preprocessing": {
-            "frame_skip": 4,
-            "frame": "the larger of the last two of the four frames, pixel by pixel, of the emulator's grayscale",
-            "resize": "84x84, area interpolation (OpenCV's INTER_AREA)",
-            "scale": "none: the network divides by 255",
-            "repeat_action_probability": rules.repeat_action_probability,
-            "full_action_set": rules.full_action_set,
-        },
+        "preprocessing": None if game.rom_id == "catch" else _preprocessing(rules),
         "actions": list(names),
         "discount": settings.learning.discount,
         "param": settings.param,
@@ -91,6 +85,18 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "training_score": _training_score(policy),
         "scores": scores,
         "wn_dqn_version": __version__,
+    }
+
+
+def _preprocessing(rules: Protocol) -> dict[str, Any]:
+    """How an emulator's frames become an observation: that of :mod:`wn_dqn.atari.reference_env`."""
+    return {
+        "frame_skip": 4,
+        "frame": "the larger of the last two of the four frames, pixel by pixel, of the emulator's grayscale",
+        "resize": "84x84, area interpolation (OpenCV's INTER_AREA)",
+        "scale": "none: the network divides by 255",
+        "repeat_action_probability": rules.repeat_action_probability,
+        "full_action_set": rules.full_action_set,
     }
 
 
