@@ -269,7 +269,7 @@ def test_protocols_are_the_published_ones() -> None:
     [
         ("natur", "did you mean nature?"),
         ("machado", "did you mean machado2018?"),
-        ("", "valid: paper, nature, machado2018"),
+        ("", "valid: paper, nature, machado2018, FILE.yaml"),
     ],
 )
 def test_an_unknown_protocol_names_the_closest(name: str, hint: str) -> None:

@@ -27,6 +27,8 @@ class Catch:
         self._paddle = np.zeros(num_envs, np.int64)  # column
         self._obs = np.zeros((num_envs, 4, 84, 84), np.uint8)
         self._actions = np.zeros(num_envs, np.int64)
+        self.last_frames = np.zeros((num_envs, 84, 84), np.uint8)
+        """what the last step showed, before games that ended began anew"""
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Begin N new games; see :class:`wn_dqn.environment.VectorEnv`."""
@@ -47,7 +49,7 @@ class Catch:
         caught = landed & (self._ball[:, 1] == self._paddle)
         reward = caught.astype(np.float32) - (landed & ~caught)
         self._obs[:, :-1] = self._obs[:, 1:]
-        self._obs[:, -1] = self._render()
+        self._obs[:, -1] = self.last_frames = self._render()
         obs = self._begin(landed).copy()
         never = np.zeros(self.num_envs, np.bool_)
         return EnvStep(obs, reward.astype(np.float32), terminated=landed, truncated=never, life_lost=never)

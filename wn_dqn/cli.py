@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wn_dqn import __version__, launch, output_file, plotting, results
-from wn_dqn.atari.games import Game, all_games
+from wn_dqn.atari.games import all_games
 from wn_dqn.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
 from wn_dqn.config import (
     make_settings,
@@ -29,13 +32,28 @@ from wn_dqn.config import (
 from wn_dqn.curves import X_AXES
 from wn_dqn.doctor import examine
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.evaluation import PROTOCOLS, Evaluation, find_protocol
-from wn_dqn.machine import find_device
+from wn_dqn.evaluation import PROTOCOLS, Protocol, changed_protocol, find_protocol
+from wn_dqn.export import Format, require_onnx
+from wn_dqn.export import export as export_network
+from wn_dqn.machine import find_device, num_cores
 from wn_dqn.model_card import write_card
+from wn_dqn.nature_weights import read_weights
+from wn_dqn.play import open_window
 from wn_dqn.progress import ProgressReporter
+from wn_dqn.reevaluation import (
+    Report,
+    append_to_run,
+    checkpoint_paths,
+    evaluate_checkpoints,
+    evaluate_policy,
+    read_records,
+)
 from wn_dqn.report import make_report
 from wn_dqn.run_directory import RunDirectory
+from wn_dqn.saliency import Method
 from wn_dqn.statistics import AGGREGATES
+from wn_dqn.video import FRAMES_PER_S, find_encoder, write_video
+from wn_dqn.watching import watch
 
 _DEVICE = click.option(
     "--device",
@@ -53,6 +71,59 @@ _SETTING_OF_OPTION = {
     "precision": "learning.precision",
     "save_replay": "output.save_replay",
 }
+
+
+_CHECKPOINT = click.option(
+    "--checkpoint", default="best", show_default=True, metavar="best|last|STEPS", help="Which checkpoint of a run."
+)
+
+
+def _protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """``--protocol`` and what changes it; the command gets one `protocol`."""
+    options = (
+        click.option(
+            "--protocol",
+            "protocol_name",
+            default=default,
+            show_default=True,
+            metavar="|".join([*PROTOCOLS, "FILE.yaml"]),
+            help="The rules: one of these names, or a YAML file with the fields of a protocol, like `epsilon: 0.01`.",
+        ),
+        click.option(
+            "--epsilon", type=click.FloatRange(0, 1), help="Change the protocol: the share of random actions."
+        ),
+        click.option("--sticky", type=click.FloatRange(0, 1), help="Change it: the probability of sticky actions."),
+        click.option(
+            "--noops", type=click.IntRange(0, 1000), help="Change it: at most so many no-op frames at a start."
+        ),
+        click.option(
+            "--time-limit", metavar="DURATION|none", help="Change it: cut games after 90s or 5m of play, or never."
+        ),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(
+            *,
+            protocol_name: str,
+            epsilon: float | None,
+            sticky: float | None,
+            noops: int | None,
+            time_limit: str | None,
+            **others: Any,
+        ) -> None:
+            named = {"epsilon": epsilon, "repeat_action_probability": sticky, "max_noop_frames": noops}
+            changes: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+            if time_limit is not None:
+                frames = None if time_limit == "none" else max(round(_seconds(time_limit) * FRAMES_PER_S), 1)
+                changes["max_game_frames"] = frames
+            command(protocol=changed_protocol(find_protocol(protocol_name), **changes), **others)
+
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -211,13 +282,11 @@ def train(
 
 
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--checkpoint", default="best", show_default=True, metavar="best|last|STEPS", help="Which checkpoint of a run."
-)
-@click.option(
-    "--protocol", "protocol_name", default="paper", show_default=True, metavar="|".join(PROTOCOLS), help="How to test."
-)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+@_CHECKPOINT
+@click.option("--all", "all_of_a_run", is_flag=True, help="Test every checkpoint of each run.")
+@_protocol_options("paper")
+@click.option("--games", type=click.IntRange(1, 10**6), help="Play so many games, instead of the protocol's length.")
 @click.option(
     "--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run."
 )
@@ -229,19 +298,28 @@ def train(
     help="Games played at once; which games count does not depend on it.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the test.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="Checkpoints tested at the same time, in processes of their own; no result depends on it.  [default: "
+    "one per core, 1 on a GPU]",
+)
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
-    run: Path | None,
+    runs: tuple[Path, ...],
     checkpoint: str,
-    protocol_name: str,
+    all_of_a_run: bool,
+    protocol: Protocol,
+    games: int | None,
     random_game: str | None,
     num_envs: int,
     seed: int,
+    jobs: int | None,
     device: str,
     as_json: bool,
 ) -> None:
-    """Test the agent in RUN: a run directory, or a checkpoint.
+    """Test the agents in RUN...: run directories, or checkpoints.
 
     \b
     paper        epsilon 0.05, games completed in 125,000 steps, no time limit (Salimans & Kingma 2016)
@@ -249,39 +327,45 @@ def evaluate(
     machado2018  epsilon 0.01, 100 games of at most 5 minutes, sticky actions 0.25, all 18 actions
 
     The best checkpoint of a run was chosen for its score after an epoch; what is printed here comes from new games.
+    Each outcome is appended to reevaluations.jsonl in its run.
     """
-    if (run is None) == (random_game is None):
+    if bool(runs) == (random_game is not None):
         raise UsageError("give a run directory or checkpoint, or --random GAME")
-    protocol = find_protocol(protocol_name)
-    torch_device = find_device(device)
-    policy = None if run is None else launch.load_policy(run, checkpoint, torch_device)
-    game = launch.find_any_game(random_game if policy is None else policy.settings.game)  # type: ignore[arg-type]
-    result = launch.play_games(policy, game, protocol, num_envs, seed, ProgressReporter())
-    report = {
-        "game": game.name,
-        "policy": "random" if policy is None else str(policy.path),
-        "param": None if policy is None else policy.settings.param,
-        "trained_steps": None if policy is None else policy.steps,
-        "protocol": protocol.name,
-        "seed": seed,
-        **result.figures(),
-        "human_normalized": game.human_normalized(result.mean),
-        "paper": None if game.paper is None else vars(game.paper),
-        "scores": result.scores,
-    }
-    if as_json:
-        click.echo(json.dumps({key: None if value != value else value for key, value in report.items()}, indent=2))
+    if games is not None:
+        protocol = changed_protocol(protocol, steps=None, games=games)
+    torch_device, reporter = find_device(device), ProgressReporter()
+    if random_game is not None:
+        game = launch.find_any_game(random_game)
+        reports = [evaluate_policy(None, game, protocol, num_envs, seed, reporter)]
     else:
-        _print_evaluation(report, result, game)
+        paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
+        jobs = jobs or (1 if torch_device.type == "cuda" else num_cores())
+
+        def keep(report: Report) -> None:
+            problem = append_to_run(report)
+            if problem is not None:
+                reporter.message(problem)
+
+        reports = evaluate_checkpoints(paths, protocol, num_envs, seed, torch_device, jobs, reporter, keep)
+    if as_json:
+        printed = [report.as_json() for report in reports]
+        click.echo(json.dumps(printed[0] if len(printed) == 1 else printed, indent=2))
+    elif len(reports) == 1:
+        _print_evaluation(reports[0])
+    else:
+        _print_evaluations(reports)
 
 
-def _print_evaluation(report: dict[str, Any], result: Evaluation, game: Game) -> None:
-    click.echo(f"{game.name}: {report['policy']}, protocol {report['protocol']}")
+def _print_evaluation(report: Report) -> None:
+    figures, game = report.as_json(), report.game
+    click.echo(f"{game.name}: {figures['policy']}, protocol {report.protocol.name}")
     table = Table()
-    row = {name: f"{report[f'{name}_return']:,.1f}" for name in ("mean", "median", "std", "min", "max")}
-    row["games"] = f"{len(result.games)}"
-    if report["human_normalized"] is not None:
-        row["human-normalized"] = f"{report['human_normalized']:.1%}"
+    row = {
+        name: f"{report.result.figures()[f'{name}_return']:,.1f}" for name in ("mean", "median", "std", "min", "max")
+    }
+    row["games"] = f"{len(report.result.games)}"
+    if figures["human_normalized"] is not None:
+        row["human-normalized"] = f"{figures['human_normalized']:.1%}"
     if game.paper is not None:
         for name, score in (
             ("standard", game.paper.standard),
@@ -293,12 +377,28 @@ def _print_evaluation(report: dict[str, Any], result: Evaluation, game: Game) ->
         table.add_column(name, justify="right")
     table.add_row(*row.values())
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if report["cut_games"]:
-        click.echo(f"{report['cut_games']} of these games were cut before their end and count with the score they had.")
-    if result.unfinished_games:
+    if figures["cut_games"]:
+        click.echo(
+            f"{figures['cut_games']} of these games were cut before their end and count with the score they had."
+        )
+    if report.result.unfinished_games:
         click.echo("One more game was in progress when the steps were used up; it does not count.")
     if game.paper is not None:
         click.echo("The paper's figures are maxima over 200 epochs, not fresh games of one network.")
+
+
+def _print_evaluations(reports: list[Report]) -> None:
+    click.echo(f"protocol {reports[0].protocol.name}, seed {reports[0].seed}")
+    table = Table("game", "checkpoint")
+    for name in ("step", "mean", "median", "std", "min", "max", "games"):
+        table.add_column(name, justify="right")
+    for report in reports:
+        figures = report.result.figures()
+        scores = (f"{figures[f'{name}_return']:,.1f}" for name in ("mean", "median", "std", "min", "max"))
+        table.add_row(
+            report.game.name, str(report.checkpoint), f"{report.trained_steps:,}", *scores, f"{figures['games']}"
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 @cli.command()
@@ -481,6 +581,126 @@ def card(run: Path) -> None:
     A run that finishes writes its card by itself; this brings in what `wn-dqn evaluate` has found since.
     """
     click.echo(f"{write_card(run)}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The video: a name ending in .webm, .mp4 or .gif."
+)
+@click.option("--show", is_flag=True, help="Open a window and watch; q ends it.")
+@click.option("--episodes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Games to play.")
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1, 10**7),
+    help="End the video after so many frames, 60 a second.  [default: no end; 3,600 for a GIF]",
+)
+@click.option(
+    "--saliency",
+    type=click.Choice(["gradient", "guided"]),
+    help="Let the pixels glow that the Q-value comes from: gradient times input, or guided backpropagation.",
+)
+@_CHECKPOINT
+@_protocol_options("nature")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the games.")
+@_DEVICE
+def play(
+    run: Path,
+    output: Path | None,
+    show: bool,
+    episodes: int,
+    max_frames: int | None,
+    saliency: Method | None,
+    checkpoint: str,
+    protocol: Protocol,
+    seed: int,
+    device: str,
+) -> None:
+    """Watch the agent in RUN, a run directory or a checkpoint, play: colour frames, 60 per second, and its Q-values.
+
+    \b
+    wn-dqn play runs/RoadRunner-wn-seed0 -o game.webm             a game, for a browser
+    wn-dqn play runs/RoadRunner-wn-seed0 -o game.gif --max-frames 600 --saliency gradient
+
+    Blue is the action that the network chose, orange one that chance did (epsilon). The bars span the range of all
+    Q-values of the last ten seconds.
+    """
+    if output is None and not show:
+        raise UsageError("give a file to write, like -o game.webm, or --show")
+    if output is not None:
+        find_encoder(output)
+    window = open_window("wn-dqn") if show else None
+    policy, reporter = launch.load_policy(run, checkpoint, find_device(device)), ProgressReporter()
+    if max_frames is None and output is not None and output.suffix.lower() == ".gif":
+        max_frames = 60 * FRAMES_PER_S
+        reporter.message("a GIF ends after a minute; --max-frames changes that")
+    frames = watch(policy, protocol, episodes, seed, saliency, reporter)
+    shown = itertools.takewhile(window, frames) if window is not None else frames
+    cut = itertools.islice(shown, max_frames)
+    if output is None:
+        deque(cut, maxlen=0)
+    else:
+        written = write_video(output, cut)
+        click.echo(f"{output}: {written:,} frames, {written / FRAMES_PER_S:.1f} seconds")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["onnx", "safetensors"]),
+    help="What to write.  [default: what the name of the file ends in]",
+)
+@_CHECKPOINT
+def export(run: Path, output: Path, format_: Format | None, checkpoint: str) -> None:
+    """Write the network of RUN, a run directory or a checkpoint, for other programs.
+
+    Weight normalization is folded: what is written are plain weights. Beside FILE comes FILE.json, which says what
+    goes in and what comes out, what the actions mean, and how well it played (`wn-dqn evaluate` first).
+    """
+    if format_ is None:
+        if output.suffix not in (".onnx", ".safetensors"):
+            raise UsageError(f"{output} ends in neither .onnx nor .safetensors: give --format")
+        format_ = "onnx" if output.suffix == ".onnx" else "safetensors"
+    if format_ == "onnx":
+        require_onnx()
+    policy = launch.load_policy(run, checkpoint, find_device("cpu"))
+    contract = export_network(policy, output, format_, read_records(policy.path))
+    click.echo(f"{output} and {contract.name}: {policy.settings.game}, {policy.settings.param}, step {policy.steps:,}")
+
+
+@cli.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run to begin.")
+@click.option("--game", help="The game that the network was trained on.")
+@click.option("--param", help="Parameterization to put it in: wn (g = ||w||, v = w) or standard.  [default: wn]")
+@click.option("--config", "config_name", metavar="NAME|FILE", help="Settings of the run, as for `wn-dqn train`.")
+@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting, as for `wn-dqn train`.")
+@click.option("--seed", type=int, help="Seed of the run.  [default: 0]")
+def import_(
+    file: Path,
+    output: Path,
+    game: str | None,
+    param: str | None,
+    config_name: str | None,
+    assignments: tuple[str, ...],
+    seed: int | None,
+) -> None:
+    """Begin a run with the Q-network in FILE, of Stable-Baselines3, CleanRL or `wn-dqn export`.
+
+    FILE is a .zip that Stable-Baselines3 saved, or a state_dict: .safetensors, .pt, .pth, .cleanrl_model. Nothing but
+    tensors is ever loaded. `evaluate`, `play` and `export` read the new run; `train` goes on from it, with random
+    play first unless --set exploration.initial=0.1 says less.
+    """
+    options = {"game": game, "param": param, "seed": seed}
+    given = {key: value for key, value in options.items() if value is not None}
+    network = read_weights(file)
+    data = merge([read_config(config_name) if config_name else {}, *map(parse_assignment, assignments), given])
+    settings = launch.settings_for_network(data, network)
+    path = launch.import_run(settings, output, network, find_device("cpu"))
+    click.echo(f"{path}\nTo go on: wn-dqn train --config {output}/config.yaml --run-dir {output}")
 
 
 def _read_groups(paths: tuple[Path, ...]) -> tuple[list[results.Group], list[str]]:

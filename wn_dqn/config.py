@@ -193,6 +193,9 @@ class OutputSettings(_Section):
     save_replay: bool = Field(
         True, description="save the replay; without it a resumed run starts with an empty one and is not exact"
     )
+    video_period_epochs: int = Field(
+        0, ge=0, description="epochs between clips in TensorBoard of ten seconds of the best network so far; 0: none"
+    )
 
 
 class Settings(_Section):
@@ -297,15 +300,20 @@ def read_config(name_or_path: str) -> dict[str, Any]:
         raise UsageError(
             f"no config {name_or_path!r}: neither a file nor a name; {closest(name_or_path, named_configs())}"
         )
+    return read_yaml_mapping(path, "config")
+
+
+def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
+    """The mapping in a YAML file; UsageError, calling it `kind`, if it cannot be read or is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read config {path}: {error}") from None
-    data = parse_yaml(text, f"config {path}")
+        raise UsageError(f"cannot read {kind} {path}: {error}") from None
+    data = parse_yaml(text, f"{kind} {path}")
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UsageError(f"config {path} must be a mapping of settings, not a {type(data).__name__}")
+        raise UsageError(f"{kind} {path} must be a mapping of settings, not a {type(data).__name__}")
     return data
 
 

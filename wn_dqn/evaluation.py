@@ -8,35 +8,46 @@ depends on games that ended earlier, never on its own length, so short games gai
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 from torch import Tensor
 
+from wn_dqn.config import Count, Probability, read_yaml_mapping
 from wn_dqn.environment import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError, closest
 
 FRAMES_PER_STEP = 4
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
 class Protocol:
-    """How an agent is tested. Exactly one of `steps` and `games` says when it ends."""
+    """How an agent is tested. Exactly one of `steps` and `games` says when it ends.
+
+    ValueError (pydantic's ValidationError) for a value out of range.
+    """
 
     name: str
-    epsilon: float
-    steps: int | None = None
+    epsilon: Probability
+    steps: Count | None = None
     """games completed within so many steps count"""
-    games: int | None = None
+    games: Count | None = None
     """so many games count"""
-    max_game_frames: int | None = None
+    max_game_frames: Count | None = None
     """a game is cut after so many frames, and counts with the score it had"""
-    repeat_action_probability: float = 0.0
+    repeat_action_probability: Probability = 0.0
+    """sticky actions: the chance that the emulator repeats the last action instead"""
     full_action_set: bool = False
-    max_noop_frames: int = 30
+    """all 18 actions instead of the game's minimal set"""
+    max_noop_frames: Annotated[int, Field(ge=0, le=1000)] = 30
+    """no-op frames at a game's start: uniform on 0..this"""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.games is None):
@@ -65,11 +76,41 @@ PROTOCOLS = {
 }
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name; UsageError with the closest names if there is none."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {name!r}; {closest(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+def find_protocol(name_or_path: str) -> Protocol:
+    """The protocol of that name, or in the YAML file of that path (its name is the file's, unless it says another).
+
+    UsageError, with the closest names, if there is none, or for the first mistake in the file.
+    """
+    if name_or_path in PROTOCOLS:
+        return PROTOCOLS[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"unknown protocol {name_or_path!r}; {closest(name_or_path, [*PROTOCOLS, 'FILE.yaml'])}")
+    return make_protocol({"name": path.stem, **read_yaml_mapping(path, "protocol")}, f"protocol {path}")
+
+
+def make_protocol(values: Mapping[str, Any], source: str) -> Protocol:
+    """A protocol from its fields; UsageError, naming `source`, for the first mistake."""
+    valid = [field.name for field in fields(Protocol)]
+    for key in values:
+        if key not in valid:
+            raise UsageError(f"{source}: unknown key {str(key)!r}; {closest(str(key), valid)}")
+    try:
+        return Protocol(**values)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(map(str, mistake["loc"]))
+        message = mistake["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{source}: {key and f'{key}: '}{message}") from None
+
+
+def changed_protocol(protocol: Protocol, **changes: float | int | None) -> Protocol:
+    """`protocol` with other values; its name tells the changes, so that its scores pass for nobody else's."""
+    told = ", ".join(f"{key} {value}" for key, value in changes.items() if value != getattr(protocol, key))
+    if not told:
+        return protocol
+    joint = ", " if " with " in protocol.name else " with "
+    return make_protocol({**asdict(protocol), **changes, "name": f"{protocol.name}{joint}{told}"}, "protocol")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import os
 import signal
 import time
@@ -24,6 +26,7 @@ from wn_dqn.checkpoint import (
     CheckpointError,
     NewerFormatError,
     VerifiedFile,
+    best_checkpoint,
     list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
@@ -33,24 +36,30 @@ from wn_dqn.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from wn_dqn.config import Settings, differences, dump_yaml, make_settings
+from wn_dqn.config import Settings, differences, dump_yaml, make_settings, merge
 from wn_dqn.environment import VectorEnv
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
 from wn_dqn.machine import GIB, num_cores, prepare_torch, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.model_card import write_finished_card
+from wn_dqn.nature_weights import assign
+from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.panel import Panel
+from wn_dqn.play import Painter, play, single_game
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import FRAME_BYTES, STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
 from wn_dqn.run_directory import RunDirectory, arithmetic
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
+from wn_dqn.video import FRAMES_PER_S, Frame, write_gif
 from wn_dqn_agents.dqn import DQN
 
 _CATCH = Game("catch", "Catch", random=None, human=None, paper=None)
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
 _STATUS_PERIOD_S = 30.0
+_CLIP_FRAMES = 10 * FRAMES_PER_S
 # Settings that may change when a run goes on: they say how long it runs and what is written.
 _CHANGEABLE = ("learning.total_steps", "output.")
 
@@ -178,7 +187,34 @@ class Experiment:
             f"step {steps:,}: mean score {result.mean:,.1f}, median {result.median:,.1f}, "
             f"{len(result.games)} games (training protocol)"
         )
+        period_epochs = self.settings.output.video_period_epochs
+        epoch = round(steps / self.settings.evaluation.epoch_steps)
+        if period_epochs and epoch % period_epochs == 0:
+            self._write_clip(steps, result.mean)
         return result
+
+    def _write_clip(self, steps: int, score: float) -> None:
+        """Ten seconds of the best network so far, this one or the best that was saved, for TensorBoard."""
+        agent, trained_steps = self.agent, steps
+        best = best_checkpoint(list_checkpoints(self.directory.checkpoints))
+        if best is not None and (best.score or 0.0) >= score:
+            with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
+                agent, trained_steps = load_policy(best.path, "", torch.device("cpu")).agent, best.steps
+        protocol = training_protocol(self.settings)
+        env = single_game(self.game, protocol)
+        panel = Panel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.action_names)
+        painter = Painter(panel)
+        with self.reporter.task("recording a clip", _CLIP_FRAMES) as task:
+
+            def frames() -> Iterator[Frame]:
+                for done, step in enumerate(play(agent.q_values, env, protocol, 1, self.settings.seed)):
+                    self.stop.check()
+                    task.update(done * FRAMES_PER_STEP)
+                    yield from painter.paint(step)
+
+            file = io.BytesIO()
+            write_gif(file, itertools.islice(frames(), _CLIP_FRAMES))
+        self.metrics.write_clip(steps, "evaluation/best_network", file.getvalue(), painter.size)
 
     def on_initialized(self, figures: Mapping[str, int]) -> None:
         told = "".join(f", {name.replace('_', ' ')} {value:,}" for name, value in figures.items())
@@ -289,7 +325,7 @@ class Experiment:
                 training.restore_games(self.settings, self.env, self.state, crc, task.update)
             if self.replay.num_appended == 0:
                 self.replay.begin(self.state.obs[:, -1])
-        if content["replay"] is None or self.store is None:
+        if self.state.steps > 0 and (content["replay"] is None or self.store is None):
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
             self.state.learning_from_steps = self.state.steps + self.settings.learning.start_steps
         self.metrics.load_state_dict(content["metrics"])
@@ -346,6 +382,61 @@ def train_run(
         finally:
             if experiment.store is not None:
                 experiment.store.close()
+
+
+def num_actions_of(game: Game, *, full_action_set: bool) -> int:
+    """How many actions the game has."""
+    rules = Protocol("any", epsilon=0.0, games=1, full_action_set=full_action_set)
+    return single_game(game, rules).num_actions
+
+
+def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings:
+    """Settings of a run that begins with `network`; all 18 actions are taken if that is what it has outputs for."""
+    data = dict(data)
+    if isinstance(data.get("game"), str):
+        game = find_any_game(data["game"])
+        data["game"] = game.name
+        full = network.output.get_parameter("bias").numel() != num_actions_of(game, full_action_set=False)
+        data = merge([{"environment": {"full_action_set": full}}, data])
+    settings = make_settings(data)
+    if settings.param not in ("standard", "wn"):
+        raise UsageError(f"a network is imported as standard or wn, not as {settings.param}")
+    return settings
+
+
+def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: torch.device) -> Path:
+    """Begin a run in `run_dir` whose network is given: at step 0, initialized, not yet evaluated.
+
+    Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
+    """
+    game = find_any_game(settings.game)
+    outputs = network.output.get_parameter("bias").numel()
+    actions = num_actions_of(game, full_action_set=settings.environment.full_action_set)
+    if outputs != actions:
+        raise UsageError(f"the network has {outputs} outputs, but {game.name} has {actions} actions")
+    directory = RunDirectory(run_dir)
+    if directory.exists:
+        raise UsageError(f"{run_dir} holds a run already; choose another --output")
+    agent = DQN(settings, actions, device)
+    assign(agent.online, network)
+    agent.update_target()
+    state = training.new_state(settings)
+    state.initialized, state.evaluated_at = True, -1  # the first thing that a training does is to test it
+    directory.create()
+    with directory.locked():
+        content = {
+            "settings": settings.model_dump(),
+            "training": state.state_dict(),
+            "agent": agent.state_dict(),
+            "metrics": {},
+            "replay": None,
+            "held_out": None,
+        }
+        path = save_checkpoint(directory.checkpoints, 0, content, score=None)
+        directory.add_provenance(device)
+        directory.write_status("paused", steps=0, reason="imported")
+        directory.write_settings(settings)  # last: only now it is a run
+    return path
 
 
 def _first_line(error: Exception) -> str:
@@ -460,16 +551,28 @@ class Policy:
     path: Path
 
 
+def find_checkpoint(path: Path, which: str) -> Path:
+    """`path` if it is a checkpoint, else the `which` (best, last, or steps) checkpoint of the run directory `path`.
+
+    Raises UsageError if there is none.
+    """
+    if os.path.exists(path / "manifest.json"):  # unlike Path.exists, false for a name that is too long
+        return path
+    run = RunDirectory(path)
+    run.read_settings()
+    try:
+        return run.find_checkpoint(which).path
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+
+
 def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     """The agent in a checkpoint, or in the `which` (best, last, or steps) checkpoint of a run directory.
 
     Raises UsageError if there is none or it cannot be read. The replay is not opened.
     """
+    path = find_checkpoint(path, which)
     try:
-        if not os.path.exists(path / "manifest.json"):  # unlike Path.exists, false for a name that is too long
-            run = RunDirectory(path)
-            run.read_settings()
-            path = run.find_checkpoint(which).path
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
         prepare_torch(device, settings.learning.precision)

@@ -105,6 +105,11 @@ class MetricsWriter:
             summaries.append(histogram(tag, values.float().cpu().numpy(), _HISTOGRAM_LIMITS))  # type: ignore[no-untyped-call]
         self._add_event(steps, summaries)
 
+    def write_clip(self, steps: int, tag: str, gif: bytes, size: tuple[int, int]) -> None:
+        """A GIF of `size` (width, height), for the IMAGES tab, where browsers play it."""
+        image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=gif)
+        self._add_event(steps, [Summary(value=[Summary.Value(tag=tag, image=image)])])
+
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Metrics`. OSError if the disk refuses what was written."""
         for file in self._growing.values():

@@ -151,7 +151,7 @@ class RunDirectory:
         if which == "best":
             return best_checkpoint(checkpoints) or checkpoints[-1]
         for checkpoint in reversed(checkpoints):
-            if which.lstrip("0") == str(checkpoint.steps):
+            if which and which.lstrip("0") == str(checkpoint.steps).lstrip("0"):
                 return checkpoint
         steps = sorted({checkpoint.steps for checkpoint in checkpoints})
         valid = ", ".join(["best", "last", *map(str, steps)])

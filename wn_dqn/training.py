@@ -103,6 +103,7 @@ class TrainingState:
     learning_from_steps: int = 0
     """the step that updates are counted from"""
     initialized: bool = False
+    """whether the network is more than random numbers: initialized from data, or imported"""
     evaluated_at: int = 0
     epoch_began_at: int = -1
     epoch_actions: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -190,8 +191,8 @@ def train(
         began_s = time.perf_counter()
         action = agent.act(replay.latest_observation(), epsilon(state.steps))
         env.send(action)
-        if state.steps >= state.learning_from_steps and not state.initialized:
-            callbacks.on_initialized(_initialize(settings, agent, replay, state))
+        if state.steps >= state.learning_from_steps and state.held_out is None:
+            _begin_learning(settings, agent, replay, callbacks, state)
         for batch in replay.sample(state.replay_generator, learning.batch_size, _updates_due(settings, state)):
             state.period.add_update(agent.update(batch))
             state.updates += 1
@@ -259,15 +260,17 @@ def restore_games(
         raise RunError("the games cannot be restored: the emulator does not repeat itself; was ale-py updated since?")
 
 
-def _initialize(settings: Settings, agent: Agent, replay: ReplayBuffer, state: TrainingState) -> Mapping[str, int]:
-    """The data-dependent initialization, and the states on which mean max-Q is followed."""
+def _begin_learning(
+    settings: Settings, agent: Agent, replay: ReplayBuffer, callbacks: Callbacks, state: TrainingState
+) -> None:
+    """The data-dependent initialization (not of a network that was given) and the states to follow mean max-Q on."""
     generator = numpy_generator(settings.seed, "init")
     (batch,) = replay.sample(generator, settings.network.init_batch_size)
-    figures = agent.initialize(batch.obs)
+    if not state.initialized:
+        callbacks.on_initialized(agent.initialize(batch.obs))
+        state.initialized = True
     (batch,) = replay.sample(generator, settings.evaluation.held_out_states)
     state.held_out = batch.obs.cpu()
-    state.initialized = True
-    return figures
 
 
 def _record(

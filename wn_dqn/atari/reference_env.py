@@ -42,10 +42,15 @@ class ReferenceEnv:
             full_action_space=full_action_set,
         )
         self._ale = ale = self._env.ale
-        self.num_actions = len(ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet())
+        actions = ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet()
+        self.num_actions = len(actions)
+        self.action_names = tuple(action.name for action in actions)
+        """what each action is called, like UPRIGHTFIRE"""
         self.rgb_frames: NDArray[np.uint8] = np.empty((0, *ale.getScreenDims(), 3), np.uint8)
         """[k, height, width, 3], mostly 210x160: the frames shown since the last call of `step` (four; fewer where the
         game ended), or the one that the game begins with after `reset`"""
+        self.lives = 0
+        """lives left; always 0 in a game that counts none"""
         self._max_game_frames = max_game_frames
         self._game_frames = 0
         self._last_two: deque[NDArray[np.uint8]] = deque(maxlen=2)
@@ -65,6 +70,7 @@ class ReferenceEnv:
             if self._ale.game_over():
                 self._env.reset()
         self.rgb_frames = self._ale.getScreenRGB()[None]
+        self.lives = self._ale.lives()
         self._game_frames = 0
         gray = self._ale.getScreenGrayscale()
         self._last_two.extend((gray, gray))
@@ -78,19 +84,19 @@ class ReferenceEnv:
         """
         if not 0 <= action < self.num_actions:
             raise ValueError(f"action must be 0..{self.num_actions - 1}, got {action}")
-        rgb_frames, reward, terminated, truncated, lives = [], 0.0, False, False, 0
+        rgb_frames, reward, terminated, truncated = [], 0.0, False, False
         for _ in range(_FRAME_SKIP):
             rgb, frame_reward, terminated, _, info = self._env.step(action)
             rgb_frames.append(rgb)
             reward += frame_reward
-            lives = info["lives"]
+            self.lives = info["lives"]
             self._last_two.append(self._ale.getScreenGrayscale())
             self._game_frames += 1
             truncated = self._game_frames == self._max_game_frames and not terminated
             if terminated or truncated:
                 break
         self.rgb_frames = np.stack(rgb_frames)
-        return self._observe(), reward, terminated, truncated, lives
+        return self._observe(), reward, terminated, truncated, self.lives
 
     def _observe(self) -> NDArray[np.uint8]:
         """Push the newest frame onto the stack; returns a copy of it."""

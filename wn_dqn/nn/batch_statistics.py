@@ -42,6 +42,7 @@ class _MeanOnlyBatchNorm:
     """
 
     training: bool
+    weight: Any
     bias: Any
     running_mean: Tensor
     """running average of mean[w.x], [out]"""
@@ -81,6 +82,11 @@ class _MeanOnlyBatchNorm:
         """
         self.running_mean.add_(mean - self.bias)
         self.bias.copy_(mean)
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the plain layer that computes the same function in evaluation mode."""
+        return self.weight, self.bias - self.running_mean
 
 
 class MeanOnlyBatchNormLinear(_MeanOnlyBatchNorm, Linear):
@@ -169,6 +175,12 @@ class _BatchNorm:
         self.running_var.copy_(var * per_output.square())
         self.gain.copy_((self.running_var + EPSILON).sqrt() / per_output)
         self.bias.copy_(mean)
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the plain layer that computes the same function in evaluation mode."""
+        scale = self.gain / (self.running_var + EPSILON).sqrt()
+        return self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1)), self.bias - scale * self.running_mean
 
 
 class BatchNormLinear(_BatchNorm, Linear):

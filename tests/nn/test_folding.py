@@ -1,0 +1,30 @@
+"""Folding: the same Q-values from plain weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wn_dqn.nn.batch_statistics import adopt_batch_statistics
+from wn_dqn.nn.data_dependent_init import initialize_from_data
+from wn_dqn.nn.folding import fold
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.nn.q_network import QNetwork
+
+
+@pytest.mark.parametrize("param", PARAMETERIZATIONS)
+def test_a_folded_network_computes_the_same(param: str) -> None:
+    network = QNetwork(PARAMETERIZATIONS[param], 5)
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.randint(0, 256, (16, 4, 84, 84), dtype=torch.uint8, generator=generator)
+    initialize_from_data(network, obs, generator)
+    adopt_batch_statistics(network, obs)
+    network.train()
+    network(obs[:5])  # running statistics that are those of no batch
+    network.eval()
+    plain = fold(network, 5)
+    assert sorted(plain.state_dict()) == sorted(
+        f"{layer}.{kind}" for layer in ("conv1", "conv2", "conv3", "hidden", "output") for kind in ("weight", "bias")
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(plain(obs), network(obs), rtol=1e-5, atol=1e-5)

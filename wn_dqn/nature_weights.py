@@ -1,0 +1,115 @@
+"""Q-networks of other programs: reading their weights, and writing ours for them.
+
+All of them are the network of Mnih et al. (2015) on four frames, oldest first, divided by 255; what differs is what the
+layers are called.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from wn_dqn.errors import UsageError
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.nn.q_network import QNetwork
+
+_LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
+_SB3 = ("cnn.0", "cnn.2", "cnn.4", "linear.0")
+NAMES: dict[str, tuple[str, ...]] = {
+    "wn_dqn": _LAYERS,
+    "CleanRL": ("network.0", "network.2", "network.4", "network.7", "network.9"),
+    "Stable-Baselines3": (*(f"q_net.features_extractor.{name}" for name in _SB3), "q_net.q_net.0"),
+    "Stable-Baselines3's q_net": (*(f"features_extractor.{name}" for name in _SB3), "q_net.0"),
+}
+"""What each program calls the five layers, in their order."""
+
+
+def read_weights(path: Path) -> QNetwork:
+    """The Q-network in a .safetensors, .pt, .pth or .cleanrl_model file, or in Stable-Baselines3's .zip.
+
+    UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
+    """
+    state = _read_tensors(path)
+    program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
+    if program is None:
+        known = ", ".join(f"{layers[0]}.weight ({name})" for name, layers in NAMES.items())
+        raise UsageError(f"{path} holds no Q-network that is known here: it has none of {known}")
+    names = {
+        f"{ours}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in zip(_LAYERS, NAMES[program], strict=True)
+        for kind in ("weight", "bias")
+    }
+    for theirs in names.values():
+        if theirs not in state:
+            raise UsageError(f"{path} looks like {program}, but has no {theirs}")
+    bias = state[names["output.bias"]]
+    network = QNetwork(PARAMETERIZATIONS["standard"], num_actions=max(bias.numel(), 1))
+    for ours, parameter in network.named_parameters():
+        tensor = state[names[ours]]
+        if tensor.shape != parameter.shape:
+            raise UsageError(
+                f"{path}: {names[ours]} has shape {list(tensor.shape)}; the Nature network has {list(parameter.shape)}"
+            )
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise UsageError(f"{path}: {names[ours]} holds what is no finite number")
+        with torch.no_grad():
+            parameter.copy_(tensor)
+    return network.requires_grad_(False)
+
+
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".safetensors":
+            return load_safetensors(path.read_bytes())
+        if suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                state = _load_pickled_tensors(archive.read("policy.pth"))
+        elif suffix in (".pt", ".pth", ".cleanrl_model"):
+            state = _load_pickled_tensors(path.read_bytes())
+        else:
+            valid = ".safetensors, .pt, .pth, .cleanrl_model, .zip (Stable-Baselines3)"
+            raise UsageError(f"{path} is no kind of file that is read here; valid: {valid}")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except KeyError:
+        raise UsageError(f"{path} has no policy.pth in it: it was not saved by Stable-Baselines3") from None
+    except pickle.UnpicklingError:
+        raise UsageError(
+            f"{path} holds more than tensors, and that is never loaded; save it again with "
+            "torch.save(network.state_dict(), ...)"
+        ) from None
+    except (SafetensorError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"{path} holds no state_dict: a mapping of names to tensors")
+    return state
+
+
+def _load_pickled_tensors(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+@torch.no_grad()
+def assign(network: nn.Module, plain: QNetwork) -> None:
+    """Let `network`, of standard or weight-normalized layers, compute what `plain` does: v = w and g = ||w||."""
+    for name, source in plain.named_children():
+        layer: Any = network.get_submodule(name)
+        weight, bias = source.get_parameter("weight"), source.get_parameter("bias")
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.load_state_dict(source.state_dict())
+            continue
+        norm = weight.flatten(1).norm(dim=1)
+        direction = weight.clone()
+        direction[norm == 0, 0] = 1.0  # a unit that is off has no direction; g = 0 keeps it off
+        layer.set_direction_(direction)
+        layer.rescale_output_(norm, bias)
