@@ -125,6 +125,9 @@ class LearningSettings(_Section):
             "of matrix products and convolutions: tf32 (GPU) and bf16 round what they multiply; parameters stay float32"
         ),
     )
+    deterministic: bool = Field(
+        False, description="on a GPU, only kernels that repeat to the bit: slower; a CPU always repeats itself"
+    )
 
 
 class ExplorationSettings(_Section):

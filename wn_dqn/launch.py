@@ -479,7 +479,7 @@ def _run(experiment: Experiment) -> int:
 def _build(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
-    prepare_torch(device, settings.learning.precision)
+    prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     game = find_any_game(settings.game)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)

@@ -100,13 +100,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def prepare_torch(device: torch.device, precision: Precision) -> None:
+def prepare_torch(device: torch.device, precision: Precision, *, deterministic: bool = False) -> None:
     """Settings of the whole process, before a network is built; UsageError if `device` has no such `precision`."""
     if precision == "tf32" and device.type != "cuda":
         raise UsageError("precision tf32 is a GPU's; use float32 or bf16 on a cpu")
     if device.type == "cuda":
         # float32 means float32: left alone, torch lets convolutions round to TF32.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(deterministic)
     else:
         _keep_freed_memory()
     torch.set_num_threads(min(torch.get_num_threads(), num_cores()))  # torch does not know of a container's quota

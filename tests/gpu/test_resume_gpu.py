@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU on this machine"),
 ]
 
-# A process of its own: whether kernels are deterministic is a setting of the whole process, made before CUDA begins.
+# A process of its own: whether kernels are deterministic is set for the whole process, before CUDA begins.
 TRAIN = """
 import sys
 from pathlib import Path
@@ -32,9 +31,7 @@ from wn_dqn.config import make_settings, read_config
 from wn_dqn.launch import Experiment, train_run
 from wn_dqn.progress import ProgressReporter
 
-config, folder, stop_at, deterministic = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "True"
-torch.use_deterministic_algorithms(deterministic)
-torch.backends.cudnn.benchmark = False
+config, folder, stop_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 original = Experiment.after_step
 
 def after_step(experiment, state):
@@ -48,13 +45,15 @@ sys.exit(train_run(settings, folder, torch.device("cuda"), ProgressReporter()))
 """
 
 
-def train_on_gpu(config: Path, folder: Path, stop_at: int, deterministic: bool) -> None:
+def train_on_gpu(config: Path, folder: Path, stop_at: int) -> None:
     """Train, or go on, until `stop_at` steps are made or the run ends."""
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, str(config), str(folder), str(stop_at), str(deterministic)],
-        env={**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}, capture_output=True, text=True, timeout=600,
+        [sys.executable, "-c", TRAIN, str(config), str(folder), str(stop_at)],
+        capture_output=True,
+        text=True,
+        timeout=600,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -64,11 +63,12 @@ def train_on_gpu(config: Path, folder: Path, stop_at: int, deterministic: bool) 
 def test_a_stopped_run_goes_on(deterministic: bool, param: str, num_envs: int, tmp_path: Path) -> None:
     """Counters, games, replay and tables' steps are equal in both tiers; with deterministic kernels, every bit is."""
     config = tmp_path / "config.yaml"
-    config.write_text(dump_yaml(settings_for(param=param, environment={"num_envs": num_envs}).model_dump()))
-    train_on_gpu(config, tmp_path / "undisturbed", 0, deterministic)
-    train_on_gpu(config, tmp_path / "run", 200, deterministic)
+    settings = settings_for(param=param, environment={"num_envs": num_envs}, learning={"deterministic": deterministic})
+    config.write_text(dump_yaml(settings.model_dump()))
+    train_on_gpu(config, tmp_path / "undisturbed", 0)
+    train_on_gpu(config, tmp_path / "run", 200)
     assert RunDirectory(tmp_path / "run").read_status()["status"] == "paused"
-    train_on_gpu(config, tmp_path / "run", 0, deterministic)
+    train_on_gpu(config, tmp_path / "run", 0)
     stopped, undisturbed = outcome(tmp_path / "run"), outcome(tmp_path / "undisturbed")
     if deterministic:
         assert_same(stopped, undisturbed)
