@@ -105,6 +105,8 @@ def prepare_torch(device: torch.device, precision: Precision, *, deterministic: 
     if precision == "tf32" and device.type != "cuda":
         raise UsageError("precision tf32 is a GPU's; use float32 or bf16 on a cpu")
     if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)  # streams and graphs belong to the current one
         # float32 means float32: left alone, torch lets convolutions round to TF32.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         if deterministic:
