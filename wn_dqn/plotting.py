@@ -158,7 +158,7 @@ def _name(curve: Curve) -> str:
 
 
 def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]], *, each_run: bool) -> None:
-    from matplotlib.ticker import EngFormatter, FuncFormatter
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     for number, curve in enumerate(panel.curves):
         style = styles[_name(curve)]
@@ -172,6 +172,8 @@ def _draw_panel(axes: Axes, panel: Panel, styles: dict[str, dict[str, Any]], *, 
         axes.plot(curve.x, curve.center, label=curve.label, linewidth=1.5, **style, **marks)  # type: ignore[arg-type]
     axes.margins(x=0.02)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    if all((curve.x == curve.x.round()).all() for curve in panel.curves):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
     if axes.get_xlim()[1] >= 1e4:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
