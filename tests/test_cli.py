@@ -513,7 +513,7 @@ def nothing_is_played() -> Iterator[None]:
     with (
         mock.patch.object(launch, "train_run", return_value=0),
         mock.patch.object(launch, "play_games", return_value=result),
-        mock.patch("wn_dqn.cli.examine", return_value=[]),
+        mock.patch("wn_dqn.commands.information.examine", return_value=[]),
     ):
         yield
 
