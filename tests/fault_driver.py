@@ -52,6 +52,7 @@ _DOERS = {
     "write_status": "small file",
     "write_settings": "small file",
     "add_provenance": "small file",
+    "write_card": "small file",
     "remove_leftovers": "leftovers",
     "load_state_dict": "tables cut back",
 }

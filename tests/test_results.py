@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from small_runs import settings_for, train
 from written_runs import write_run
 
+from wn_dqn import model_card
+from wn_dqn.config import Param
 from wn_dqn.curves import make_curve, stretch_means, trailing_mean
 from wn_dqn.errors import UsageError
-from wn_dqn.results import Group, group_runs, read_run, read_runs
+from wn_dqn.results import PARAM_LABELS, Group, group_runs, read_run, read_runs
 
 
 def groups_of(folder: Path) -> list[Group]:
@@ -185,3 +188,7 @@ def test_provenance_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
         assert read_run(path).provenance == ()
     with pytest.raises(UsageError):
         read_run(path / "provenance.json")
+
+
+def test_every_parameterization_has_its_words() -> None:
+    assert set(PARAM_LABELS) == set(model_card._LAYERS) == set(get_args(Param))

@@ -258,6 +258,7 @@ def test_another_number_of_threads_is_told(
         assert train(settings, folder) == 0
     assert outcome_state(folder)["arithmetic"]["torch_threads"] == 1
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # other tests have one
     capsys.readouterr()
     assert train(settings_for(learning={"total_steps": 64}), folder) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "arithmetic" in line]

@@ -13,13 +13,20 @@ from typing import Any
 
 from wn_dqn import __version__, plotting, scores
 from wn_dqn.atari.games import all_games
-from wn_dqn.config import dump_yaml
+from wn_dqn.config import Param, dump_yaml
 from wn_dqn.durable import write_durably
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP
 from wn_dqn.results import PARAM_LABELS, Group, Run, group_runs, read_run
 
-_LAYERS = {"wn": "weight-normalized", "standard": "standard"}
+_LAYERS: dict[Param, str] = {
+    "standard": "standard",
+    "wn": "weight-normalized",
+    "wn-exp": "weight-normalized (g = e^s)",
+    "mean-only-bn": "mean-only batch-normalized",
+    "wn-mean-only-bn": "weight-normalized, mean-only batch-normalized",
+    "bn": "batch-normalized",
+}
 _NO_PICTURE = "(`wn-dqn card .` draws the learning curve here.)"
 CARD, CURVE = "model_card.md", "curve.png"
 _MARK = "<!-- Written by wn-dqn. Without this line, `wn-dqn card` leaves the file alone. -->"

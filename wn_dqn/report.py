@@ -16,7 +16,7 @@ import numpy as np
 
 from wn_dqn import __version__, plotting, scores
 from wn_dqn.atari.games import all_games
-from wn_dqn.config import Settings
+from wn_dqn.config import Param, Settings
 from wn_dqn.curves import make_curve, metric_names, x_label
 from wn_dqn.metrics import flatten
 from wn_dqn.plotting import Panel
@@ -35,6 +35,8 @@ from wn_dqn.statistics import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_ARMS: tuple[Param, Param] = ("wn", "standard")
+"""the two of the paper's experiment"""
 _PAPER_STEPS = Settings.model_fields["learning"].default.total_steps
 _INSTRUMENT_POINTS = 120
 _STYLE = """
@@ -112,8 +114,8 @@ def _missing(groups: Sequence[Group], problems: Sequence[str]) -> str:
             lines.append(f"{name}: a single seed, so no interval")
     for game in dict.fromkeys(group.game.name for group in groups):
         lines += [
-            f"{game}, {label}: not run"
-            for param, label in PARAM_LABELS.items()
+            f"{game}, {PARAM_LABELS[param]}: not run"
+            for param in _ARMS
             if (game, param) not in {(group.game.name, group.param) for group in groups}
         ]
     untested = [run.name for run in runs if len(run.scores) and not scores.latest_reevaluations(run)]

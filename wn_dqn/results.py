@@ -14,13 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wn_dqn.atari.games import Game, all_games
-from wn_dqn.config import Settings
+from wn_dqn.config import Param, Settings
 from wn_dqn.errors import UsageError
 from wn_dqn.metrics import EVALUATIONS_CSV, METRICS_CSV, flatten
 from wn_dqn.run_directory import RunDirectory
 
 REEVALUATIONS = "reevaluations.jsonl"
-PARAM_LABELS = {"wn": "weight normalization", "standard": "standard parameterization"}
+PARAM_LABELS: dict[Param, str] = {
+    "bn": "batch normalization",
+    "mean-only-bn": "mean-only batch normalization",
+    "wn-mean-only-bn": "weight normalization, mean-only batch normalization",
+    "wn-exp": "weight normalization, g = e^s",
+    "wn": "weight normalization",
+    "standard": "standard parameterization",
+}
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
 _NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
 
@@ -94,7 +101,7 @@ class Group:
     """Runs that differ in nothing but their seed."""
 
     game: Game
-    param: str
+    param: Param
     variant: str
     """how its settings differ from those of other groups of the same game and parameterization; mostly empty"""
     runs: tuple[Run, ...]
@@ -215,7 +222,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     return groups, problems
 
 
-def _order(game_and_param: tuple[str, str]) -> tuple[str, int]:
+def _order(game_and_param: tuple[str, Param]) -> tuple[str, int]:
     game, param = game_and_param
     return game, list(PARAM_LABELS)[::-1].index(param)
 
