@@ -142,14 +142,14 @@ def draw_small_multiples(panels: Sequence[Panel], x_title: str) -> Figure:
 
 
 def _styles(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
-    """A style for each label without its number of seeds; the first of each parameterization has its own."""
+    """A style for each label without its number of seeds; the first of each of the paper's two arms has its own."""
     styles: dict[str, dict[str, Any]] = {}
     more = iter(_MORE_STYLES * (1 + len(curves) // len(_MORE_STYLES)))
     for curve in curves:
         name = _name(curve)
         if name not in styles:
-            own = _STYLES[curve.param]
-            styles[name] = next(more) if own in styles.values() else own
+            own = _STYLES.get(curve.param)
+            styles[name] = next(more) if own is None or own in styles.values() else own
     return styles
 
 
