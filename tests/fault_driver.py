@@ -81,13 +81,13 @@ class Moments:
             return _File(file, self) if mode in ("wb", "ab") else file
 
         def evaluate(*args: Any) -> Any:
-            *others, on_step = args
+            *others, on_step, visited = args
 
             def watched_step(done: int) -> None:
                 self.pass_("in an evaluation")
                 on_step(done)
 
-            return original_evaluate(*others, watched_step)
+            return original_evaluate(*others, watched_step, visited)
 
         pathlib.Path.open = open_watched  # type: ignore[method-assign,assignment]
         launch.evaluate = evaluate  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wn_dqn.environment import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import PROTOCOLS, Evaluation, GameResult, Protocol, evaluate, find_protocol
+from wn_dqn.instruments import VisitedStates
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,16 @@ def test_on_step_counts_and_may_stop_the_evaluation() -> None:
         play(env, by_steps(1000), on_step=on_step)
     assert seen == [4, 8, 12]
     assert len(env.actions) == 3
+
+
+def test_visited_states_are_told_what_the_network_said() -> None:
+    """Games of two steps, a point each, discount 1/2: returns 1.5 and 1; the network says 3 everywhere."""
+    env = ScriptedEnv(2, listed([Game(2)]))
+    visited = VisitedStates(0.5, terminal_on_life_loss=True)
+    protocol = Protocol("test", epsilon=0.0, games=10)
+    result = play(env, protocol, q_values=lambda obs: torch.tensor([[1.0, 3.0]]).expand(len(obs), 2), visited=visited)
+    assert (result.visited_max_q, result.visited_return) == (3.0, 1.25)
+    assert math.isnan(play(ScriptedEnv(2, listed([Game(2)])), by_games(10)).visited_max_q)
 
 
 @pytest.mark.parametrize("ends", [{}, {"steps": 1, "games": 1}])

@@ -61,6 +61,14 @@ def test_tables(writer: MetricsWriter, tmp_path: Path) -> None:
     assert read_csv(tmp_path / "evaluations.csv") == [["steps", "mean_return", "games"], ["250", "1e-07", "2"]]
 
 
+def test_a_table_keeps_the_columns_it_began_with(tmp_path: Path) -> None:
+    """A run of an older version, gone on with: its rows stay a table, and the new figures are curves."""
+    (tmp_path / "metrics.csv").write_text("steps,train/loss,train/gone\n100,0.5,1\n")
+    MetricsWriter(tmp_path, HYPERPARAMETERS).write(200, {"train/new": 7.0, "train/loss": 0.25})
+    assert read_csv(tmp_path / "metrics.csv")[1:] == [["100", "0.5", "1"], ["200", "0.25", ""]]
+    assert scalars(tmp_path, "train/new") == [(200, 7.0)]
+
+
 def test_tensorboard_holds_the_same_scalars(writer: MetricsWriter, tmp_path: Path) -> None:
     """As soon as they are written; there is no point where a figure is NaN."""
     writer.write(100, {"train/loss": math.nan, "train/games": 3})
@@ -111,7 +119,9 @@ def test_custom_scalars_lay_out_the_figures(writer: MetricsWriter, tmp_path: Pat
     (event,) = events(tmp_path).Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
-    assert [category.title for category in layout.category] == ["Learning", "Weight normalization", "Speed"]
+    assert [category.title for category in layout.category] == [
+        "Learning", "Weight normalization", "One update", "Activations", "Values", "Speed",
+    ]  # fmt: skip
     assert charts["game score"] == ["evaluation/mean_return", "train/episode_return"]
     assert charts["mean g per layer"] == ["layers/.*/g_mean"]
 

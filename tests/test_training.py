@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.agent import UpdateMetrics
+from wn_dqn.agent import Measured, UpdateMetrics
 from wn_dqn.config import Settings, make_settings
 from wn_dqn.environment import EnvStep
 from wn_dqn.errors import RunError
@@ -64,6 +64,7 @@ class Run:
         self.state = new_state(settings)
         self.replay = RecordingReplay(self, settings.replay.capacity)
         self.rows: dict[int, dict[str, float]] = {}
+        self.measured: dict[int, Measured | None] = {}
         self.evaluations: dict[int, dict[str, float]] = {}
 
         num_envs = settings.environment.num_envs
@@ -119,15 +120,17 @@ class Run:
 
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
         self.log("update", len(batch.action), self.replay.num_transitions)
-        return UpdateMetrics(torch.tensor(next(self.losses)), torch.tensor(0.5))
+        return UpdateMetrics(torch.tensor(next(self.losses)), torch.tensor(0.5), torch.zeros(5))
 
     def update_target(self) -> None:
         self.log("target")
 
-    def diagnostics(self) -> dict[str, float]:
+    def diagnostics(self, measured: Measured | None) -> dict[str, float]:
+        self.measured[self.state.steps] = measured
         return {"layers/one": 1.5}
 
-    def histograms(self) -> dict[str, Tensor]:
+    def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
+        self.measured[self.state.steps] = measured
         return {"parameters/one": torch.ones(3)}
 
     def check_finite(self) -> None:
@@ -144,7 +147,8 @@ class Run:
         self.log("evaluate", steps)
         if steps == self.stop_in_evaluation_at:
             raise Stop("asked", 0)
-        return Evaluation((GameResult(float(steps), 9, finished=True),), unfinished_games=0)
+        games = (GameResult(float(steps), 9, finished=True),)
+        return Evaluation(games, unfinished_games=0, visited_max_q=2.5, visited_return=0.5)
 
     def save(self, state: TrainingState, score: float | None) -> None:
         self.log("save", state.steps, score)
@@ -298,6 +302,7 @@ def test_evaluation_figures() -> None:
     for steps, figures in run.evaluations.items():
         assert figures["mean_return"] == steps
         assert math.isnan(figures["held_out_max_q"]) == (steps <= 20)
+        assert (figures["visited_max_q"], figures["visited_return"], figures["overestimation"]) == (2.5, 0.5, 2.0)
     assert run.state.held_out is not None
     assert run.state.held_out.shape == (11, 4, 84, 84)
     mean = 2.0 * run.state.held_out[:, -1, 0, 0].double().mean()
@@ -368,6 +373,25 @@ def test_rows_of_metrics() -> None:
     for previous, (steps, row) in zip([0.0, *times], run.rows.items(), strict=False):
         assert row["speed/steps_per_s"] == pytest.approx(10 / (row["time/train_s"] - previous)), steps
     assert len({tuple(row) for row in run.rows.values()}) == 1
+
+
+def test_instruments_look_at_a_minibatch_of_their_own() -> None:
+    """Once learning has begun; the learner's random numbers are the same however often it is watched."""
+    rare, often = (
+        Run(settings_for(2, 60, evaluation__epoch_steps=30, output__log_period_steps=period)).train()
+        for period in (60, 10)
+    )
+    assert sorted(often.measured) == [10, 20, 30, 40, 50, 60]
+    assert [steps for steps, measured in often.measured.items() if measured is None] == [10, 20]
+    for run in (rare, often):
+        measured = run.measured[60]
+        assert measured is not None
+        assert run.state.held_out is not None
+        assert torch.equal(measured.states, run.state.held_out)
+        assert len(measured.batch.action) == 5
+    assert len({str(often.measured[steps].batch.obs[:, -1, 0, 0]) for steps in (30, 40, 50, 60)}) == 4  # type: ignore[union-attr]
+    assert rare.of("act", "update", "target") == often.of("act", "update", "target")
+    assert rare.state.replay_generator.bit_generator.state == often.state.replay_generator.bit_generator.state
 
 
 def test_rewards_before_a_new_epoch_are_in_no_return() -> None:

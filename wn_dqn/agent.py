@@ -13,11 +13,22 @@ from wn_dqn.transitions import TransitionBatch
 
 
 class UpdateMetrics(NamedTuple):
-    """What one update observed: float32 scalars on the learner's device, so that nobody waits for them."""
+    """What one update observed, float32 on the learner's device, so that nobody waits for it."""
 
     loss: Tensor
     mean_q: Tensor
     """mean over the batch of max_a Q(s, a)"""
+    td_error: Tensor
+    """y - Q(s, a) [B], not clipped"""
+
+
+class Measured(NamedTuple):
+    """What the instruments of a log period look at."""
+
+    batch: TransitionBatch
+    """a minibatch for one more update, whose outcome is measured and thrown away"""
+    states: Tensor
+    """held-out states uint8 [B, 4, 84, 84]"""
 
 
 class Agent(Protocol):
@@ -43,11 +54,11 @@ class Agent(Protocol):
         """Copy the online network to the target network."""
         ...
 
-    def diagnostics(self) -> dict[str, float]:
-        """Figures of the network for every log period, by tag."""
+    def diagnostics(self, measured: Measured | None) -> dict[str, float]:
+        """Figures of the network for every log period, by tag; NaN where they need what is not there yet."""
         ...
 
-    def histograms(self) -> dict[str, Tensor]:
+    def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
         """Tensors whose distribution is worth a look at every epoch, by tag."""
         ...
 

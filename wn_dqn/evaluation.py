@@ -7,9 +7,10 @@ depends on games that ended earlier, never on its own length, so short games gai
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from wn_dqn.config import Count, Probability, read_yaml_mapping
 from wn_dqn.environment import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError, closest
+from wn_dqn.instruments import VisitedStates
 
 FRAMES_PER_STEP = 4
 
@@ -130,6 +132,9 @@ class Evaluation:
     games: tuple[GameResult, ...]
     unfinished_games: int
     """games in progress when the test ended, which do not count; 0 if the only game is one of them"""
+    visited_max_q: float = field(default=math.nan, compare=False)
+    """mean of max_a Q(s, a) over visited states, and of the discounted return really obtained from there, if watched"""
+    visited_return: float = field(default=math.nan, compare=False)
 
     @property
     def scores(self) -> list[float]:
@@ -170,11 +175,13 @@ def evaluate(
     seeds: NDArray[np.int64],
     generator: np.random.Generator,
     on_step: Callable[[int], None] = lambda _steps: None,
+    visited: VisitedStates | None = None,
 ) -> Evaluation:
     """Play `env` with the epsilon-greedy policy of `q_values`, or a uniformly random one if it is None.
 
     `env` must have been made for `protocol`; `seeds` [N] begin its games, `generator` draws the policy's random
     numbers. `on_step` is called after each step with the steps done so far; it may raise to stop the evaluation.
+    `visited` is told what the network says of each state, and what followed.
     """
     num_envs = env.num_envs
     obs = env.reset(seeds)
@@ -182,15 +189,22 @@ def evaluate(
     while not record.is_complete(protocol):
         action = generator.integers(0, env.num_actions, num_envs)
         explore = generator.random(num_envs) < protocol.epsilon
+        max_q = np.full(num_envs, math.nan)
         if q_values is not None and not explore.all():
-            greedy = q_values(torch.from_numpy(obs)).argmax(dim=1).cpu().numpy()
-            action = np.where(explore, action, greedy)
+            q = q_values(torch.from_numpy(obs)).cpu()
+            action = np.where(explore, action, q.argmax(dim=1).numpy())
+            max_q = q.amax(dim=1).double().numpy()
         env.send(action)
         step = env.receive()
         obs = step.obs
         record.add(step)
+        if visited is not None:
+            visited.add(max_q, step.reward, step.terminated, step.truncated, step.life_lost)
         on_step(record.total_steps)
-    return record.cut(protocol)
+    if visited is None:
+        return record.cut(protocol)
+    visited_max_q, visited_return = visited.means()
+    return replace(record.cut(protocol), visited_max_q=visited_max_q, visited_return=visited_return)
 
 
 class _Record:

@@ -40,6 +40,7 @@ from wn_dqn.config import Settings, differences, dump_yaml, make_settings, merge
 from wn_dqn.environment import VectorEnv
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Evaluation, Protocol, evaluate
+from wn_dqn.instruments import VisitedStates
 from wn_dqn.machine import GIB, num_cores, prepare_torch, require_memory
 from wn_dqn.metrics import MetricsWriter
 from wn_dqn.model_card import write_finished_card
@@ -168,6 +169,10 @@ class Experiment:
             on_hang = _end_because_emulator_hangs(self.directory, self.reporter)
             self.test_env = make_env(self.game, self.settings.evaluation.num_envs, protocol, on_hang)
         seed, num_envs = self.settings.seed, self.settings.evaluation.num_envs
+        visited = VisitedStates(
+            self.settings.learning.discount,
+            terminal_on_life_loss=self.settings.environment.terminal_on_life_loss,
+        )
         with self.reporter.task("evaluating", self.settings.evaluation.steps) as task:
 
             def on_step(done: int) -> None:
@@ -181,6 +186,7 @@ class Experiment:
                 env_seeds(seed, "evaluation", steps, 0, num_envs=num_envs),
                 numpy_generator(seed, "evaluation", steps, 1),
                 on_step,
+                visited,
             )
         self.last_evaluation = f"evaluation {result.mean:,.1f}"
         self.reporter.message(

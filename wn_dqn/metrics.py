@@ -40,6 +40,21 @@ _LAYOUT = {
         "mean ||v|| per layer": ["Multiline", ["layers/.*/v_norm_mean"]],
         "mean ||w|| per layer": ["Multiline", ["layers/.*/w_norm_mean"]],
     },
+    "One update": {
+        "||dv||/||v|| per layer": ["Multiline", ["layers/.*/step_ratio"]],
+        "angle in degrees per layer": ["Multiline", ["layers/.*/angle_degrees"]],
+        "||gradient||/||v|| per layer": ["Multiline", ["layers/.*/gradient_ratio"]],
+    },
+    "Activations": {
+        "mean before the ReLU per layer": ["Multiline", ["layers/.*/preactivation_mean"]],
+        "std before the ReLU per layer": ["Multiline", ["layers/.*/preactivation_std"]],
+        "share of dead units per layer": ["Multiline", ["layers/.*/dead_share"]],
+    },
+    "Values": {
+        "TD errors": ["Multiline", ["td_error/.*"]],
+        "max-Q and the return obtained": ["Multiline", ["evaluation/visited_max_q", "evaluation/visited_return"]],
+        "overestimation": ["Multiline", ["evaluation/overestimation"]],
+    },
     "Speed": {"per second": ["Multiline", ["speed/steps_per_s", "speed/updates_per_s"]]},
 }
 _POSITIVE_LIMITS = 1e-12 * 1.1 ** np.arange(774)  # up to 1e20
@@ -85,6 +100,7 @@ class MetricsWriter:
         self._folder = folder
         self._hyperparameters = {key: value for key, value in flatten(hyperparameters).items() if value is not None}
         self._growing: dict[str, GrowingFile] = {}
+        self._columns: dict[str, list[str]] = {}
         self._events: str | None = None
 
     @property
@@ -119,6 +135,7 @@ class MetricsWriter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :class:`Metrics`. Files that began after the checkpoint are removed."""
         self._growing.clear()
+        self._columns.clear()
         self._events = None
         for path in self._files():
             if path.name not in state:
@@ -139,8 +156,13 @@ class MetricsWriter:
         file, text = self._file(name), io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         if file.length_bytes == 0:
+            self._columns[name] = list(row)
             table.writerow(row)
-        table.writerow("" if math.isnan(value) else value for value in row.values())
+        elif name not in self._columns:  # of a run that goes on, begun perhaps by a version with fewer figures
+            with (self._folder / name).open(newline="", encoding="utf-8") as begun:
+                self._columns[name] = next(csv.reader(begun))
+        values = [row.get(column, math.nan) for column in self._columns[name]]
+        table.writerow("" if math.isnan(value) else value for value in values)
         file.append(text.getvalue().encode())
 
     def _add_event(self, steps: int, summaries: list[Summary]) -> None:

@@ -37,6 +37,11 @@ def squared_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduct
     return 0.5 * F.mse_loss(_chosen(q, action), target, reduction=reduction)
 
 
+def td_error(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
+    """y - Q(s, a) [B]; arguments as for :func:`clipped_td_loss`."""
+    return target - _chosen(q, action)
+
+
 def _chosen(q: Tensor, action: Tensor) -> Tensor:
     """Q(s, a) [B] of the actions taken."""
     return q.gather(1, action.unsqueeze(1)).squeeze(1)

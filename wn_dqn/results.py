@@ -21,12 +21,12 @@ from wn_dqn.run_directory import RunDirectory
 
 REEVALUATIONS = "reevaluations.jsonl"
 PARAM_LABELS: dict[Param, str] = {
-    "bn": "batch normalization",
-    "mean-only-bn": "mean-only batch normalization",
-    "wn-mean-only-bn": "weight normalization, mean-only batch normalization",
-    "wn-exp": "weight normalization, g = e^s",
-    "wn": "weight normalization",
     "standard": "standard parameterization",
+    "wn": "weight normalization",
+    "wn-exp": "weight normalization, g = exp(s)",
+    "mean-only-bn": "mean-only batch normalization",
+    "wn-mean-only-bn": "weight norm. + mean-only batch norm.",
+    "bn": "batch normalization",
 }
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
 _NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
@@ -224,7 +224,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
 
 def _order(game_and_param: tuple[str, Param]) -> tuple[str, int]:
     game, param = game_and_param
-    return game, list(PARAM_LABELS)[::-1].index(param)
+    return game, list(PARAM_LABELS).index(param)
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:

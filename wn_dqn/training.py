@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.agent import Agent, UpdateMetrics
+from wn_dqn.agent import Agent, Measured, UpdateMetrics
 from wn_dqn.config import Settings
 from wn_dqn.environment import EnvStep, VectorEnv
 from wn_dqn.errors import RunError
@@ -30,6 +30,9 @@ from wn_dqn.metrics import Metrics
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.schedules import LinearSchedule
 from wn_dqn.seeding import env_seeds, numpy_generator
+
+_MEASURED_STATES = 256
+"""of the held-out states, which were drawn at random: a forward pass over all of them takes as long as many updates"""
 
 
 class Stop(Exception):  # noqa: N818 - not an error: somebody asked the run to stop
@@ -182,7 +185,7 @@ def train(
     while True:
         if _evaluation_is_due(settings, state):
             with _saving_if_stopped(callbacks, state):
-                _evaluate(agent, metrics, callbacks, state)
+                _evaluate(settings, agent, replay, metrics, callbacks, state)
         if state.steps >= learning.total_steps:
             return
         if _crossed(state, settings.evaluation.epoch_steps):
@@ -204,7 +207,7 @@ def train(
         state.add_time(time.perf_counter() - began_s)
 
         if _crossed(state, output.log_period_steps):
-            _log(agent, metrics, state, epsilon(state.steps))
+            _log(settings, agent, replay, metrics, state, epsilon(state.steps))
         with _saving_if_stopped(callbacks, state):
             callbacks.check_stop()
             if _crossed(state, output.checkpoint_period_steps) and not _evaluation_is_due(settings, state):
@@ -293,7 +296,20 @@ def _record(
     state.game_steps[over] = 0
 
 
-def _log(agent: Agent, metrics: Metrics, state: TrainingState, epsilon: float) -> None:
+def _measured(settings: Settings, replay: ReplayBuffer, state: TrainingState) -> Measured | None:
+    """What the instruments look at now; None while there is no learning.
+
+    Drawn by a generator of this step's own: no instrument moves what is learned, or needs a memory to be saved.
+    """
+    if state.held_out is None or state.steps < state.learning_from_steps:
+        return None
+    (batch,) = replay.sample(numpy_generator(settings.seed, "replay", state.steps), settings.learning.batch_size)
+    return Measured(batch, state.held_out[:_MEASURED_STATES])
+
+
+def _log(
+    settings: Settings, agent: Agent, replay: ReplayBuffer, metrics: Metrics, state: TrainingState, epsilon: float
+) -> None:
     """A row of metrics, about the time since the last one."""
     figures = state.period.figures()
     if state.period.updates and not math.isfinite(figures["train/loss"]):
@@ -301,7 +317,7 @@ def _log(agent: Agent, metrics: Metrics, state: TrainingState, epsilon: float) -
             f"the loss is {figures['train/loss']} at step {state.steps:,}; "
             "a smaller optimizer.learning_rate is the usual remedy"
         )
-    diagnostics = agent.diagnostics()
+    diagnostics = agent.diagnostics(_measured(settings, replay, state))
     if not state.initialized:
         diagnostics = dict.fromkeys(diagnostics, math.nan)
     counters = {"train/epsilon": epsilon, "train/updates": state.updates, "time/train_s": state.train_s}
@@ -309,15 +325,27 @@ def _log(agent: Agent, metrics: Metrics, state: TrainingState, epsilon: float) -
     state.period = PeriodStatistics()
 
 
-def _evaluate(agent: Agent, metrics: Metrics, callbacks: Callbacks, state: TrainingState) -> None:
+def _evaluate(
+    settings: Settings,
+    agent: Agent,
+    replay: ReplayBuffer,
+    metrics: Metrics,
+    callbacks: Callbacks,
+    state: TrainingState,
+) -> None:
     """Test the agent, write the outcome, and save."""
     agent.check_finite()
     evaluation = callbacks.evaluate(state.steps)
     figures = {**evaluation.figures(), "held_out_max_q": math.nan, "train_s": state.train_s}
+    figures |= {
+        "visited_max_q": evaluation.visited_max_q,
+        "visited_return": evaluation.visited_return,
+        "overestimation": evaluation.visited_max_q - evaluation.visited_return,
+    }
     if state.held_out is not None:
         max_q = [agent.q_values(chunk).amax(dim=1) for chunk in torch.split(state.held_out, 256)]
         figures["held_out_max_q"] = torch.cat(max_q).mean().item()
-    metrics.write_evaluation(state.steps, figures, agent.histograms())
+    metrics.write_evaluation(state.steps, figures, agent.histograms(_measured(settings, replay, state)))
     state.evaluated_at = state.steps
     callbacks.save(state, evaluation.mean)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,17 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.agent import UpdateMetrics
+from wn_dqn.agent import Measured, UpdateMetrics
 from wn_dqn.config import Settings
 from wn_dqn.cuda_graph import CudaGraph
 from wn_dqn.errors import RunError
+from wn_dqn.instruments import (
+    ACTIVATION_FIGURES,
+    TD_FIGURES,
+    UPDATE_FIGURES,
+    activation_figures,
+    td_figures,
+    update_figures,
+    weight_figures,
+)
 from wn_dqn.nn.batch_statistics import adopt_batch_statistics
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
 from wn_dqn.nn.q_network import QNetwork
 from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
 from wn_dqn.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
-from wn_dqn.q_learning import LOSSES, q_learning_target
+from wn_dqn.q_learning import LOSSES, q_learning_target, td_error
 from wn_dqn.seeding import numpy_generator, torch_generator
 from wn_dqn.transitions import TransitionBatch
 
@@ -97,7 +107,8 @@ class DQN:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        return UpdateMetrics(loss.detach(), q.detach().amax(dim=1).mean())
+        q = q.detach()
+        return UpdateMetrics(loss.detach(), q.amax(dim=1).mean(), td_error(q, action, target))
 
     def _q(self, network: QNetwork, obs: Tensor) -> Tensor:
         """Q-values float32 [B, A]; matrix products and convolutions in bfloat16 if the settings say so."""
@@ -111,20 +122,39 @@ class DQN:
         for target, online in zip(_tensors(self.target), _tensors(self.online), strict=True):
             target.copy_(online)
 
-    @torch.no_grad()
-    def diagnostics(self) -> dict[str, float]:
-        """Per layer the mean over units of ||w||, which is |g| under weight normalization; there also g and ||v||."""
-        figures: dict[str, float] = {}
-        for name, layer in initializable_layers(self.online).items():
-            figures[f"layers/{name}/w_norm_mean"] = layer.weight.flatten(1).norm(dim=1).mean().item()
-            if hasattr(layer, "v_norm"):
-                figures[f"layers/{name}/g_mean"] = layer.g.mean().item()
-                figures[f"layers/{name}/v_norm_mean"] = layer.v_norm().mean().item()
-        return figures
+    def diagnostics(self, measured: Measured | None) -> dict[str, float]:
+        """What the instruments say (:mod:`wn_dqn.instruments`), per layer and of the TD errors."""
+        layers = initializable_layers(self.online)
+        told = {name: weight_figures(layer) for name, layer in layers.items()}
+        if measured is None:
+            td = dict.fromkeys(TD_FIGURES, math.nan)
+            for name in layers:
+                told[name] |= dict.fromkeys((*UPDATE_FIGURES, *ACTIVATION_FIGURES), math.nan)
+        else:
+            updated, metrics = self._after_one_more_update(measured.batch)
+            updated_layers = initializable_layers(updated.online)
+            activations = activation_figures(self.online, layers, measured.states.to(self._device))
+            td = td_figures(metrics.td_error)
+            for name, layer in layers.items():
+                told[name] |= {**update_figures(layer, updated_layers[name]), **activations[name]}
+        del told["output"]["dead_share"]  # no ReLU follows
+        return {
+            **{f"td_error/{name}": value for name, value in td.items()},
+            **{f"layers/{name}/{key}": value for name in layers for key, value in told[name].items()},
+        }
 
-    def histograms(self) -> dict[str, Tensor]:
-        """All parameters of the online network."""
-        return {f"parameters/{name}": parameter.detach() for name, parameter in self.online.named_parameters()}
+    def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
+        """All parameters of the online network, and the TD errors of a minibatch."""
+        tensors = {f"parameters/{name}": parameter.detach() for name, parameter in self.online.named_parameters()}
+        if measured is not None:
+            tensors["td_error/minibatch"] = self._after_one_more_update(measured.batch)[1].td_error
+        return tensors
+
+    def _after_one_more_update(self, batch: TransitionBatch) -> tuple[DQN, UpdateMetrics]:
+        """What this agent would be after an update from `batch`, and what that observed. This agent stays as it is."""
+        updated = copy.copy(self)
+        updated.online, updated._optimizer = copy.deepcopy((self.online, self._optimizer))
+        return updated, updated._update(*batch)
 
     def check_finite(self) -> None:
         """RunError if a parameter or a running statistic of the online network is NaN or infinite."""

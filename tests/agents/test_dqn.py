@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_runs import assert_same
 from torch import Tensor
 
+from wn_dqn.agent import Measured
 from wn_dqn.catch import Catch
 from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.config import BATCH_STATISTICS_PARAMS, Param, make_settings
@@ -473,22 +475,65 @@ def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) ->
 
 @each_param
 def test_diagnostics(param: Param) -> None:
+    """Of a network from data: pre-activations as section 3 makes them, and of an update the step really made."""
     agent = initialized_agent(param)
-    figures = agent.diagnostics()
+    before = copy.deepcopy(agent.online)
+    figures = agent.diagnostics(Measured(minibatch(3), FRAMES))
+    nothing = agent.diagnostics(None)
+    assert list(nothing) == list(figures)
+    errors = agent.update(minibatch(3)).td_error
+    assert figures.pop("td_error/abs_td_error") == pytest.approx(errors.abs().mean().item())
+    assert figures.pop("td_error/clipped_share") == pytest.approx((errors.abs() > 1).double().mean().item())
     for name, layer in agent.online.named_children():
-        w: Tensor = layer.weight  # type: ignore[assignment]
-        assert figures.pop(f"layers/{name}/w_norm_mean") == pytest.approx(w.flatten(1).norm(dim=1).mean().item())
+        old = before.get_submodule(name)
+        own = {key: figures.pop(f"layers/{name}/{key}") for key in LAYER_FIGURES if f"layers/{name}/{key}" in figures}
+        assert own.pop("w_norm_mean") == pytest.approx(old.weight.flatten(1).norm(dim=1).mean().item())  # type: ignore[operator,union-attr]
+        trained = "v" if param.startswith("wn") else "weight"
+        v, new_v = (each.get_parameter(trained).detach().flatten(1) for each in (old, layer))
         if param.startswith("wn"):
-            v, g = layer.v.detach(), layer.g.detach()  # type: ignore[operator]
-            assert figures.pop(f"layers/{name}/g_mean") == pytest.approx(g.mean().item())
-            assert figures.pop(f"layers/{name}/v_norm_mean") == pytest.approx(v.flatten(1).norm(dim=1).mean().item())
+            assert own.pop("g_mean") == pytest.approx(old.g.mean().item())  # type: ignore[operator,union-attr]
+            assert own.pop("v_norm_mean") == pytest.approx(v.norm(dim=1).mean().item())
+        gradient = layer.get_parameter(trained).grad
+        assert gradient is not None
+        assert own.pop("step_ratio") == pytest.approx(((new_v - v).norm(dim=1) / v.norm(dim=1)).mean().item())
+        ratio = (gradient.flatten(1).norm(dim=1) / v.norm(dim=1)).mean().item()
+        assert own.pop("gradient_ratio") == pytest.approx(ratio)
+        turn = F.cosine_similarity(old.weight.double().flatten(1), layer.weight.double().flatten(1))  # type: ignore[operator,union-attr]
+        assert own.pop("angle_degrees") == pytest.approx(turn.clamp(max=1).acos().rad2deg().mean().item(), rel=1e-3)
+        assert own.pop("preactivation_mean") == pytest.approx(0.0, abs=1e-4)
+        assert 0.5 < own.pop("preactivation_std") <= 1.0 + 1e-4  # units that are dead on so few frames have 0
+        assert 0.0 <= own.pop("dead_share", 0.0) < 0.5
+        assert own == {}
     assert figures == {}
+    assert {key for key, value in nothing.items() if value == value} == {
+        key for key in nothing if key.endswith(("w_norm_mean", "g_mean", "v_norm_mean"))
+    }
+
+
+LAYER_FIGURES = (
+    "w_norm_mean", "g_mean", "v_norm_mean", "step_ratio", "angle_degrees", "gradient_ratio",
+    "preactivation_mean", "preactivation_std", "dead_share",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("param", ["wn", "bn"])
+def test_instruments_change_nothing(param: Param) -> None:
+    """The agent learns on in the same bits: parameters, statistics, optimizer and exploration."""
+    watched, unwatched = initialized_agent(param), initialized_agent(param)
+    for number in range(3):
+        watched.diagnostics(Measured(minibatch(10 + number), FRAMES))
+        watched.histograms(Measured(minibatch(20 + number), FRAMES))
+        assert learn(watched, range(number, number + 1)) == learn(unwatched, range(number, number + 1))
+    assert_same(watched.state_dict(), unwatched.state_dict())
 
 
 @each_param
-def test_histograms_show_every_parameter(param: Param) -> None:
+def test_histograms_show_every_parameter_and_the_td_errors(param: Param) -> None:
     agent = initialized_agent(param)
-    histograms = agent.histograms()
-    assert histograms.keys() == {f"parameters/{name}" for name, _ in agent.online.named_parameters()}
+    parameters = {f"parameters/{name}" for name, _ in agent.online.named_parameters()}
+    assert agent.histograms(None).keys() == parameters
+    histograms = agent.histograms(Measured(minibatch(0), FRAMES))
+    assert histograms.keys() == parameters | {"td_error/minibatch"}
     assert not any(tensor.requires_grad for tensor in histograms.values())
     assert torch.equal(histograms["parameters/output.bias"], agent.online.output.bias)  # type: ignore[arg-type]
+    assert torch.equal(histograms["td_error/minibatch"], agent.update(minibatch(0)).td_error)

@@ -1,0 +1,58 @@
+"""The comparison of parameterizations: the check that all start as the same function can fail, and does not."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+from small_runs import SMALL, settings_for
+
+from wn_dqn.config import dump_yaml
+from wn_dqn.errors import UsageError
+from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.progress import ProgressReporter
+from wn_dqn.results import read_run
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = Path(__file__).parents[1] / "scripts" / "compare_parameterizations.py"
+    spec = importlib.util.spec_from_file_location("compare_parameterizations", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_start_as_the_same_function(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    arms = [settings_for(param=param) for param in PARAMETERIZATIONS]
+    script.check_starts({0: arms}, ProgressReporter())
+    assert "Q-values of 6 networks differ by at most" in capsys.readouterr().out
+    other = settings_for(param="standard", network={"output_init_scale": 0.5})
+    with pytest.raises(UsageError, match="more than rounding"):
+        script.check_starts({0: [arms[0], other]}, ProgressReporter())
+
+
+@pytest.mark.slow
+def test_runs_are_trained_skipped_and_drawn(script: ModuleType, tmp_path: Path) -> None:
+    """Given again, the command trains nothing and writes the same figure."""
+    config = tmp_path / "small.yaml"
+    config.write_text(dump_yaml(SMALL))
+    command = ["--config", str(config), "--params", "standard,bn", "--seeds", "1", "--steps", "128"]
+    outputs, figures = [], []
+    for _ in range(2):
+        result = CliRunner().invoke(script.main, [*command, "-o", str(tmp_path / "out")], catch_exceptions=False)
+        assert result.exit_code == 0
+        outputs.append(result.stdout)
+        figures.append((tmp_path / "out" / "curves.svg").read_bytes())
+    assert outputs[0] == outputs[1]
+    assert "| `standard` |" in outputs[0]
+    assert "| `bn` |" in outputs[0]
+    assert figures[0] == figures[1]
+    run = read_run(tmp_path / "out" / "Catch-bn-seed0")
+    assert run.finished
+    assert len(run.provenance) == 1

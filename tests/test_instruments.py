@@ -1,0 +1,168 @@
+"""Instruments, each against an example worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wn_dqn.instruments import (
+    VisitedStates,
+    activation_figures,
+    discounted_returns,
+    mean_angle_degrees,
+    mean_relative_norm,
+    td_figures,
+    update_figures,
+    weight_figures,
+)
+from wn_dqn.nn.standard import Linear
+from wn_dqn.nn.weight_norm import WeightNormLinear
+
+
+def test_relative_norm() -> None:
+    """5/10 and 2/1; not the norm of all over the norm of all."""
+    change = torch.tensor([[3.0, 4.0], [0.0, -2.0]])
+    weight = torch.tensor([[6.0, 8.0], [1.0, 0.0]])
+    assert mean_relative_norm(change, weight) == pytest.approx((0.5 + 2.0) / 2)
+
+
+def test_relative_norm_of_convolutions() -> None:
+    """A unit's weight vector has all its channels and positions: ||(1, 1, 1, 1)|| = 2."""
+    assert mean_relative_norm(torch.ones(3, 1, 2, 2), torch.full((3, 1, 2, 2), 4.0)) == pytest.approx(2 / 8)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "degrees"),
+    [
+        ([[1.0, 0.0]], [[0.0, 3.0]], 90.0),
+        ([[2.0, 0.0]], [[5.0, 5.0]], 45.0),
+        ([[2.0, 1.0]], [[-4.0, -2.0]], 180.0),
+        ([[2.0, 1.0]], [[6.0, 3.0]], 0.0),
+        ([[1.0, 0.0], [0.0, 1.0]], [[1.0, math.sqrt(3.0)], [0.0, 2.0]], 30.0),  # the mean of 60 and 0
+        ([[1.0, 0.0]], [[1.0, 1e-4]], math.degrees(1e-4)),  # whose cosine is 1 in float32
+    ],
+)
+def test_angle(before: list[list[float]], after: list[list[float]], degrees: float) -> None:
+    angle = mean_angle_degrees(torch.tensor(before), torch.tensor(after))
+    assert angle == pytest.approx(degrees, rel=1e-4, abs=1e-5)
+
+
+def one_unit(v: list[float], g: float) -> WeightNormLinear:
+    layer = WeightNormLinear(2, 1)
+    with torch.no_grad():
+        layer.v.copy_(torch.tensor([v]))
+        layer.g.fill_(g)
+    return layer
+
+
+def test_an_update_of_a_weight_normalized_layer() -> None:
+    """v from (3, 4) by (4, -3), at a right angle: 5/5 long, and 45 degrees of turn; the gradient is 2.5 long."""
+    before, after = one_unit([3.0, 4.0], 2.0), one_unit([7.0, 1.0], 7.0)
+    after.v.grad = torch.tensor([[1.5, -2.0]])
+    assert weight_figures(before) == {"w_norm_mean": pytest.approx(2.0), "g_mean": 2.0, "v_norm_mean": 5.0}
+    assert update_figures(before, after) == {
+        "step_ratio": pytest.approx(1.0),
+        "angle_degrees": pytest.approx(45.0),
+        "gradient_ratio": pytest.approx(0.5),
+    }
+    turned = update_figures(before, one_unit_with_gradient([3.0, 4.0], -2.0))  # g < 0 turns w round, and not v
+    assert turned["angle_degrees"] == pytest.approx(180.0)
+    assert turned["step_ratio"] == 0.0
+
+
+def one_unit_with_gradient(v: list[float], g: float) -> WeightNormLinear:
+    layer = one_unit(v, g)
+    layer.v.grad = torch.zeros_like(layer.v)
+    return layer
+
+
+def test_an_update_of_a_standard_layer() -> None:
+    """There w is what is trained: by 1 of 2, and at right angles."""
+    before, after = Linear(2, 1), Linear(2, 1)
+    with torch.no_grad():
+        before.weight.copy_(torch.tensor([[2.0, 0.0]]))
+        after.weight.copy_(torch.tensor([[2.0, 1.0]]))
+    after.weight.grad = torch.tensor([[0.0, 3.0]])
+    assert weight_figures(before) == {"w_norm_mean": 2.0}
+    assert update_figures(before, after) == {
+        "step_ratio": pytest.approx(0.5),
+        "angle_degrees": pytest.approx(math.degrees(math.atan(0.5))),
+        "gradient_ratio": pytest.approx(1.5),
+    }
+
+
+def test_activations_of_a_linear_layer() -> None:
+    """Outputs (1, 3), (-1, -1), (0, -4) of three units: means 2, -1, -2; deviations 1, 0, 2; two are dead."""
+    layer = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 3.0], [-1.0, -1.0], [0.0, -4.0]]))
+    figures = activation_figures(layer, {"one": layer}, torch.eye(2))
+    assert figures == {
+        "one": {
+            "preactivation_mean": pytest.approx((2 - 1 - 2) / 3),
+            "preactivation_std": pytest.approx((1 + 0 + 2) / 3),
+            "dead_share": pytest.approx(2 / 3),
+        }
+    }
+
+
+def test_activations_of_a_convolution() -> None:
+    """A channel is one unit: it lives if it is positive at one position of one image."""
+    layer = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+        layer.bias.zero_()  # type: ignore[union-attr]
+    images = torch.zeros(2, 1, 1, 2)
+    images[1, 0, 0, 1] = 4.0
+    figures = activation_figures(layer, {"one": layer}, images)["one"]
+    assert figures["preactivation_mean"] == 0.0  # 1 and -1
+    assert figures["preactivation_std"] == pytest.approx(math.sqrt(3.0))  # of 0, 0, 0, 4
+    assert figures["dead_share"] == 0.5
+
+
+def test_activations_leave_running_averages_alone() -> None:
+    """And the mode; they are those of evaluation mode: mean 0 and variance 1 are what a new layer assumes."""
+    layer = nn.BatchNorm1d(1, eps=0.0).train()
+    figures = activation_figures(layer, {"one": layer}, torch.tensor([[2.0], [6.0]]))["one"]
+    assert (figures["preactivation_mean"], figures["preactivation_std"]) == (4.0, 2.0)
+    assert layer.training
+    assert layer.running_mean is not None
+    assert layer.running_mean.item() == 0.0
+
+
+def test_td_errors() -> None:
+    assert td_figures(torch.tensor([0.5, -1.0, 1.5, -3.0])) == {"abs_td_error": 1.5, "clipped_share": 0.5}
+
+
+def test_discounted_returns() -> None:
+    """Game 0: 1, 2, 4 to a terminal step, then one that nobody saw the end of. Game 1: a cut, then a terminal step."""
+    reward = np.array([[1.0, 5.0], [2.0, 7.0], [4.0, 3.0], [9.0, 1.0]])
+    terminal = np.array([[0, 0], [0, 0], [1, 0], [0, 1]], bool)
+    cut = np.array([[0, 0], [0, 1], [0, 0], [0, 0]], bool)
+    expected = [[1 + 0.5 * 2 + 0.25 * 4, np.nan], [2 + 0.5 * 4, np.nan], [4, 3 + 0.5 * 1], [np.nan, 1]]
+    np.testing.assert_allclose(discounted_returns(reward, terminal, cut, 0.5), expected)
+
+
+@pytest.mark.parametrize(("life_loss", "first"), [(True, 1 - 0.5), (False, 1 - 0.5 + 0.25)])
+def test_visited_states(life_loss: bool, first: float) -> None:
+    """Rewards 1, -1, 1 as the learner clips them; a life is lost in the second step, the game in the third."""
+    visited = VisitedStates(0.5, terminal_on_life_loss=life_loss)
+    no, yes = np.array([False]), np.array([True])
+    visited.add(np.array([4.0]), np.array([100.0]), no, no, no)
+    visited.add(np.array([np.nan]), np.array([-7.0]), no, no, yes)  # the network was not asked
+    visited.add(np.array([1.0]), np.array([1.0]), yes, no, no)
+    visited.add(np.array([50.0]), np.array([1.0]), no, no, no)  # and what would have come of it?
+    max_q, obtained = visited.means()
+    assert max_q == 2.5
+    assert obtained == pytest.approx((first + 1.0) / 2)
+
+
+def test_no_visited_states() -> None:
+    visited = VisitedStates(0.5, terminal_on_life_loss=True)
+    assert np.isnan(visited.means()).all()
+    visited.add(np.array([1.0]), np.array([1.0]), *np.zeros((3, 1), bool))
+    assert np.isnan(visited.means()).all()
