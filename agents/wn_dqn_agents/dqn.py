@@ -154,6 +154,7 @@ class DQN:
         """What this agent would be after an update from `batch`, and what that observed. This agent stays as it is."""
         updated = copy.copy(self)
         updated.online, updated._optimizer = copy.deepcopy((self.online, self._optimizer))
+        updated._optimizer._warned_capturable_if_run_uncaptured = True  # torch forgets it in copying; this is meant
         return updated, updated._update(*batch)
 
     def check_finite(self) -> None:
