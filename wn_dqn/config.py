@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 from wn_dqn.errors import UsageError, closest
 
 Param = Literal["standard", "wn", "wn-exp", "mean-only-bn", "wn-mean-only-bn", "bn"]
+AgentName = Literal["dqn", "double-dqn"]
 OptimizerName = Literal["adamax", "adamax-salimans", "rmsprop-nature", "adam", "sgd"]
 Precision = Literal["float32", "tf32", "bf16"]
 Count = Annotated[int, Field(gt=0, le=10**12)]
@@ -203,6 +204,9 @@ class Settings(_Section):
 
     game: str = Field(description="name of the game")
     param: Param = Field("wn", description="parameterization of the network: " + ", ".join(get_args(Param)))
+    agent: AgentName = Field(
+        "dqn", description="dqn, or double-dqn: the online network chooses the next action that the target values"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
     environment: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
