@@ -208,6 +208,7 @@ def test_later_layers_win_key_by_key() -> None:
         ({3: 4}, "Keys should be strings"),
         ({"learning": {"start_steps": 1_000_001}}, "(1,000,001) must not exceed replay.capacity (1,000,000)"),
         ({"learning": {"batch_size": 50_001}}, "batch_size (50,001) must not exceed learning.start_steps (50,000)"),
+        ({"learning": {"n_steps": 1000, "start_steps": 7999}}, "n_steps times environment.num_envs (8,000) must not"),
         ({"network": {"init_batch_size": 50_001}}, "network.init_batch_size (50,001) must not exceed"),
         ({"evaluation": {"held_out_states": 50_001}}, "evaluation.held_out_states (50,001) must not exceed"),
         ({"learning": {"update_period_steps": 3}}, "learning.target_period_steps must be a multiple of"),

@@ -44,6 +44,6 @@ def test_catch_is_solved(param: str, seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("difference", [{"agent": "double-dqn"}], ids=str)
+@pytest.mark.parametrize("difference", [{"agent": "double-dqn"}, {"learning": {"n_steps": 3}}], ids=str)
 def test_catch_is_solved_by_other_agents(difference: dict[str, Any], tmp_path: Path) -> None:
     assert mean_return_after_training(difference, tmp_path) >= 0.9 * MAXIMUM_RETURN

@@ -110,6 +110,9 @@ class LearningSettings(_Section):
     update_period_steps: Count = Field(4, description="one update per so many transitions, whatever num_envs is")
     batch_size: Count = Field(64, description="transitions per update")
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
+    n_steps: int = Field(
+        1, ge=1, le=1000, description="rewards summed, discounted, before the target network's estimate; 1 as in DQN"
+    )
     target_period_steps: Count = Field(
         10_000, description="copy the network to the target network every so many steps of learning"
     )
@@ -246,6 +249,12 @@ class Settings(_Section):
                 learning.start_steps,
             ),
             ("environment.num_envs", num_envs, "learning.start_steps", learning.start_steps),
+            (
+                "learning.n_steps times environment.num_envs",
+                learning.n_steps * num_envs,
+                "learning.start_steps",
+                learning.start_steps,
+            ),
         ):
             if smaller > larger:
                 raise ValueError(f"{name} ({smaller:,}) must not exceed {other} ({larger:,})")

@@ -484,7 +484,8 @@ def _build(
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_protocol(settings), on_hang)
-    replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, device)
+    learning = settings.learning
+    replay = ReplayBuffer(settings.replay.capacity, num_envs, learning.discount, device, learning.n_steps)
     return Experiment(
         settings=settings,
         directory=directory,
