@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from wn_dqn.config import (
     EPSILONS,
     LEARNING_RATES,
+    AgentName,
     LearningSettings,
     NetworkSettings,
     OptimizerName,
@@ -33,6 +34,7 @@ from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.uniform_init import UNIFORM_INITS
 from wn_dqn.optimizers import OPTIMIZERS
 from wn_dqn.q_learning import LOSSES
+from wn_dqn_agents import AGENTS
 
 
 def error_of(data: dict[str, Any]) -> str:
@@ -101,6 +103,7 @@ def test_what_depends_on_the_optimizer_and_the_parameterization(
 def test_every_name_has_what_is_built_from_it() -> None:
     """And nothing is there that no name leads to."""
     assert set(get_args(Param)) == set(PARAMETERIZATIONS)
+    assert get_args(AgentName) == tuple(AGENTS)
     assert set(get_args(OptimizerName)) == set(OPTIMIZERS) == set(LEARNING_RATES) == set(EPSILONS)
     assert all(set(rates) == set(PARAMETERIZATIONS) for rates in LEARNING_RATES.values())
     assert set(get_args(LearningSettings.model_fields["loss"].annotation)) == set(LOSSES)
@@ -205,6 +208,7 @@ def test_later_layers_win_key_by_key() -> None:
         ({3: 4}, "Keys should be strings"),
         ({"learning": {"start_steps": 1_000_001}}, "(1,000,001) must not exceed replay.capacity (1,000,000)"),
         ({"learning": {"batch_size": 50_001}}, "batch_size (50,001) must not exceed learning.start_steps (50,000)"),
+        ({"learning": {"n_steps": 1000, "start_steps": 7999}}, "n_steps times environment.num_envs (8,000) must not"),
         ({"network": {"init_batch_size": 50_001}}, "network.init_batch_size (50,001) must not exceed"),
         ({"evaluation": {"held_out_states": 50_001}}, "evaluation.held_out_states (50,001) must not exceed"),
         ({"learning": {"update_period_steps": 3}}, "learning.target_period_steps must be a multiple of"),

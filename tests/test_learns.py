@@ -1,42 +1,49 @@
-"""It learns: Catch, a small pixel game in Atari's clothes, is solved by every parameterization."""
+"""It learns: Catch, a small pixel game in Atari's clothes, is solved by both parameterizations and every agent."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from wn_dqn.config import make_settings
+from wn_dqn.config import make_settings, merge
 from wn_dqn.evaluation import Protocol
 from wn_dqn.launch import find_any_game, load_policy, play_games, train_run
 from wn_dqn.progress import ProgressReporter
 
 MAXIMUM_RETURN = 1.0
+SETTINGS: dict[str, Any] = {
+    "game": "Catch",
+    "replay": {"capacity": 4000},
+    "network": {"init_batch_size": 256},
+    "learning": {"total_steps": 8000, "start_steps": 400, "batch_size": 32, "target_period_steps": 100},
+    "optimizer": {"learning_rate": 1e-3},
+    "exploration": {"final": 0.05, "decay_steps": 1500},
+    "evaluation": {"epoch_steps": 8000, "steps": 600, "held_out_states": 64},
+    "output": {"save_replay": False},
+}
+
+
+def mean_return_after_training(difference: dict[str, Any], folder: Path) -> float:
+    """Of 200 fresh games."""
+    settings, cpu = make_settings(merge([SETTINGS, difference])), torch.device("cpu")
+    assert train_run(settings, folder / "run", cpu, ProgressReporter()) == 0
+    policy = load_policy(folder / "run", "last", cpu)
+    protocol = Protocol("200 games", epsilon=0.0, games=200)
+    return play_games(policy, find_any_game("Catch"), protocol, num_envs=16, seed=1, reporter=ProgressReporter()).mean
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("param", ["wn", "standard"])
 def test_catch_is_solved(param: str, seed: int, tmp_path: Path) -> None:
-    """The mean return over 200 fresh games is at least 0.9 of the maximum."""
-    settings = make_settings(
-        {
-            "game": "Catch",
-            "param": param,
-            "seed": seed,
-            "replay": {"capacity": 4000},
-            "network": {"init_batch_size": 256},
-            "learning": {"total_steps": 8000, "start_steps": 400, "batch_size": 32, "target_period_steps": 100},
-            "optimizer": {"learning_rate": 1e-3},
-            "exploration": {"final": 0.05, "decay_steps": 1500},
-            "evaluation": {"epoch_steps": 8000, "steps": 600, "held_out_states": 64},
-            "output": {"save_replay": False},
-        }
-    )
-    cpu = torch.device("cpu")
-    assert train_run(settings, tmp_path / "run", cpu, ProgressReporter()) == 0
-    policy = load_policy(tmp_path / "run", "last", cpu)
-    protocol = Protocol("200 games", epsilon=0.0, games=200)
-    result = play_games(policy, find_any_game("Catch"), protocol, num_envs=16, seed=1, reporter=ProgressReporter())
-    assert result.mean >= 0.9 * MAXIMUM_RETURN
+    """The mean return is at least 0.9 of the maximum."""
+    assert mean_return_after_training({"param": param, "seed": seed}, tmp_path) >= 0.9 * MAXIMUM_RETURN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("difference", [{"agent": "double-dqn"}, {"learning": {"n_steps": 3}}], ids=str)
+def test_catch_is_solved_by_other_agents(difference: dict[str, Any], tmp_path: Path) -> None:
+    assert mean_return_after_training(difference, tmp_path) >= 0.9 * MAXIMUM_RETURN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wn_dqn.q_learning import LOSSES, Reduction, clipped_td_loss, q_learning_target
+from wn_dqn.q_learning import LOSSES, Reduction, clipped_td_loss, double_q_learning_target, q_learning_target
 
 
 def test_target_is_reward_plus_discounted_best_next_value() -> None:
@@ -18,6 +18,13 @@ def test_target_is_reward_plus_discounted_best_next_value() -> None:
 def test_the_value_after_a_terminal_transition_has_no_influence() -> None:
     target = q_learning_target(torch.tensor([1.0, -1.0]), torch.zeros(2), torch.tensor([[1e6, 2.0], [-1e6, -7.0]]))
     assert target.tolist() == [1.0, -1.0]
+
+
+def test_the_double_target_is_the_target_networks_value_of_the_online_networks_choice() -> None:
+    next_q = torch.tensor([[1.0, 4.0, 2.0], [-3.0, -2.0, -5.0], [1e6, 2.0, 3.0]])
+    online = torch.tensor([[0.0, -1.0, 5.0], [9.0, 1.0, 1.0], [7.0, 0.0, 0.0]])
+    y = double_q_learning_target(torch.tensor([1.0, -1.0, 1.0]), torch.tensor([0.5, 0.9, 0.0]), next_q, online)
+    torch.testing.assert_close(y, torch.tensor([1.0 + 0.5 * 2.0, -1.0 - 0.9 * 3.0, 1.0]))
 
 
 Q = [[0.5, 9.0], [9.0, 3.0], [-2.0, 9.0], [9.0, 1.0]]  # 9: the value of the action not taken

@@ -299,3 +299,60 @@ def test_atari_stacks_are_the_environments_own(
 
 def test_catch_stacks_are_the_environments_own() -> None:
     assert play_randomly(Catch(3), capacity=10, num_steps=50) > 3
+
+
+def naive_n_step(ring: list[Transition | None], n: int) -> set[Transition]:
+    """Every n transitions in a row, those of a cut left out; rows end early at a terminal transition."""
+    found: set[Transition] = set()
+    for start, first in enumerate(ring):
+        total, factor = 0.0, 1.0
+        for step in range(n):
+            transition = ring[start + step] if start + step < len(ring) else None
+            if first is None or transition is None:
+                break
+            total += factor * transition[2]
+            factor *= transition[3]
+            if factor == 0 or step == n - 1:
+                found.add((first[0], first[1], total, factor, transition[4] if factor else None))
+                break
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_envs=st.integers(1, 3),
+    capacity=st.integers(1, 24),
+    n_steps=st.integers(1, 5),
+    num_steps=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_n_step_transitions_are_those_of_a_naive_model(
+    num_envs: int, capacity: int, n_steps: int, num_steps: int, seed: int
+) -> None:
+    """All of them and no others, at every ring wrap; powers of gamma = 3/4 are exact."""
+    model, rng = Model(capacity, num_envs), np.random.default_rng(seed)
+    model.buffers = [ReplayBuffer(capacity, num_envs, GAMMA, CPU, n_steps)]
+    model.play(rng, num_steps)
+    expected = set().union(*(naive_n_step(list(ring), n_steps) for ring in model.rings))
+    if expected:
+        (batch,) = model.buffers[0].sample(rng, 30 * len(expected))
+        assert set(transitions(batch)) == expected
+    else:
+        with pytest.raises(ValueError, match=r"no .*transition.* to draw"):
+            model.buffers[0].sample(rng, 1)
+
+
+def test_three_steps_by_hand() -> None:
+    """Rewards 0, 1, -1, 0, 1 of one game whose fourth transition is terminal; gamma is 3/4."""
+    model = Model(capacity=8, num_envs=1)
+    model.buffers = [ReplayBuffer(8, 1, GAMMA, CPU, n_steps=3)]
+    model.begin()
+    for event in (PLAIN, PLAIN, PLAIN, LIFE_LOST, PLAIN):
+        model.step([event])
+    (batch,) = model.buffers[0].sample(np.random.default_rng(0), 200)
+    assert {row[0][-1]: row[2:4] for row in transitions(batch)} == {
+        1: (0 + 0.75 * 1 - 0.5625 * 1, 0.421875),
+        2: (1 - 0.75 * 1 + 0.5625 * 0, 0.0),
+        3: (-1 + 0.75 * 0, 0.0),
+        4: (0.0, 0.0),
+    }

@@ -93,6 +93,18 @@ def test_a_stopped_run_ends_in_the_same_bits(
     assert_same(outcome(folder), uninterrupted(settings))
 
 
+@pytest.mark.parametrize("difference", [{"agent": "double-dqn", "learning": {"n_steps": 3}}], ids=str)
+def test_other_agents_resume_exactly(
+    difference: dict[str, Any], uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(**difference)
+    with monkeypatch.context() as patch:
+        stop_when(patch, STOPS["in mid-game, in the last epoch"])
+        assert train(settings, tmp_path / "run") == 0
+    assert train(settings, tmp_path / "run") == 0
+    assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
+
+
 def test_a_run_stopped_during_evaluation_evaluates_again(
     uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 from wn_dqn.errors import UsageError, closest
 
 Param = Literal["standard", "wn", "wn-exp", "mean-only-bn", "wn-mean-only-bn", "bn"]
+AgentName = Literal["dqn", "double-dqn"]
 OptimizerName = Literal["adamax", "adamax-salimans", "rmsprop-nature", "adam", "sgd"]
 Precision = Literal["float32", "tf32", "bf16"]
 Count = Annotated[int, Field(gt=0, le=10**12)]
@@ -109,6 +110,9 @@ class LearningSettings(_Section):
     update_period_steps: Count = Field(4, description="one update per so many transitions, whatever num_envs is")
     batch_size: Count = Field(64, description="transitions per update")
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
+    n_steps: int = Field(
+        1, ge=1, le=1000, description="rewards summed, discounted, before the target network's estimate; 1 as in DQN"
+    )
     target_period_steps: Count = Field(
         10_000, description="copy the network to the target network every so many steps of learning"
     )
@@ -206,6 +210,9 @@ class Settings(_Section):
 
     game: str = Field(description="name of the game")
     param: Param = Field("wn", description="parameterization of the network: " + ", ".join(get_args(Param)))
+    agent: AgentName = Field(
+        "dqn", description="dqn, or double-dqn: the online network chooses the next action that the target values"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
     environment: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -245,6 +252,12 @@ class Settings(_Section):
                 learning.start_steps,
             ),
             ("environment.num_envs", num_envs, "learning.start_steps", learning.start_steps),
+            (
+                "learning.n_steps times environment.num_envs",
+                learning.n_steps * num_envs,
+                "learning.start_steps",
+                learning.start_steps,
+            ),
         ):
             if smaller > larger:
                 raise ValueError(f"{name} ({smaller:,}) must not exceed {other} ({larger:,})")

@@ -19,7 +19,7 @@ from wn_dqn.launch import make_env, training_protocol
 from wn_dqn.machine import GIB, available_memory_bytes, num_cores, prepare_torch
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.transitions import TransitionBatch
-from wn_dqn_agents.dqn import DQN
+from wn_dqn_agents import AGENTS
 
 _SECONDS_PER_TEST = 0.6
 _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
@@ -92,13 +92,13 @@ def _emulator_seconds(settings: Settings, num_envs: int) -> float:
 
 
 def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
-    agent = DQN(settings, num_actions=6, device=device)
+    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
     obs = torch.zeros((num_envs, 4, 84, 84), dtype=torch.uint8, device=device)
     return _seconds_per_call(lambda: agent.act(obs, 0.0))
 
 
 def _update_seconds(settings: Settings, device: torch.device) -> float:
-    agent = DQN(settings, num_actions=6, device=device)
+    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
     size = settings.learning.batch_size
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)

@@ -55,7 +55,7 @@ from wn_dqn.run_directory import RunDirectory, arithmetic
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training import Stop, TrainingState
 from wn_dqn.video import FRAMES_PER_S, Frame, write_gif
-from wn_dqn_agents.dqn import DQN
+from wn_dqn_agents import AGENTS, DQN
 
 _CATCH = Game("catch", "Catch", random=None, human=None, paper=None)
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
@@ -423,7 +423,7 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
     directory = RunDirectory(run_dir)
     if directory.exists:
         raise UsageError(f"{run_dir} holds a run already; choose another --output")
-    agent = DQN(settings, actions, device)
+    agent = AGENTS[settings.agent](settings, actions, device)
     assign(agent.online, network)
     agent.update_target()
     state = training.new_state(settings)
@@ -490,13 +490,14 @@ def _build(
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_protocol(settings), on_hang)
-    replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, device)
+    learning = settings.learning
+    replay = ReplayBuffer(settings.replay.capacity, num_envs, learning.discount, device, learning.n_steps)
     return Experiment(
         settings=settings,
         directory=directory,
         game=game,
         env=env,
-        agent=DQN(settings, env.num_actions, device),
+        agent=AGENTS[settings.agent](settings, env.num_actions, device),
         replay=replay,
         store=ReplayStore(directory.replay, replay) if settings.output.save_replay else None,
         metrics=MetricsWriter(directory.path, settings.model_dump()),
@@ -582,7 +583,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
         prepare_torch(device, settings.learning.precision)
-        agent = DQN(settings, int(content["agent"]["num_actions"]), device)
+        agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
         agent.load_state_dict(content["agent"])
         return Policy(agent, settings, int(content["training"]["steps"]), path)
     except CheckpointError as error:

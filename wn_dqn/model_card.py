@@ -27,6 +27,10 @@ _LAYERS: dict[Param, str] = {
     "wn-mean-only-bn": "weight-normalized, mean-only batch-normalized",
     "bn": "batch-normalized",
 }
+_AGENTS = {
+    "dqn": "A DQN agent (Mnih et al., 2015)",
+    "double-dqn": "A Double DQN agent (van Hasselt et al., 2016)",
+}
 _NO_PICTURE = "(`wn-dqn card .` draws the learning curve here.)"
 CARD, CURVE = "model_card.md", "curve.png"
 _MARK = "<!-- Written by wn-dqn. Without this line, `wn-dqn card` leaves the file alone. -->"
@@ -72,7 +76,7 @@ def card_text(run: Run, *, picture: bool) -> str:
 
 # DQN playing {game}, {label}
 
-A DQN agent (Mnih et al., 2015) that plays {game}; its Q-network has {_LAYERS[run.settings.param]} layers (Salimans &
+{_AGENTS[run.settings.agent]} that plays {game}; its Q-network has {_LAYERS[run.settings.param]} layers (Salimans &
 Kingma, 2016). Trained for {run.steps:,} agent steps of {FRAMES_PER_STEP} frames, seed {run.settings.seed}.
 
 ## Scores

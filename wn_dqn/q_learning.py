@@ -19,6 +19,16 @@ def q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tenso
     return reward + discount * next_q.amax(dim=1)
 
 
+def double_q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor, online_next_q: Tensor) -> Tensor:
+    """y = r + discount * Q(s', argmax_a Q_online(s', a)), from two estimates [B, A] of the next values; returns [B].
+
+    The maximum of noisy estimates is too large on average; an estimate whose noise had no say in the choice is not
+    (van Hasselt et al. 2016, "Double DQN"). `next_q` is the target network's. The other arguments as in
+    :func:`q_learning_target`.
+    """
+    return reward + discount * _chosen(next_q, online_next_q.argmax(dim=1))
+
+
 def clipped_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error clipped to [-1, 1], summed or averaged over B.
 

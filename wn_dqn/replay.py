@@ -27,6 +27,7 @@ FRAME_SHAPE = (84, 84)
 FRAME_BYTES = 84 * 84
 STACK = 4
 _HISTORY = STACK - 1
+_MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to draw
 
 
 class ReplayBuffer:
@@ -34,19 +35,24 @@ class ReplayBuffer:
 
     The capacity is rounded up to a multiple of `num_envs`. A cut transition (a time limit, a game abandoned at an
     epoch's end) takes its place but is never drawn: its next observation is not known, and it is not terminal.
+
+    With `n_steps` > 1 what is drawn are n transitions in a row as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
+    ... up to a terminal transition or the n-th, and the observation after it, discounted by gamma^n. Rows with a cut or
+    not yet complete transition among them, before a terminal one, are not drawn.
     """
 
-    def __init__(self, capacity: int, num_envs: int, discount: float, device: torch.device) -> None:
+    def __init__(self, capacity: int, num_envs: int, discount: float, device: torch.device, n_steps: int = 1) -> None:
         self.num_envs = num_envs
         self.capacity_per_env = -(-capacity // num_envs)
         # Three slots of history before the oldest transition, and the slot of the current frame.
         self.num_slots = self.capacity_per_env + STACK
         self.discount = discount
+        self.n_steps = n_steps
         self.device = device
         self.num_appended = 0
         """Slots begun since the buffer was made, the current one included; the same for every ring."""
         self.num_transitions = 0
-        """Transitions that can be drawn, over all rings."""
+        """Transitions that can be drawn if `n_steps` is 1, over all rings."""
         rings = (num_envs, self.num_slots)
         self._frames = torch.empty((num_envs * self.num_slots + 1, *FRAME_SHAPE), dtype=torch.uint8, device=device)
         self._frames[-1] = 0
@@ -120,10 +126,17 @@ class ReplayBuffer:
         if num_batches == 0:
             return iter(())
         env, slot = self._draw(generator, (num_batches, batch_size))
-        rows = self._to_device(self._stack_rows(env, slot, newest=1))
         action = self._to_device(self._action[env, slot].astype(np.int64))
-        reward = self._to_device(self._reward[env, slot])
-        discount = self._to_device(np.where(self._terminal[env, slot], 0.0, self.discount).astype(np.float32))
+        if self.n_steps == 1:
+            rows = self._to_device(self._stack_rows(env, slot, newest=1))
+            reward = self._to_device(self._reward[env, slot])
+            discount = self._to_device(np.where(self._terminal[env, slot], 0.0, self.discount).astype(np.float32))
+        else:
+            total, factor = self._n_step_return(env, slot)
+            after = np.where(factor == 0.0, slot, slot + self.n_steps) % self.num_slots  # it may not be there
+            obs_rows = [self._stack_rows(env, each, newest=0) for each in (slot, after)]
+            rows = self._to_device(np.concatenate(obs_rows, axis=-1))
+            reward, discount = self._to_device(total), self._to_device(factor)
         return self._batches(rows, action, reward, discount)
 
     def oldest_stored(self) -> int:
@@ -165,25 +178,55 @@ class ReplayBuffer:
     def _batches(self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor) -> Iterator[TransitionBatch]:
         for batch in range(len(rows)):
             frames = self._gather(rows[batch])
-            yield TransitionBatch(frames[:, :STACK], action[batch], reward[batch], discount[batch], frames[:, 1:])
+            yield TransitionBatch(frames[:, :STACK], action[batch], reward[batch], discount[batch], frames[:, -STACK:])
 
     def _draw(
         self, generator: np.random.Generator, shape: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Ring and slot of drawable transitions; the few that are cut are drawn again."""
+        """Ring and slot of drawable transitions; the few that are cut, or before a cut, are drawn again."""
         if self.num_transitions == 0:
             raise ValueError("the replay buffer holds no transition to draw")
         current = self.num_appended - 1
         count = min(current, self.capacity_per_env)
         oldest = current - count
         draws = generator.integers(0, self.num_envs * count, shape)
+        redraws = 0
         while True:
             env, age = np.divmod(draws, count)
             slot = (oldest + age) % self.num_slots
-            cut = ~self._drawable[env, slot]
+            cut = ~self._drawable[env, slot] if self.n_steps == 1 else ~self._complete(env, slot)
             if not cut.any():
                 return env, slot
+            redraws += 1
+            if redraws == _MAX_REDRAWS and not self._any_complete():
+                raise ValueError(f"the replay buffer holds no {self.n_steps} transitions in a row to draw")
             draws[cut] = generator.integers(0, self.num_envs * count, int(cut.sum()))
+
+    def _any_complete(self) -> bool:
+        """Looks at every slot: too slow to be asked before every draw."""
+        env, slot = np.nonzero(self._drawable)
+        return bool(self._complete(env, slot).any())
+
+    def _complete(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether n transitions in a row, or those up to a terminal one, are there and none of them is cut."""
+        complete = np.ones(slot.shape, np.bool_)
+        ended = np.zeros(slot.shape, np.bool_)
+        for step in range(self.n_steps):
+            at = (slot + step) % self.num_slots
+            complete &= ended | self._drawable[env, at]
+            ended |= self._terminal[env, at]
+        return complete
+
+    def _n_step_return(
+        self, env: NDArray[np.int64], slot: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The discounted sum of the next n rewards, and gamma^n, or 0 where a terminal transition ends the sum."""
+        total, factor = np.zeros(slot.shape), np.ones(slot.shape)
+        for step in range(self.n_steps):
+            at = (slot + step) % self.num_slots
+            total += factor * self._reward[env, at]
+            factor *= np.where(self._terminal[env, at], 0.0, self.discount)
+        return total.astype(np.float32), factor.astype(np.float32)
 
     def _stack_rows(self, env: NDArray[np.int64], slot: NDArray[np.int64], newest: int) -> NDArray[np.int64]:
         """Rows of `_frames` that hold frames -3..newest around each slot, oldest first: [..., 4 + newest]."""

@@ -98,7 +98,7 @@ class DQN:
 
     def _update(self, obs: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_obs: Tensor) -> UpdateMetrics:
         with torch.no_grad():
-            target = q_learning_target(reward, discount, self._q(self.target, next_obs))
+            target = self._td_target(reward, discount, next_obs)
         self.online.train()
         q = self._q(self.online, obs)
         self.online.eval()
@@ -109,6 +109,10 @@ class DQN:
         self._optimizer.step()
         q = q.detach()
         return UpdateMetrics(loss.detach(), q.amax(dim=1).mean(), td_error(q, action, target))
+
+    def _td_target(self, reward: Tensor, discount: Tensor, next_obs: Tensor) -> Tensor:
+        """What Q(s, a) is moved towards, [B]. Runs without gradients, the online network in evaluation mode."""
+        return q_learning_target(reward, discount, self._q(self.target, next_obs))
 
     def _q(self, network: QNetwork, obs: Tensor) -> Tensor:
         """Q-values float32 [B, A]; matrix products and convolutions in bfloat16 if the settings say so."""

@@ -22,6 +22,7 @@ from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.optimizers import OPTIMIZERS
 from wn_dqn.seeding import torch_generator
 from wn_dqn.transitions import TransitionBatch
+from wn_dqn_agents.double_dqn import DoubleDQN
 from wn_dqn_agents.dqn import DQN
 
 NUM_ACTIONS = 6
@@ -266,6 +267,32 @@ def test_an_update_changes_the_online_network_only(param: Param) -> None:
     copied = values(agent.target)
     agent.update(minibatch(1))
     assert same(agent.target, copied)
+
+
+@each_param
+def test_the_online_network_chooses_and_the_target_network_values(param: Param) -> None:
+    """Double DQN. Both as they act: only the pass that is learned from moves running averages."""
+    rate = {"learning_rate": 3e-3}  # so that the networks soon disagree
+    settings = make_settings({"game": "Catch", "param": param, "agent": "double-dqn", "optimizer": rate})
+    agent = DoubleDQN(settings, NUM_ACTIONS, torch.device("cpu"))
+    agent.initialize(FRAMES)
+    for number in range(3):  # apart from the target network
+        agent.update(minibatch(number))
+    batch, learner = minibatch(3), copy.deepcopy(agent.online).train()
+    with torch.no_grad():
+        online_q, target_q = agent.online(batch.next_obs), agent.target(batch.next_obs)
+        q = learner(batch.obs)
+    y, differs = torch.empty(BATCH_SIZE), 0
+    for i in range(BATCH_SIZE):
+        chosen = max(range(NUM_ACTIONS), key=online_q[i].tolist().__getitem__)
+        y[i] = batch.reward[i] + batch.discount[i] * target_q[i, chosen]
+        differs += int(target_q[i, chosen] < target_q[i].max() and batch.discount[i] > 0)
+    assert differs > 0, "these networks should not always agree"
+    expected = F.huber_loss(q[range(BATCH_SIZE), batch.action], y)
+    assert agent.update(batch).loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    moved = dict(agent.online.named_buffers())
+    for name, buffer in learner.named_buffers():
+        torch.testing.assert_close(moved[name], buffer)
 
 
 # --- Initialization ---

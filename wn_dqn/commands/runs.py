@@ -54,6 +54,12 @@ _SETTING_OF_OPTION = {
     "wn-mean-only-bn (section 4 of the paper) or bn (batch normalization).  [default: wn]",
 )
 @click.option(
+    "--agent",
+    envvar="WN_DQN_AGENT",
+    show_envvar=True,
+    help="dqn, or double-dqn (van Hasselt et al. 2016); more differences from DQN are settings.  [default: dqn]",
+)
+@click.option(
     "--init",
     envvar="WN_DQN_INIT",
     show_envvar=True,
@@ -119,7 +125,7 @@ _SETTING_OF_OPTION = {
     type=click.Path(path_type=Path),
     envvar="WN_DQN_RUN_DIR",
     show_envvar=True,
-    help="Folder of the run.  [default: runs/GAME-PARAM-seedSEED]",
+    help="Folder of the run.  [default: runs/GAME-PARAM-seedSEED; GAME-PARAM-AGENT-seedSEED for other agents than dqn]",
 )
 @click.option(
     "--resume",
@@ -159,7 +165,8 @@ def train(
     if isinstance(data.get("game"), str):
         data["game"] = launch.find_any_game(data["game"]).name
     settings = make_settings(data)
-    folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}-seed{settings.seed}"
+    agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
+    folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
     stop_after_s = None if stop_after is None else seconds(stop_after)
     sys.exit(
         launch.train_run(
