@@ -258,10 +258,10 @@ def test_an_update_changes_the_online_network_only(param: Param) -> None:
     for new, old in zip(values(agent.online), before, strict=True):
         assert not torch.equal(new, old)
     assert all(parameter.grad is None for parameter in agent.target.parameters())
-    for scalar in metrics:
-        assert scalar.shape == ()
-        assert scalar.dtype == torch.float32
-        assert not scalar.requires_grad
+    for told, shape in zip(metrics, [(), (), (BATCH_SIZE,)], strict=True):
+        assert told.shape == shape
+        assert told.dtype == torch.float32
+        assert not told.requires_grad
     agent.update_target()
     assert same(agent.target, agent.online)
     copied = values(agent.target)

@@ -64,7 +64,7 @@ def pre_activations(network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     hooks = [
         layer.register_forward_hook(
-            lambda _layer, _inputs, t, name=name: seen.update({name: t.double().transpose(0, 1).flatten(1)})
+            lambda _layer, _inputs, t, name=name: seen.update({name: t.clone().double().transpose(0, 1).flatten(1)})
         )
         for name, layer in initializable_layers(network).items()
     ]

@@ -12,7 +12,8 @@ from wn_dqn.nn.parameterization import Parameterization
 class QNetwork(nn.Module):
     """Q-values [B, num_actions] from observations uint8 [B, 4, 84, 84].
 
-    Convolutions run in channels_last, which is faster on CPUs and on GPUs; it changes no value beyond rounding.
+    Convolutions run in channels_last, which is faster on CPUs and on GPUs; it changes no value beyond rounding. A ReLU
+    overwrites what its layer put out: a hook that keeps a pre-activation keeps a copy.
     """
 
     def __init__(self, layers: Parameterization, num_actions: int) -> None:
@@ -27,9 +28,9 @@ class QNetwork(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         dtype = next(self.parameters()).dtype
         x = obs.contiguous(memory_format=torch.channels_last).to(dtype).div_(255.0)
-        x = F.relu(self.conv1(x))
-        x = F.relu(self.conv2(x))
-        x = F.relu(self.conv3(x).flatten(1))
-        x = F.relu(self.hidden(x))
+        x = F.relu_(self.conv1(x))
+        x = F.relu_(self.conv2(x))
+        x = F.relu_(self.conv3(x).flatten(1))
+        x = F.relu_(self.hidden(x))
         q: Tensor = self.output(x)
         return q
