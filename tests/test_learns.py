@@ -1,4 +1,4 @@
-"""It learns: Catch, a small pixel game in Atari's clothes, is solved by both parameterizations and every agent."""
+"""It learns: Catch, a small pixel game in Atari's clothes, is solved by both of the paper's arms and by Double DQN."""
 
 from __future__ import annotations
 
@@ -44,6 +44,5 @@ def test_catch_is_solved(param: str, seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("difference", [{"agent": "double-dqn"}, {"learning": {"n_steps": 3}}], ids=str)
-def test_catch_is_solved_by_other_agents(difference: dict[str, Any], tmp_path: Path) -> None:
-    assert mean_return_after_training(difference, tmp_path) >= 0.9 * MAXIMUM_RETURN
+def test_catch_is_solved_by_double_dqn(tmp_path: Path) -> None:
+    assert mean_return_after_training({"agent": "double-dqn"}, tmp_path) >= 0.9 * MAXIMUM_RETURN
