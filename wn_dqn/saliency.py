@@ -58,6 +58,6 @@ class _GuidedBackpropagation(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in (F.relu, torch.relu):
+        if func in (F.relu, torch.relu, torch.relu_):  # what overwrites its input is used by what it returns
             return _GuidedReLU.apply(args[0])  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
