@@ -324,6 +324,7 @@ LATE_MISTAKES: list[Mistake] = [  # found when the settings are known
     ([*TINY, "--stop-after", "1d"], "'1d' is not a duration; like 90s, 30m or 2h"),
     ([*TINY, "--stop-after", "-5s"], "'-5s' is not a duration"),
     ([*TINY, "--device", "abacus"], "unknown device 'abacus'; valid: auto, cpu, cuda"),
+    ([*TINY, "--precision", "tf32"], "tf32"),
     ([*TINY, "--run-dir", "file"], "cannot write to file: File exists; choose another --run-dir"),
     ([*TINY, "--run-dir", "file/run"], "cannot write to file/run: Not a directory"),
     ([*TINY, "--run-dir", "/proc/run"], "cannot write to /proc/run: "),  # read-only, even for root
@@ -534,3 +535,12 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_any_game", mock.Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def test_a_network_trained_with_tf32_plays_on_a_cpu(tiny_run: Path, tmp_path: Path) -> None:
+    content = load_checkpoint(RunDirectory(tiny_run).find_checkpoint("last").path)
+    content["settings"]["learning"]["precision"] = "tf32"
+    path = save_checkpoint(tmp_path, 64, content, score=None)
+    status, out, err = wn_dqn("evaluate", str(path), "--device", "cpu", "--protocol", "nature", "--json")
+    assert status == 0, err
+    assert json.loads(out)["protocol"] == "nature"

@@ -362,6 +362,7 @@ def train_run(
 
     Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
     """
+    prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     directory = RunDirectory(run_dir)
     if not directory.exists:
         _require_memory(settings, device)  # before anything is written
@@ -485,7 +486,6 @@ def _run(experiment: Experiment) -> int:
 def _build(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
-    prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     game = find_any_game(settings.game)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
@@ -582,7 +582,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     try:
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
-        prepare_torch(device, settings.learning.precision)
+        prepare_torch(device, settings.learning.precision if device.type == "cuda" else "float32")
         agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
         agent.load_state_dict(content["agent"])
         return Policy(agent, settings, int(content["training"]["steps"]), path)
