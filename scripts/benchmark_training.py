@@ -89,7 +89,6 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
             raise AssertionError
 
     state = training.new_state(settings)
-    state.evaluated_at = 0
     windows = Windows()
 
     def run(steps: int) -> None:
@@ -100,13 +99,13 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
-    def fill_figures(seconds: float, steps: int) -> dict[str, float]:
+    def figures(seconds: float, steps: int) -> dict[str, float]:
         gpu = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         return {"s_per_step": seconds / steps, "gpu_bytes": float(gpu), "threads": float(torch.get_num_threads())}
 
     run(WARM_UP_STEPS + 256)
     assert np.isfinite(state.period.figures()["train/loss"])
-    yield from timed(run, arm["window_steps"], fill_figures)
+    yield from timed(run, arm["window_steps"], figures)
 
 
 def fill(replay: Any) -> None:
@@ -163,9 +162,9 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     import torch
 
     from wn_dqn.config import make_settings
+    from wn_dqn.doctor import random_batch
     from wn_dqn.launch import find_any_game, make_env, training_protocol
     from wn_dqn.machine import prepare_torch
-    from wn_dqn.transitions import TransitionBatch
     from wn_dqn_agents.dqn import DQN
 
     settings = make_settings({"game": GAME, "learning": {"precision": arm["precision"]}})
@@ -176,9 +175,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     env = make_env(find_any_game(GAME), arm["num_envs"], training_protocol(settings))
     env.reset(np.arange(arm["num_envs"]))
     agent = DQN(settings, env.num_actions, device)
-    frames = torch.randint(0, 256, (arm["batch"], 5, 84, 84), dtype=torch.uint8, device=device)
-    zeros = torch.zeros(arm["batch"], device=device)
-    batch = TransitionBatch(frames[:, :4], zeros.long(), zeros, zeros, frames[:, 1:])
+    batch = random_batch(arm["batch"], device)
     agent.initialize(batch.obs)
     generator = np.random.Generator(np.random.PCG64(0))
 

@@ -23,19 +23,16 @@ import click
 import torch
 
 from wn_dqn.config import make_settings
+from wn_dqn.doctor import random_batch
 from wn_dqn.machine import prepare_torch
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.transitions import TransitionBatch
 from wn_dqn_agents.dqn import DQN
 
 
 def update_function(param: str, batch_size: int, precision: str, way: str, device: torch.device) -> Callable[[], None]:
     settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": {"precision": precision}})
     agent = DQN(settings, 6, device)
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (batch_size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)
-    zeros = torch.zeros(batch_size, device=device)
-    batch = TransitionBatch(frames[:, :4], zeros.long(), zeros, zeros, frames[:, 1:])
+    batch = random_batch(batch_size, device)
     agent.initialize(batch.obs)
     if way == "compiled":
         agent.online.compile()

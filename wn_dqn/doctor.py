@@ -26,7 +26,7 @@ _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
 
 
 def examine(device: torch.device) -> Iterator[str]:
-    """Lines for a person, as they become known; takes about six seconds."""
+    """Lines for a person, as they become known; takes about ten seconds."""
     settings = make_settings({"game": "SpaceInvaders"})
     prepare_torch(device, settings.learning.precision)
     packages = ("torch", "ale-py", "gymnasium", "numpy", "tensorboard")
@@ -37,8 +37,8 @@ def examine(device: torch.device) -> Iterator[str]:
     yield f"cores: {num_cores()}; torch uses {torch.get_num_threads()} threads, the emulators up to {num_cores()}"
     yield from _memory(settings, device)
     yield (
-        f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; a full replay takes about 1 to "
-        "2 GiB of it"
+        f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; a full replay takes a part of "
+        "what it takes of memory"
     )
     update_s = _update_seconds(settings, device)
     yield f"one update alone, batch {settings.learning.batch_size}, weight norm: {update_s * 1e3:.2f} ms"
@@ -99,13 +99,17 @@ def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> 
 
 def _update_seconds(settings: Settings, device: torch.device) -> float:
     agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
-    size = settings.learning.batch_size
+    batch = random_batch(settings.learning.batch_size, device)
+    agent.initialize(batch.obs)
+    return _seconds_per_call(lambda: agent.update(batch).loss.item())
+
+
+def random_batch(size: int, device: torch.device) -> TransitionBatch:
+    """A minibatch of noise, to measure with."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)
     zeros, discount = torch.zeros(size, device=device), torch.full((size,), 0.99, device=device)
-    batch = TransitionBatch(frames[:, :4], zeros.long(), zeros, discount, frames[:, 1:])
-    agent.initialize(batch.obs)
-    return _seconds_per_call(lambda: agent.update(batch).loss.item())
+    return TransitionBatch(frames[:, :4], zeros.long(), zeros, discount, frames[:, 1:])
 
 
 def _seconds_per_call(call: Callable[[], object]) -> float:

@@ -55,6 +55,10 @@ class Protocol:
         if (self.steps is None) == (self.games is None):
             raise ValueError("a protocol ends after a number of steps or of games: give one of the two")
 
+    def rules(self) -> dict[str, Any]:
+        """All but its name."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
 
 PROTOCOLS = {
     protocol.name: protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +52,7 @@ def _training_score(policy: Policy) -> dict[str, Any] | None:
     score = next((info.score for info in infos if info.path.name == policy.path.name), None)
     if score is None:
         return None
-    rules = {key: value for key, value in asdict(training_protocol(policy.settings)).items() if key != "name"}
+    rules = training_protocol(policy.settings).rules()
     return {"mean": score, "protocol": "the run's own, after an epoch", "protocol_settings": rules}
 
 

@@ -61,7 +61,7 @@ def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
     try:
         hours = scores.training_hours(read_run(path)) or 0.0
         write_card(path, picture=hours >= _PICTURE_AFTER_HOURS)
-    except Exception as error:  # noqa: BLE001  # the run is finished and saved, whatever is wrong with a text about it
+    except (OSError, UsageError) as error:
         tell(f"no model card: {error}")
 
 

@@ -11,6 +11,15 @@ from torch import Tensor, nn
 from wn_dqn.config import OptimizerSettings
 
 
+def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: str) -> list[list[Tensor]]:
+    """The parameters of `group` that have a gradient, their gradients, and their states of each name, 0 at first."""
+    params = [p for p in group["params"] if p.grad is not None]
+    for p in params:
+        if not optimizer.state[p]:
+            optimizer.state[p] = {name: torch.zeros_like(p) for name in names}
+    return [params, [p.grad for p in params], *([optimizer.state[p][name] for p in params] for name in names)]
+
+
 class RMSpropNature(torch.optim.Optimizer):
     """The centred RMSProp of Mnih et al. (2015), with epsilon inside the root and no momentum.
 
@@ -25,13 +34,7 @@ class RMSpropNature(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply one update from the gradients that the parameters hold."""
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
-            means = [self.state[p]["mean"] for p in params]
-            squares = [self.state[p]["square"] for p in params]
+            params, grads, means, squares = _updated(self, group, "mean", "square")
             rho = group["rho"]
             torch._foreach_lerp_(means, grads, 1.0 - rho)
             torch._foreach_mul_(squares, rho)
@@ -102,13 +105,7 @@ class AdamaxSalimans(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply one update from the gradients that the parameters hold."""
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {"mean": torch.zeros_like(p), "norm": torch.zeros_like(p)}
-            means = [self.state[p]["mean"] for p in params]
-            norms = [self.state[p]["norm"] for p in params]
+            params, grads, means, norms = _updated(self, group, "mean", "norm")
             beta1, beta2 = group["betas"]
             torch._foreach_lerp_(means, grads, 1.0 - beta1)
             torch._foreach_mul_(norms, beta2)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,8 @@ from wn_dqn.errors import RunError
 from wn_dqn.evaluation import Evaluation, Protocol
 from wn_dqn.launch import Policy, find_any_game, find_checkpoint, load_policy, play_games
 from wn_dqn.progress import ProgressReporter
+from wn_dqn.results import REEVALUATIONS
 from wn_dqn.run_directory import RunDirectory
-
-REEVALUATIONS = "reevaluations.jsonl"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Report:
                 "param": self.param,
                 "trained_steps": self.trained_steps,
                 "protocol": self.protocol.name,
-                "protocol_settings": _rules(self.protocol),
+                "protocol_settings": self.protocol.rules(),
                 "seed": self.seed,
                 **self.result.figures(),
                 "human_normalized": self.game.human_normalized(self.result.mean),
@@ -70,7 +69,7 @@ class Report:
                 "checkpoint": self.checkpoint.name,
                 "steps": self.trained_steps,
                 "protocol": self.protocol.name,
-                "protocol_settings": _rules(self.protocol),
+                "protocol_settings": self.protocol.rules(),
                 "games": len(self.result.games),
                 "mean": self.result.mean,
                 "std": self.result.std,
@@ -81,10 +80,6 @@ class Report:
                 "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
         )
-
-
-def _rules(protocol: Protocol) -> dict[str, Any]:
-    return {key: value for key, value in asdict(protocol).items() if key != "name"}
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,19 +8,13 @@ import click
 
 from wn_dqn import launch
 from wn_dqn.commands.options import CHECKPOINT
-from wn_dqn.config import (
-    merge,
-    parse_assignment,
-    read_config,
-)
+from wn_dqn.config import merge, parse_assignment, read_config
 from wn_dqn.errors import UsageError
 from wn_dqn.export import Format, require_onnx
 from wn_dqn.export import export as export_network
 from wn_dqn.machine import find_device
 from wn_dqn.nature_weights import read_weights
-from wn_dqn.reevaluation import (
-    read_records,
-)
+from wn_dqn.reevaluation import read_records
 
 
 @click.command()

@@ -19,13 +19,7 @@ from wn_dqn.evaluation import Protocol, changed_protocol
 from wn_dqn.machine import find_device, num_cores
 from wn_dqn.play import open_window
 from wn_dqn.progress import ProgressReporter
-from wn_dqn.reevaluation import (
-    Report,
-    append_to_run,
-    checkpoint_paths,
-    evaluate_checkpoints,
-    evaluate_policy,
-)
+from wn_dqn.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_checkpoints, evaluate_policy
 from wn_dqn.saliency import Method
 from wn_dqn.video import FRAMES_PER_S, find_encoder, write_video
 from wn_dqn.watching import watch

@@ -10,9 +10,7 @@ from rich.table import Table
 
 from wn_dqn.atari.games import all_games
 from wn_dqn.commands.options import DEVICE
-from wn_dqn.config import (
-    setting_help,
-)
+from wn_dqn.config import setting_help
 from wn_dqn.doctor import examine
 from wn_dqn.machine import find_device
 

@@ -76,6 +76,7 @@ def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[.
 
 
 def seconds(duration: str) -> float:
+    """What 90s, 30m or 2h are in seconds; UsageError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
     if match is None:
         raise UsageError(f"{duration!r} is not a duration; like 90s, 30m or 2h")

@@ -34,12 +34,8 @@ class UsesBatchStatistics(Protocol):
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None: ...
 
 
-class _MeanOnlyBatchNorm:
-    """Mean-only batch normalization (equation 7), y = w.x - mean[w.x] + b, of the layer that comes next in the MRO.
-
-    That layer's output already has b in it, so the mean of the output, less b, is the mean of w.x. Autograd's
-    gradient is equation 8: what flows back to w.x is centred over the batch (and the positions, for a convolution).
-    """
+class _RunningStatistics:
+    """What both kinds of batch normalization do with their statistics, for the layer that comes next in the MRO."""
 
     training: bool
     weight: Any
@@ -51,6 +47,33 @@ class _MeanOnlyBatchNorm:
         super().__init__(*args, **kwargs)
         self.register_buffer("running_mean", torch.zeros_like(self.bias.detach()))  # type: ignore[attr-defined]
 
+    def _forget_statistics_(self) -> None:
+        """Back to statistics with which the layer computes w.x + b in evaluation mode."""
+        self.running_mean.zero_()
+
+    @torch.no_grad()
+    def set_direction_(self, v: Tensor) -> None:
+        super().set_direction_(v)  # type: ignore[misc]
+        self._forget_statistics_()
+
+    @torch.no_grad()
+    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
+        super().set_weight_(weight, bias)  # type: ignore[misc]
+        self._forget_statistics_()
+
+    @torch.no_grad()
+    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
+        super().rescale_output_(scale, shift)  # type: ignore[misc]
+        self.running_mean.mul_(scale)
+
+
+class _MeanOnlyBatchNorm(_RunningStatistics):
+    """Mean-only batch normalization (equation 7), y = w.x - mean[w.x] + b, of the layer that comes next in the MRO.
+
+    That layer's output already has b in it, so the mean of the output, less b, is the mean of w.x. Autograd's
+    gradient is equation 8: what flows back to w.x is centred over the batch (and the positions, for a convolution).
+    """
+
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = super().forward(x)  # type: ignore[misc]
         mean = self.running_mean
@@ -58,21 +81,6 @@ class _MeanOnlyBatchNorm:
             mean = y.mean(dim=[0, *range(2, y.ndim)]) - self.bias
             self.running_mean.lerp_(mean.detach(), MOMENTUM)
         return y - mean.view(-1, *[1] * (y.ndim - 2))
-
-    @torch.no_grad()
-    def set_direction_(self, v: Tensor) -> None:
-        super().set_direction_(v)  # type: ignore[misc]
-        self.running_mean.zero_()
-
-    @torch.no_grad()
-    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        super().set_weight_(weight, bias)  # type: ignore[misc]
-        self.running_mean.zero_()
-
-    @torch.no_grad()
-    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        super().rescale_output_(scale, shift)  # type: ignore[misc]
-        self.running_mean.mul_(scale)
 
     @torch.no_grad()
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
@@ -105,25 +113,19 @@ class WeightNormMeanOnlyBatchNormConv2d(_MeanOnlyBatchNorm, WeightNormConv2d):
     """Mean-only batch normalization of a weight-normalized convolution: section 4 as the paper uses it."""
 
 
-class _BatchNorm:
+class _BatchNorm(_RunningStatistics):
     """Batch normalization (Ioffe & Szegedy 2015) of a standard layer: y = gain (t - mean[t]) / std[t] + b, t = w.x.
 
     std is the root of the variance plus EPSILON; the running variance is an average of unbiased ones, as in torch.
     """
 
-    training: bool
-    weight: Any
-    bias: Any
     gain: nn.Parameter
-    running_mean: Tensor
     running_var: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        zeros = torch.zeros_like(self.bias.detach())
-        self.gain = nn.Parameter(zeros.clone())
-        self.register_buffer("running_mean", zeros)  # type: ignore[attr-defined]
-        self.register_buffer("running_var", zeros + 1.0)  # type: ignore[attr-defined]
+        self.gain = nn.Parameter(torch.zeros_like(self.bias.detach()))
+        self.register_buffer("running_var", torch.ones_like(self.bias.detach()))  # type: ignore[attr-defined]
         self._forget_statistics_()
 
     def pre_activation(self, x: Tensor) -> Tensor:
@@ -144,25 +146,9 @@ class _BatchNorm:
 
     @torch.no_grad()
     def _forget_statistics_(self) -> None:
-        """Statistics and a gain with which the layer computes w.x + b in evaluation mode."""
-        self.running_mean.zero_()
+        super()._forget_statistics_()
         self.running_var.fill_(1.0)
         self.gain.fill_((1.0 + EPSILON) ** 0.5)
-
-    @torch.no_grad()
-    def set_direction_(self, v: Tensor) -> None:
-        super().set_direction_(v)  # type: ignore[misc]
-        self._forget_statistics_()
-
-    @torch.no_grad()
-    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        super().set_weight_(weight, bias)  # type: ignore[misc]
-        self._forget_statistics_()
-
-    @torch.no_grad()
-    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        super().rescale_output_(scale, shift)  # type: ignore[misc]
-        self.running_mean.mul_(scale)
 
     @torch.no_grad()
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:

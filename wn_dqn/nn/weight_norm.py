@@ -143,8 +143,8 @@ class WeightNormLinear(_WeightNorm):
         return f"{self.in_features}, {self.out_features}"
 
 
-class WeightNormConv2d(_WeightNorm):
-    """A 2-D convolution with w = g v/||v||, from [B, in, H, W] to [B, out, H', W']. The kernel is square."""
+class _WeightNormConvolution(_WeightNorm):
+    """What the convolutions share: v is [out, in, k, k], and one norm belongs to one output channel."""
 
     def __init__(
         self,
@@ -160,43 +160,30 @@ class WeightNormConv2d(_WeightNorm):
         super().__init__(out_channels, in_channels, kernel_size, kernel_size, device=device, dtype=dtype)
         self.stride = stride
         self.padding = padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         out_channels, in_channels, kernel_size, _ = self.v.shape
         return f"{in_channels}, {out_channels}, kernel_size={kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class WeightNormConvTranspose2d(_WeightNorm):
+class WeightNormConv2d(_WeightNormConvolution):
+    """A 2-D convolution with w = g v/||v||, from [B, in, H, W] to [B, out, H', W']. The kernel is square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class WeightNormConvTranspose2d(_WeightNormConvolution):
     """A transposed 2-D convolution with w = g v/||v||, from [B, in, H, W] to [B, out, H', W']. The kernel is square.
 
-    As everywhere, v is [out, in, k, k] and one norm belongs to one output channel; torch keeps these weights as
-    [in, out, k, k]. The paper's convolutional auto-encoders decode with such layers (section 5.2).
+    As everywhere, v is [out, in, k, k]; torch keeps these weights as [in, out, k, k]. The paper's convolutional
+    auto-encoders decode with such layers (section 5.2).
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        output_padding: int = 0,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(out_channels, in_channels, kernel_size, kernel_size, device=device, dtype=dtype)
-        self.stride = stride
-        self.padding = padding
+    def __init__(self, *sizes: int, output_padding: int = 0, **kwargs: Any) -> None:
+        super().__init__(*sizes, **kwargs)
         self.output_padding = output_padding
 
     def forward(self, x: Tensor) -> Tensor:
         w = self.weight.transpose(0, 1)
         return F.conv_transpose2d(x, w, self.bias, self.stride, self.padding, self.output_padding)
-
-    def extra_repr(self) -> str:
-        out_channels, in_channels, kernel_size, _ = self.v.shape
-        return f"{in_channels}, {out_channels}, kernel_size={kernel_size}, stride={self.stride}, padding={self.padding}"
