@@ -27,7 +27,8 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         dtype = next(self.parameters()).dtype
-        x = obs.contiguous(memory_format=torch.channels_last).to(dtype).div_(255.0)
+        # To channels_last by stacking the frames anew: on a CPU that is faster than a permuted copy.
+        x = torch.stack(obs.unbind(1), dim=-1).permute(0, 3, 1, 2).to(dtype).div_(255.0)
         x = F.relu_(self.conv1(x))
         x = F.relu_(self.conv2(x))
         x = F.relu_(self.conv3(x).flatten(1))
