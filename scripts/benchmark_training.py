@@ -49,7 +49,8 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
     from wn_dqn import training
     from wn_dqn.config import make_settings
-    from wn_dqn.launch import find_any_game, make_env, training_protocol
+    from wn_dqn.evaluation import training_protocol
+    from wn_dqn.games import find_any_game, make_env
     from wn_dqn.machine import prepare_torch
     from wn_dqn.metrics import NullMetrics
     from wn_dqn.replay import ReplayBuffer
@@ -163,7 +164,8 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
     from wn_dqn.config import make_settings
     from wn_dqn.doctor import random_batch
-    from wn_dqn.launch import find_any_game, make_env, training_protocol
+    from wn_dqn.evaluation import training_protocol
+    from wn_dqn.games import find_any_game, make_env
     from wn_dqn.machine import prepare_torch
     from wn_dqn_agents.dqn import DQN
 

@@ -29,8 +29,8 @@ from torch import Tensor
 from wn_dqn import output_file, plotting, scores
 from wn_dqn.config import Settings, dump_yaml, make_settings, merge, parse_assignment, read_config
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.evaluation import Evaluation, GameResult
-from wn_dqn.launch import find_any_game, make_env, training_protocol
+from wn_dqn.evaluation import Evaluation, GameResult, training_protocol
+from wn_dqn.games import find_any_game, make_env
 from wn_dqn.metrics import NullMetrics
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.progress import ProgressReporter

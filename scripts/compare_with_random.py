@@ -18,7 +18,8 @@ import torch
 
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import PROTOCOLS
-from wn_dqn.launch import find_any_game, load_policy, play_games
+from wn_dqn.games import find_any_game
+from wn_dqn.policies import load_policy, play_games
 from wn_dqn.progress import ProgressReporter
 
 

@@ -27,7 +27,8 @@ from wn_dqn.atari.games import find_game
 from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.config import Settings, make_settings
 from wn_dqn.environment import VectorEnv
-from wn_dqn.launch import make_env, training_protocol
+from wn_dqn.evaluation import training_protocol
+from wn_dqn.games import make_env
 from wn_dqn.machine import num_cores
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.replay import ReplayBuffer

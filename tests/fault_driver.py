@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import torch._dynamo  # the optimizer would import it, in every child anew
 
-from wn_dqn import launch
+from wn_dqn import experiment, launch
 from wn_dqn.config import make_settings, read_config
 from wn_dqn.progress import ProgressReporter
 
@@ -74,7 +74,7 @@ class Moments:
         self._lock = threading.Lock()
         for owner, name in _CALLS:
             setattr(owner, name, self._watched(name, getattr(owner, name)))
-        original_open, original_evaluate = pathlib.Path.open, launch.evaluate
+        original_open, original_evaluate = pathlib.Path.open, experiment.evaluate
 
         def open_watched(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             file = original_open(path, mode, *args, **kwargs)
@@ -90,7 +90,7 @@ class Moments:
             return original_evaluate(*others, watched_step, visited)
 
         pathlib.Path.open = open_watched  # type: ignore[method-assign,assignment]
-        launch.evaluate = evaluate  # type: ignore[attr-defined]
+        experiment.evaluate = evaluate  # type: ignore[attr-defined]
 
     def is_fatal(self, moment: str) -> bool:
         """Whether this is where the process ends; counts the moment."""

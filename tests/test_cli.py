@@ -17,7 +17,7 @@ from command import wn_dqn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wn_dqn import __version__, doctor, launch
+from wn_dqn import __version__, doctor, launch, reevaluation
 from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.cli import cli, main
 from wn_dqn.config import parse_yaml, setting_help
@@ -513,7 +513,7 @@ def nothing_is_played() -> Iterator[None]:
     result = Evaluation((GameResult(1.0, 6, finished=True),), 0)
     with (
         mock.patch.object(launch, "train_run", return_value=0),
-        mock.patch.object(launch, "play_games", return_value=result),
+        mock.patch.object(reevaluation, "play_games", return_value=result),
         mock.patch("wn_dqn.commands.information.examine", return_value=[]),
     ):
         yield
@@ -532,7 +532,7 @@ def test_no_arguments_make_a_traceback(args: list[str]) -> None:
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no mistake of the user's."""
     monkeypatch.setattr(sys, "argv", ["wn-dqn", "train", "--game", "Pong"])
-    monkeypatch.setattr(launch, "find_any_game", mock.Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr("wn_dqn.commands.runs.find_any_game", mock.Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         main()
 

@@ -11,8 +11,9 @@ from PIL import Image
 from small_runs import assert_same, outcome, settings_for, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wn_dqn import launch
+from wn_dqn import panel
 from wn_dqn.evaluation import Evaluation, GameResult
+from wn_dqn.experiment import Experiment
 from wn_dqn.training import TrainingState
 
 TAG = "evaluation/best_network"
@@ -44,13 +45,13 @@ def test_clips_change_nothing_and_survive_a_stop(tmp_path: Path, monkeypatch: py
     assert clips(tmp_path / "without") == []
 
     # Stopped while the clip is recorded: it and its evaluation are made again, once.
-    def stopped(experiment: launch.Experiment, steps: int, score: float) -> None:
+    def stopped(experiment: Experiment, steps: int, score: float) -> None:
         experiment.stop.request("the test", 0)
         write_clip(experiment, steps, score)
 
-    write_clip = launch.Experiment._write_clip
+    write_clip = Experiment._write_clip
     with monkeypatch.context() as patch:
-        patch.setattr(launch.Experiment, "_write_clip", stopped)
+        patch.setattr(Experiment, "_write_clip", stopped)
         assert train(settings, tmp_path / "stopped") == 0
     assert clips(tmp_path / "stopped") == []
     assert train(settings, tmp_path / "stopped") == 0
@@ -65,7 +66,7 @@ def test_the_best_network_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     scores = {120: 0.0, 240: 1.0, 320: 0.5}
     shown: list[str] = []
 
-    class Panel(launch.Panel):
+    class Panel(panel.Panel):
         def __init__(self, title: str, subtitle: str, names: Any) -> None:
             shown.append(subtitle)
             super().__init__(title, subtitle, names)
@@ -74,15 +75,15 @@ def test_the_best_network_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         steps = max(experiment_steps)
         return Evaluation((GameResult(scores[steps], 1, True),), 0)
 
-    def remember(experiment: launch.Experiment, state: TrainingState) -> None:
+    def remember(experiment: Experiment, state: TrainingState) -> None:
         experiment_steps.append(state.steps)
         after_step(experiment, state)
 
     experiment_steps: list[int] = []
-    after_step = launch.Experiment.after_step
-    monkeypatch.setattr(launch, "Panel", Panel)
-    monkeypatch.setattr(launch, "evaluate", evaluate)
-    monkeypatch.setattr(launch.Experiment, "after_step", remember)
+    after_step = Experiment.after_step
+    monkeypatch.setattr("wn_dqn.experiment.Panel", Panel)
+    monkeypatch.setattr("wn_dqn.experiment.evaluate", evaluate)
+    monkeypatch.setattr(Experiment, "after_step", remember)
     assert train(settings_for(output={"video_period_epochs": 1}), tmp_path / "run") == 0
     assert shown == ["wn, step 120", "wn, step 240", "wn, step 240"]
     _, second, third = (gif for _, gif in clips(tmp_path / "run"))

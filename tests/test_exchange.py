@@ -25,10 +25,10 @@ from wn_dqn import cli, launch
 from wn_dqn.atari.vector_env import AtariEnv
 from wn_dqn.config import dump_yaml
 from wn_dqn.errors import UsageError
-from wn_dqn.launch import load_policy
 from wn_dqn.nature_weights import assign, read_weights
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.policies import load_policy
 from wn_dqn.run_directory import RunDirectory
 
 Command = Callable[..., tuple[int, str, str]]

@@ -17,9 +17,10 @@ import pytest
 from fault_driver import RESUME_MOMENTS
 from small_runs import assert_same, outcome, settings_for, train
 
-from wn_dqn import checkpoint, launch
+from wn_dqn import checkpoint
 from wn_dqn.config import dump_yaml
 from wn_dqn.errors import RunError, UsageError
+from wn_dqn.experiment import Experiment
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.training import TrainingState
 
@@ -66,7 +67,7 @@ def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(part: int, tmp
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, while_steps: range) -> None:
     """The disk is full while the run is at these steps."""
 
-    def save(experiment: launch.Experiment, state: Any, score: float | None) -> None:
+    def save(experiment: Experiment, state: Any, score: float | None) -> None:
         nonlocal full
         full = state.steps in while_steps
         original_save(experiment, state, score)
@@ -77,8 +78,8 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, while_steps: range) -> None:
         original_fsync(descriptor)
 
     full = False
-    original_save, original_fsync = launch.Experiment.save, os.fsync
-    monkeypatch.setattr(launch.Experiment, "save", save)
+    original_save, original_fsync = Experiment.save, os.fsync
+    monkeypatch.setattr(Experiment, "save", save)
     monkeypatch.setattr(os, "fsync", fsync)
 
 
@@ -137,7 +138,7 @@ def test_a_disk_that_is_really_full_loses_nothing(
 ) -> None:
     """Rows, an evaluation and a checkpoint are refused; the status says so, and all are written when there is room."""
 
-    def after_step(experiment: launch.Experiment, state: TrainingState) -> None:
+    def after_step(experiment: Experiment, state: TrainingState) -> None:
         if state.steps == 104:  # a checkpoint at step 100 has just been written; rows follow at 112, 120, ...
             fill(small_disk)
         if state.steps == 200:  # before the checkpoint of this step, after the evaluation at step 120
@@ -147,11 +148,11 @@ def test_a_disk_that_is_really_full_loses_nothing(
         original(experiment, state)
 
     seen: list[dict[str, Any]] = []
-    original = launch.Experiment.after_step
+    original = Experiment.after_step
     settings = settings_for(output={"log_period_steps": 8})
     assert train(settings, tmp_path / "undisturbed") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(launch.Experiment, "after_step", after_step)
+        patch.setattr(Experiment, "after_step", after_step)
         assert train(settings, small_disk / "run") == 0
     (status,) = seen
     assert (status["status"], status["steps"] >= 120) == ("degraded", True)
@@ -173,15 +174,15 @@ def test_a_disk_full_to_the_end_is_an_error_and_the_run_goes_on_later(
 ) -> None:
     """The last checkpoint could not be saved: no success is claimed, and the good one before it is there."""
 
-    def after_step(experiment: launch.Experiment, state: TrainingState) -> None:
+    def after_step(experiment: Experiment, state: TrainingState) -> None:
         original(experiment, state)
         if state.steps == 256:
             fill(small_disk)
 
-    original = launch.Experiment.after_step
+    original = Experiment.after_step
     assert train(settings_for(), tmp_path / "undisturbed") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(launch.Experiment, "after_step", after_step)
+        patch.setattr(Experiment, "after_step", after_step)
         with pytest.raises(RunError, match=r"the last checkpoint could not be saved: .*No space left"):
             train(settings_for(), small_disk / "run")
     run = RunDirectory(small_disk / "run")

@@ -12,11 +12,13 @@ import pytest
 import torch
 from small_runs import CPU, outcome, settings_for, train
 
-from wn_dqn import launch
 from wn_dqn.checkpoint import FORMAT_VERSION
 from wn_dqn.cli import main
 from wn_dqn.config import dump_yaml, parse_yaml
 from wn_dqn.evaluation import Protocol
+from wn_dqn.experiment import verify_checkpoint
+from wn_dqn.games import find_any_game
+from wn_dqn.policies import load_policy, play_games
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.run_directory import RunDirectory
 
@@ -38,16 +40,16 @@ def old_run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
 
 def test_an_old_run_can_be_tested(old_run: RunDirectory) -> None:
     """Its network says what it said when it was saved."""
-    launch.verify_checkpoint(old_run, old_run.find_checkpoint("last").path, resumable=True)
-    policy = launch.load_policy(old_run.path, "last", CPU)
+    verify_checkpoint(old_run, old_run.find_checkpoint("last").path, resumable=True)
+    policy = load_policy(old_run.path, "last", CPU)
     assert policy.steps == 200
     obs = torch.arange(4 * 84 * 84).remainder(251).to(torch.uint8).view(1, 4, 84, 84)
     torch.testing.assert_close(
         policy.agent.q_values(obs), torch.tensor([[35.58988, 24.46197, 36.26702]]), rtol=1e-3, atol=1e-4
     )
     protocol = Protocol("3 games", epsilon=0.0, games=3)
-    game = launch.find_any_game(policy.settings.game)
-    assert math.isfinite(launch.play_games(policy, game, protocol, 2, 0, ProgressReporter()).mean)
+    game = find_any_game(policy.settings.game)
+    assert math.isfinite(play_games(policy, game, protocol, 2, 0, ProgressReporter()).mean)
 
 
 def test_an_old_run_goes_on(old_run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,9 @@ import torch
 
 from wn_dqn.config import make_settings, merge
 from wn_dqn.evaluation import Protocol
-from wn_dqn.launch import find_any_game, load_policy, play_games, train_run
+from wn_dqn.games import find_any_game
+from wn_dqn.launch import train_run
+from wn_dqn.policies import load_policy, play_games
 from wn_dqn.progress import ProgressReporter
 
 MAXIMUM_RETURN = 1.0

@@ -17,9 +17,10 @@ from torch import Tensor
 from wn_dqn import cli, play
 from wn_dqn.atari.games import find_game
 from wn_dqn.evaluation import PROTOCOLS, Protocol, changed_protocol
-from wn_dqn.launch import find_any_game, load_policy
+from wn_dqn.games import find_any_game
 from wn_dqn.nn.folding import fold
 from wn_dqn.panel import Moment, Panel, readable
+from wn_dqn.policies import load_policy
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.watching import watch
 

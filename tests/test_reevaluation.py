@@ -18,7 +18,7 @@ from small_runs import settings_for, train
 from wn_dqn import __version__, cli
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import PROTOCOLS, changed_protocol, find_protocol
-from wn_dqn.launch import find_any_game
+from wn_dqn.games import find_any_game
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy
 

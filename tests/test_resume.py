@@ -24,6 +24,7 @@ from wn_dqn.checkpoint import load_checkpoint
 from wn_dqn.config import Settings, dump_yaml, make_settings
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import Evaluation
+from wn_dqn.experiment import Experiment
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.run_directory import RunDirectory
@@ -33,13 +34,13 @@ from wn_dqn.training import TrainingState
 def stop_when(monkeypatch: pytest.MonkeyPatch, condition: Callable[[TrainingState], bool]) -> None:
     """Ask the run to stop at the first step after which `condition` holds."""
 
-    def after_step(experiment: launch.Experiment, state: TrainingState) -> None:
+    def after_step(experiment: Experiment, state: TrainingState) -> None:
         original(experiment, state)
         if condition(state):
             experiment.stop.request("the test", 0)
 
-    original = launch.Experiment.after_step
-    monkeypatch.setattr(launch.Experiment, "after_step", after_step)
+    original = Experiment.after_step
+    monkeypatch.setattr(Experiment, "after_step", after_step)
 
 
 STOPS = {
@@ -111,13 +112,13 @@ def test_a_run_stopped_during_evaluation_evaluates_again(
     """The evaluation that was cut short is played whole, once."""
     settings = settings_for()
 
-    def interrupted(experiment: launch.Experiment, _steps: int) -> Evaluation:
+    def interrupted(experiment: Experiment, _steps: int) -> Evaluation:
         experiment.stop.request("the test", 0)
         return original(experiment, _steps)
 
-    original = launch.Experiment.evaluate
+    original = Experiment.evaluate
     with monkeypatch.context() as patch:
-        patch.setattr(launch.Experiment, "evaluate", interrupted)
+        patch.setattr(Experiment, "evaluate", interrupted)
         assert train(settings, tmp_path / "run") == 0
         assert RunDirectory(tmp_path / "run").read_status()["steps"] == 120
     assert train(settings, tmp_path / "run") == 0
@@ -289,8 +290,8 @@ def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
     program = f"""
 import signal, sys
 from pathlib import Path
-from wn_dqn import launch
 from wn_dqn.cli import main
+from wn_dqn.experiment import Experiment
 
 def after_step(experiment, state):
     original(experiment, state)
@@ -300,8 +301,8 @@ def after_step(experiment, state):
         while True:
             signal.pause()
 
-original = launch.Experiment.after_step
-launch.Experiment.after_step = after_step
+original = Experiment.after_step
+Experiment.after_step = after_step
 sys.argv = ["wn-dqn", "train", "--config", {str(config)!r}, "--run-dir", {str(tmp_path / "run")!r}]
 main()
 """

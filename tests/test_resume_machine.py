@@ -19,8 +19,8 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from small_runs import assert_same, outcome, settings_for, train
 
-from wn_dqn import launch
 from wn_dqn.config import Settings
+from wn_dqn.experiment import Experiment
 from wn_dqn.run_directory import RunDirectory
 
 EPOCH_STEPS = 80
@@ -65,7 +65,7 @@ class AnyOrder(RuleBasedStateMachine):
     def stop(self, steps: int) -> None:
         """Begin or go on, and be asked to stop after `steps` steps of all games."""
 
-        def ask(experiment: launch.Experiment) -> None:
+        def ask(experiment: Experiment) -> None:
             experiment.stop.request("the test", 0)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +77,7 @@ class AnyOrder(RuleBasedStateMachine):
     def kill(self, where: str, calls: int) -> None:
         """Begin or go on, and die at a call: of a step, a checkpoint, an evaluation, or just after a checkpoint."""
 
-        def die(_experiment: launch.Experiment) -> None:
+        def die(_experiment: Experiment) -> None:
             raise Killed
 
         with pytest.MonkeyPatch.context() as patch:
@@ -101,10 +101,10 @@ class AnyOrder(RuleBasedStateMachine):
 
 def after_calls(patch: pytest.MonkeyPatch, name: str, calls: int, action: Any) -> None:
     """Do `action` instead of the call number `calls` of a method of the experiment; for a step, after it."""
-    original = getattr(launch.Experiment, name)
+    original = getattr(Experiment, name)
     left = calls
 
-    def method(experiment: launch.Experiment, *args: Any, **kwargs: Any) -> Any:
+    def method(experiment: Experiment, *args: Any, **kwargs: Any) -> Any:
         nonlocal left
         left -= 1
         if left == 0 and name != "after_step":
@@ -114,7 +114,7 @@ def after_calls(patch: pytest.MonkeyPatch, name: str, calls: int, action: Any) -
             action(experiment)
         return result
 
-    patch.setattr(launch.Experiment, name, method)
+    patch.setattr(Experiment, name, method)
 
 
 TestAnyOrder = AnyOrder.TestCase

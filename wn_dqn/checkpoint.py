@@ -23,6 +23,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from wn_dqn.durable import fsync_folder, write_durably
+from wn_dqn.errors import first_line
 
 FORMAT_VERSION = 1
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -110,8 +111,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError("its state is no mapping")
         return _join(load_tensors(contents[_TENSORS]), state)
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {reason}") from None
+        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {first_line(error)}") from None
 
 
 def read_verified(folder: Path, file: VerifiedFile) -> bytes:

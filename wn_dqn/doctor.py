@@ -15,7 +15,8 @@ import torch
 from wn_dqn import __version__
 from wn_dqn.atari.games import find_game
 from wn_dqn.config import Settings, make_settings
-from wn_dqn.launch import make_env, training_protocol
+from wn_dqn.evaluation import training_protocol
+from wn_dqn.games import make_env
 from wn_dqn.machine import GIB, available_memory_bytes, num_cores, prepare_torch
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.transitions import TransitionBatch

@@ -19,3 +19,8 @@ def closest(name: str, valid: Iterable[str], count: int = 3) -> str:
     valid = list(valid)
     matches = difflib.get_close_matches(name, valid, n=count, cutoff=0.5)
     return f"did you mean {' or '.join(matches)}?" if matches else f"valid: {', '.join(valid)}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of its message, or what it is called if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

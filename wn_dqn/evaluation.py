@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from wn_dqn.config import Count, Probability, read_yaml_mapping
+from wn_dqn.config import Count, Probability, Settings, read_yaml_mapping
 from wn_dqn.environment import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError, closest
 from wn_dqn.instruments import VisitedStates
@@ -80,6 +80,20 @@ PROTOCOLS = {
         ),
     )
 }
+
+
+def training_protocol(settings: Settings) -> Protocol:
+    """The rules of the training games, with the test policy and length of the evaluations after each epoch."""
+    environment = settings.environment
+    return Protocol(
+        "training",
+        epsilon=settings.evaluation.epsilon,
+        steps=settings.evaluation.steps,
+        max_game_frames=environment.max_game_frames,
+        repeat_action_probability=environment.repeat_action_probability,
+        full_action_set=environment.full_action_set,
+        max_noop_frames=environment.max_noop_frames,
+    )
 
 
 def find_protocol(name_or_path: str) -> Protocol:

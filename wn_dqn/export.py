@@ -15,11 +15,12 @@ from wn_dqn import __version__
 from wn_dqn.checkpoint import list_checkpoints
 from wn_dqn.durable import write_durably
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation import Protocol
-from wn_dqn.launch import Policy, find_any_game, training_protocol
+from wn_dqn.evaluation import Protocol, training_protocol
+from wn_dqn.games import find_any_game
 from wn_dqn.nn.folding import fold
 from wn_dqn.nn.q_network import QNetwork
 from wn_dqn.play import single_game
+from wn_dqn.policies import Policy
 
 Format = Literal["onnx", "safetensors"]
 

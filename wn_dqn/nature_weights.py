@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from wn_dqn.errors import UsageError
+from wn_dqn.errors import UsageError, first_line
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.q_network import QNetwork
 
@@ -89,7 +89,7 @@ def _read_tensors(path: Path) -> Mapping[str, Tensor]:
             "torch.save(network.state_dict(), ...)"
         ) from None
     except (SafetensorError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        raise UsageError(f"{path} is damaged: {first_line(error)}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{path} holds no state_dict: a mapping of names to tensors")
     return state

@@ -24,7 +24,8 @@ from wn_dqn.atari.games import Game
 from wn_dqn.checkpoint import list_checkpoints
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation import Evaluation, Protocol
-from wn_dqn.launch import Policy, find_any_game, find_checkpoint, load_policy, play_games
+from wn_dqn.games import find_any_game
+from wn_dqn.policies import Policy, find_checkpoint, load_policy, play_games
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.results import REEVALUATIONS
 from wn_dqn.run_directory import RunDirectory

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import FRAMES_PER_STEP, Protocol, changed_protocol
-from wn_dqn.launch import Policy, find_any_game
+from wn_dqn.games import find_any_game
 from wn_dqn.nn.folding import fold
 from wn_dqn.panel import Panel
 from wn_dqn.play import Painter, play, single_game
+from wn_dqn.policies import Policy
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.saliency import Method
 from wn_dqn.video import Frame

@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 
 from wn_dqn.config import make_settings, read_config
-from wn_dqn.launch import Experiment, train_run
+from wn_dqn.experiment import Experiment
+from wn_dqn.launch import train_run
 from wn_dqn.progress import ProgressReporter
 
 config, folder, stop_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

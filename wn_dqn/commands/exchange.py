@@ -14,6 +14,7 @@ from wn_dqn.export import Format, require_onnx
 from wn_dqn.export import export as export_network
 from wn_dqn.machine import find_device
 from wn_dqn.nature_weights import read_weights
+from wn_dqn.policies import load_policy
 from wn_dqn.reevaluation import read_records
 
 
@@ -39,7 +40,7 @@ def export(run: Path, output: Path, format_: Format | None, checkpoint: str) -> 
         format_ = "onnx" if output.suffix == ".onnx" else "safetensors"
     if format_ == "onnx":
         require_onnx()
-    policy = launch.load_policy(run, checkpoint, find_device("cpu"))
+    policy = load_policy(run, checkpoint, find_device("cpu"))
     contract = export_network(policy, output, format_, read_records(policy.path))
     click.echo(f"{output} and {contract.name}: {policy.settings.game}, {policy.settings.param}, step {policy.steps:,}")
 

@@ -12,12 +12,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from wn_dqn import launch
 from wn_dqn.commands.options import CHECKPOINT, DEVICE, protocol_options
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import Protocol, changed_protocol
+from wn_dqn.games import find_any_game
 from wn_dqn.machine import find_device, num_cores
 from wn_dqn.play import open_window
+from wn_dqn.policies import load_policy
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_checkpoints, evaluate_policy
 from wn_dqn.saliency import Method
@@ -79,7 +80,7 @@ def evaluate(
         protocol = changed_protocol(protocol, steps=None, games=games)
     torch_device, reporter = find_device(device), ProgressReporter()
     if random_game is not None:
-        game = launch.find_any_game(random_game)
+        game = find_any_game(random_game)
         reports = [evaluate_policy(None, game, protocol, num_envs, seed, reporter)]
     else:
         paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
@@ -192,7 +193,7 @@ def play(
     if output is not None:
         find_encoder(output)
     window = open_window("wn-dqn") if show else None
-    policy, reporter = launch.load_policy(run, checkpoint, find_device(device)), ProgressReporter()
+    policy, reporter = load_policy(run, checkpoint, find_device(device)), ProgressReporter()
     if max_frames is None and output is not None and output.suffix.lower() == ".gif":
         max_frames = 60 * FRAMES_PER_S
         reporter.message("a GIF ends after a minute; --max-frames changes that")

@@ -14,6 +14,8 @@ from wn_dqn.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
 from wn_dqn.commands.options import DEVICE, seconds
 from wn_dqn.config import make_settings, merge, named_configs, nested, parse_assignment, read_config
 from wn_dqn.errors import RunError
+from wn_dqn.experiment import verify_checkpoint
+from wn_dqn.games import find_any_game
 from wn_dqn.machine import find_device
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.run_directory import RunDirectory
@@ -156,7 +158,7 @@ def train(
     config = read_config(config_name) if config_name else {}
     data = merge([config, *variables, *map(parse_assignment, assignments), *options])
     if isinstance(data.get("game"), str):
-        data["game"] = launch.find_any_game(data["game"]).name
+        data["game"] = find_any_game(data["game"]).name
     settings = make_settings(data)
     agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
     folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
@@ -207,7 +209,7 @@ def verify(run: Path) -> None:
     for path in paths:
         resumable = path in paths[-keep:]
         try:
-            launch.verify_checkpoint(directory, path, resumable=resumable)
+            verify_checkpoint(directory, path, resumable=resumable)
             click.echo(f"{path.name}  whole" + ("" if resumable else ", kept for tests without its replay"))
         except CheckpointError as error:
             damaged += 1
