@@ -7,7 +7,8 @@
 An update is two forward passes, the loss, its gradient and the optimizer's step, on random frames. All arms take turns
 in one process, round after round, so that a machine whose speed drifts is the same for all; ratios are taken within a
 round, to the first arm. eager: one operation after the other; graph: what training does on a GPU; compiled: the same
-functions through torch.compile, which needs a C++ compiler and is not used in training.
+functions through torch.compile, which needs a C++ compiler and is not used in training. The last column is what the
+instruments take at each log period, and that as a share of the period's updates.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import os
 import platform
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 
 import click
 import torch
 
+from wn_dqn.agent import Measured
 from wn_dqn.config import make_settings
 from wn_dqn.doctor import random_batch
 from wn_dqn.machine import prepare_torch
@@ -29,10 +32,14 @@ from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn_agents.dqn import DQN
 
 
-def update_function(param: str, batch_size: int, precision: str, way: str, device: torch.device) -> Callable[[], None]:
+def functions(
+    param: str, batch_size: int, precision: str, way: str, device: torch.device
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """An update (CALLS of them on a GPU), and the instruments of one log period."""
     settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": {"precision": precision}})
     agent = DQN(settings, 6, device)
     batch = random_batch(batch_size, device)
+    measured = Measured(batch, random_batch(256, device).obs)
     agent.initialize(batch.obs)
     if way == "compiled":
         agent.online.compile()
@@ -48,9 +55,12 @@ def update_function(param: str, batch_size: int, precision: str, way: str, devic
         if device.type == "cuda":
             torch.cuda.synchronize()
 
+    def instruments() -> None:
+        agent.diagnostics(measured)
+
     for _ in range(6):
         update()
-    return update
+    return update, instruments
 
 
 CALLS = 50  # a GPU works through calls that are queued
@@ -68,23 +78,34 @@ def main(params: str, batches: str, precisions: str, ways: str | None, device_na
     prepare_torch(device, "float32")
     ways = ways or ("graph,eager" if device.type == "cuda" else "eager")
     choices = [params.split(","), [int(batch) for batch in batches.split(",")], precisions.split(","), ways.split(",")]
-    arms = {arm: update_function(*arm, device) for arm in itertools.product(*choices)}
+    arms = {arm: functions(*arm, device) for arm in itertools.product(*choices)}
+    settings = make_settings({"game": "SpaceInvaders"})
+    updates_per_period = settings.output.log_period_steps // settings.learning.update_period_steps
     seconds: dict[tuple[str, int, str, str], list[float]] = {arm: [] for arm in arms}
     calls = CALLS if device.type == "cuda" else 1
     for _ in range(rounds):
-        for arm, update in arms.items():
+        for arm, (update, _) in arms.items():
             began_s = time.perf_counter()
             update()
             seconds[arm].append((time.perf_counter() - began_s) / calls)
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
     first = next(iter(seconds.values()))
-    print("| parameterization | batch | precision | run | microseconds per update (quartiles) | time / first row |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| parameterization | batch | precision | run | microseconds per update (quartiles) | time / first row "
+        f"| instruments, ms (share of {updates_per_period:,} updates) |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for (param, batch, precision, way), times in seconds.items():
         low, median, high = (1e6 * quartile for quartile in statistics.quantiles(times, n=4))
         ratio = statistics.median(a / b for a, b in zip(times, first, strict=True))
-        print(f"| {param} | {batch} | {precision} | {way} | {median:,.0f} ({low:,.0f} to {high:,.0f}) | {ratio:.3f} |")
+        _, instruments = arms[param, batch, precision, way]
+        instruments_s = statistics.median(timeit.repeat(instruments, number=1, repeat=5))
+        share = instruments_s / (updates_per_period * statistics.median(times))
+        print(
+            f"| {param} | {batch} | {precision} | {way} | {median:,.0f} ({low:,.0f} to {high:,.0f}) | {ratio:.3f} "
+            f"| {1e3 * instruments_s:,.0f} ({share:.2%}) |"
+        )
 
 
 if __name__ == "__main__":
