@@ -40,7 +40,7 @@ def read_weights(path: Path) -> QNetwork:
     """
     state = _read_tensors(path)
     if any(f"{name}.weight" in state for name in DuelingQNetwork.OUTPUT_LAYERS):
-        raise UsageError(f"{path} holds a network with dueling heads; what is read here is the plain Nature network")
+        raise UsageError(f"{path} holds a network with dueling heads; only plain Nature networks are imported")
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
     if program is None:
         known = ", ".join(f"{layers[0]}.weight ({name})" for name, layers in NAMES.items())
