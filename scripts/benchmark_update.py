@@ -29,8 +29,11 @@ from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn_agents.dqn import DQN
 
 
-def update_function(param: str, batch_size: int, precision: str, way: str, device: torch.device) -> Callable[[], None]:
-    settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": {"precision": precision}})
+def update_function(
+    param: str, batch_size: int, precision: str, way: str, device: torch.device, dueling: bool
+) -> Callable[[], None]:
+    learning, network = {"precision": precision}, {"dueling": dueling}
+    settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": learning, "network": network})
     agent = DQN(settings, 6, device)
     batch = random_batch(batch_size, device)
     agent.initialize(batch.obs)
@@ -61,14 +64,17 @@ CALLS = 50  # a GPU works through calls that are queued
 @click.option("--batches", default="64", show_default=True)
 @click.option("--precisions", default="float32", show_default=True, help="float32, tf32 (a GPU's), bf16")
 @click.option("--ways", help="eager, graph (a GPU's), compiled  [default: graph and eager on a GPU, else eager]")
+@click.option("--dueling", is_flag=True, help="Networks with dueling heads.")
 @click.option("--device", "device_name", default="cpu", show_default=True, help="cpu or cuda")
 @click.option("--rounds", default=30, show_default=True)
-def main(params: str, batches: str, precisions: str, ways: str | None, device_name: str, rounds: int) -> None:
+def main(
+    params: str, batches: str, precisions: str, ways: str | None, dueling: bool, device_name: str, rounds: int
+) -> None:
     device = torch.device(device_name)
     prepare_torch(device, "float32")
     ways = ways or ("graph,eager" if device.type == "cuda" else "eager")
     choices = [params.split(","), [int(batch) for batch in batches.split(",")], precisions.split(","), ways.split(",")]
-    arms = {arm: update_function(*arm, device) for arm in itertools.product(*choices)}
+    arms = {arm: update_function(*arm, device, dueling) for arm in itertools.product(*choices)}
     seconds: dict[tuple[str, int, str, str], list[float]] = {arm: [] for arm in arms}
     calls = CALLS if device.type == "cuda" else 1
     for _ in range(rounds):
