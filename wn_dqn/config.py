@@ -88,7 +88,6 @@ class NetworkSettings(_Section):
         False,
         description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",
     )
-
     init: Literal["data", "torch", "nature"] = Field(
         "data",
         description=(

@@ -39,7 +39,7 @@ def read_weights(path: Path) -> QNetwork:
     UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
     """
     state = _read_tensors(path)
-    if any(f"{name}.weight" in state for name in DuelingQNetwork.OUTPUT_LAYERS):
+    if all(f"{name}.weight" in state for name in DuelingQNetwork.OUTPUT_LAYERS):
         raise UsageError(f"{path} holds a network with dueling heads; only plain Nature networks are imported")
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
     if program is None:
