@@ -33,10 +33,11 @@ from wn_dqn_agents.dqn import DQN
 
 
 def functions(
-    param: str, batch_size: int, precision: str, way: str, device: torch.device
+    param: str, batch_size: int, precision: str, way: str, device: torch.device, dueling: bool
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """An update (CALLS of them on a GPU), and the instruments of one log period."""
-    settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": {"precision": precision}})
+    learning, network = {"precision": precision}, {"dueling": dueling}
+    settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": learning, "network": network})
     agent = DQN(settings, 6, device)
     batch = random_batch(batch_size, device)
     measured = Measured(batch, random_batch(256, device).obs)
@@ -71,14 +72,17 @@ CALLS = 50  # a GPU works through calls that are queued
 @click.option("--batches", default="64", show_default=True)
 @click.option("--precisions", default="float32", show_default=True, help="float32, tf32 (a GPU's), bf16")
 @click.option("--ways", help="eager, graph (a GPU's), compiled  [default: graph and eager on a GPU, else eager]")
+@click.option("--dueling", is_flag=True, help="Networks with dueling heads.")
 @click.option("--device", "device_name", default="cpu", show_default=True, help="cpu or cuda")
 @click.option("--rounds", default=30, show_default=True)
-def main(params: str, batches: str, precisions: str, ways: str | None, device_name: str, rounds: int) -> None:
+def main(
+    params: str, batches: str, precisions: str, ways: str | None, dueling: bool, device_name: str, rounds: int
+) -> None:
     device = torch.device(device_name)
     prepare_torch(device, "float32")
     ways = ways or ("graph,eager" if device.type == "cuda" else "eager")
     choices = [params.split(","), [int(batch) for batch in batches.split(",")], precisions.split(","), ways.split(",")]
-    arms = {arm: functions(*arm, device) for arm in itertools.product(*choices)}
+    arms = {arm: functions(*arm, device, dueling) for arm in itertools.product(*choices)}
     settings = make_settings({"game": "SpaceInvaders"})
     updates_per_period = settings.output.log_period_steps // settings.learning.update_period_steps
     seconds: dict[tuple[str, int, str, str], list[float]] = {arm: [] for arm in arms}

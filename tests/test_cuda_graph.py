@@ -93,18 +93,19 @@ def minibatch(number: int, size: int = 4) -> TransitionBatch:
     )
 
 
-def make_agent(param: str) -> DQN:
+def make_agent(param: str, *, dueling: bool = False) -> DQN:
     # Mnih's optimizer: torch's Adamax keeps its count of steps on the host unless it is on a GPU.
-    settings = make_settings({"game": "Catch", "param": param, "optimizer": {"name": "rmsprop-nature"}})
+    optimizer, network = {"name": "rmsprop-nature"}, {"dueling": dueling}
+    settings = make_settings({"game": "Catch", "param": param, "optimizer": optimizer, "network": network})
     agent = DQN(settings, 3, torch.device("cpu"))
     agent.initialize(minibatch(99, 32).obs)
     return agent
 
 
 @pytest.mark.usefixtures("fake_cuda")
-@pytest.mark.parametrize("param", PARAMETERIZATIONS)
-def test_a_graphed_agent_learns_what_an_eager_one_does(param: str) -> None:
-    eager, graphed = make_agent(param), make_agent(param)
+@pytest.mark.parametrize(("param", "dueling"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
+def test_a_graphed_agent_learns_what_an_eager_one_does(param: str, dueling: bool) -> None:
+    eager, graphed = make_agent(param, dueling=dueling), make_agent(param, dueling=dueling)
     graphed._run_update = CudaGraph(graphed._update)
     for number in range(WARM_UP_CALLS + 5):
         expected, given = eager.update(minibatch(number)), graphed.update(minibatch(number))

@@ -360,6 +360,35 @@ class TestExport:
         assert list(tmp_path.iterdir()) == []
 
 
+def test_dueling_heads_go_out_and_not_in(tmp_path: Path, command: Command) -> None:
+    """A run with them is trained, played, exported and run by onnxruntime; only plain networks are imported."""
+    settings, run = settings_for(network={"dueling": True}, learning={"total_steps": 120}), tmp_path / "run"
+    assert train(settings, run) == 0
+    assert command("evaluate", run, "--protocol", "nature", "--games", 2, "--device", "cpu")[0] == 0
+    assert "and dueling heads (Wang et al., 2016)" in (run / "model_card.md").read_text()
+    onnx, tensors = tmp_path / "network.onnx", tmp_path / "network.safetensors"
+    for path in (onnx, tensors):
+        assert command("export", run, "-o", path)[0] == 0
+        assert json.loads(path.with_name(path.name + ".json").read_text())["dueling"] is True
+    obs = observations()[:200]
+    q = load_policy(run, "best", CPU).agent.q_values(obs).numpy()
+    (theirs,) = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]).run(None, {"obs": obs.numpy()})
+    np.testing.assert_allclose(theirs, q, rtol=0, atol=1e-4)
+    assert {"value.weight", "advantage.weight"} <= load_file(tensors).keys()
+    torch.save(CleanRL(3).state_dict(), tmp_path / "catch.pt")
+    for args, message in (
+        ([tensors], f"{tensors} holds a network with dueling heads; only plain Nature networks are imported"),
+        (
+            [tmp_path / "catch.pt", "--set", "network.dueling=true"],
+            "a network is imported without dueling heads: set network.dueling=false",
+        ),
+    ):
+        status, out, err = command("import", *args, "-o", tmp_path / "imported", "--game", "catch")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+        assert not (tmp_path / "imported").exists()
+
+
 def test_what_a_run_needs_to_be_imported() -> None:
     """The game; a parameterization that a plain network can be put into."""
     network = QNetwork(PARAMETERIZATIONS["standard"], 3)

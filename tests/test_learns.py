@@ -1,4 +1,5 @@
-"""It learns: Catch, a small pixel game in Atari's clothes, is solved by both of the paper's arms and by Double DQN."""
+"""It learns: Catch, a small pixel game in Atari's clothes, is solved by both of the paper's arms, by Double DQN, and
+with dueling heads."""
 
 from __future__ import annotations
 
@@ -46,5 +47,6 @@ def test_catch_is_solved(param: str, seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_catch_is_solved_by_double_dqn(tmp_path: Path) -> None:
-    assert mean_return_after_training({"agent": "double-dqn"}, tmp_path) >= 0.9 * MAXIMUM_RETURN
+@pytest.mark.parametrize("difference", [{"agent": "double-dqn"}, {"network": {"dueling": True}}], ids=str)
+def test_catch_is_solved_beside_plain_dqn(difference: dict[str, Any], tmp_path: Path) -> None:
+    assert mean_return_after_training(difference, tmp_path) >= 0.9 * MAXIMUM_RETURN

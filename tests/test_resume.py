@@ -94,7 +94,9 @@ def test_a_stopped_run_ends_in_the_same_bits(
     assert_same(outcome(folder), uninterrupted(settings))
 
 
-@pytest.mark.parametrize("difference", [{"agent": "double-dqn", "learning": {"n_steps": 3}}], ids=str)
+@pytest.mark.parametrize(
+    "difference", [{"agent": "double-dqn", "learning": {"n_steps": 3}}, {"network": {"dueling": True}}], ids=str
+)
 def test_other_agents_resume_exactly(
     difference: dict[str, Any], uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

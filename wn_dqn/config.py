@@ -82,8 +82,12 @@ class ReplaySettings(_Section):
 
 
 class NetworkSettings(_Section):
-    """Initialization of the network (section 3 of the paper)."""
+    """The network's head, and its initialization (section 3 of the paper)."""
 
+    dueling: bool = Field(
+        False,
+        description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",
+    )
     init: Literal["data", "torch", "nature"] = Field(
         "data",
         description=(

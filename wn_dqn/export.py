@@ -18,7 +18,7 @@ from wn_dqn.errors import UsageError
 from wn_dqn.evaluation import Protocol, training_protocol
 from wn_dqn.games import find_any_game
 from wn_dqn.nn.folding import fold
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
 from wn_dqn.play import single_game
 from wn_dqn.policies import Policy
 
@@ -31,8 +31,9 @@ def export(policy: Policy, path: Path, format_: Format, scores: list[dict[str, A
     `scores`: evaluations of this checkpoint (lines of ``reevaluations.jsonl``). UsageError if `path` cannot be
     written, or onnx is not installed.
     """
-    network = fold(policy.agent.online, policy.agent.num_actions)
-    data = onnx_model(network) if format_ == "onnx" else safetensors_model(network)
+    num_actions = policy.agent.num_actions
+    network = fold(policy.agent.online, num_actions)
+    data = onnx_model(network, num_actions) if format_ == "onnx" else safetensors_model(network)
     contract_path = path.with_name(path.name + ".json")
     contract = _contract(policy, scores) | {
         "file": path.name,
@@ -81,6 +82,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "actions": list(names),
         "discount": settings.learning.discount,
         "param": settings.param,
+        "dueling": settings.network.dueling,
         "trained_steps": policy.steps,
         "checkpoint": {"name": policy.path.name, "manifest_sha256": _sha256(policy.path / "manifest.json")},
         "training_score": _training_score(policy),
@@ -117,40 +119,49 @@ def require_onnx() -> None:
         raise UsageError("ONNX needs the onnx package: pip install 'wn-dqn[onnx]', or use --format safetensors")
 
 
-def onnx_model(network: QNetwork) -> bytes:
+def onnx_model(network: QNetwork, num_actions: int) -> bytes:
     """The network as an ONNX graph: ``obs`` uint8 [batch, 4, 84, 84] -> ``q`` float32 [batch, A].
 
-    Built node by node, from layers whose order is that of their definition: ReLU between any two, the last
-    convolution flattened.
+    Built node by node, as the network's forward pass is written.
     """
     require_onnx()
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    layers = list(network.named_children())
-    num_actions = network.output.get_parameter("bias").numel()
     nodes = [
         helper.make_node("Cast", ["obs"], ["x/float"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["x/float", "x/255"], ["x/0"]),
     ]
     constants = [helper.make_tensor("x/255", TensorProto.FLOAT, [], [255.0])]
-    x, flat = "x/0", False
-    for name, layer in layers:
-        parameters = {kind: layer.get_parameter(kind) for kind in ("weight", "bias")}
-        constants += [numpy_helper.from_array(_array(value), f"{name}.{kind}") for kind, value in parameters.items()]
-        inputs = [f"{name}.weight", f"{name}.bias"]
-        if isinstance(layer, nn.Conv2d):
-            nodes.append(helper.make_node("Conv", [x, *inputs], [name], name=name, strides=list(layer.stride)))
-        else:
-            if not flat:
-                nodes.append(helper.make_node("Flatten", [x], ["x/flat"]))
-                x, flat = "x/flat", True
-            last = name == layers[-1][0]
-            nodes.append(helper.make_node("Gemm", [x, *inputs], ["q" if last else name], name=name, transB=1))
-            if last:
-                break
-        nodes.append(helper.make_node("Relu", [name], [f"{name}/relu"]))
-        x = f"{name}/relu"
+
+    def apply(name: str, x: str, y: str | None = None) -> str:
+        """Layer `name`, from `x` to `y`."""
+        layer, y = network.get_submodule(name), y or name
+        parameters = {f"{name}.{kind}": layer.get_parameter(kind) for kind in ("weight", "bias")}
+        constants.extend(numpy_helper.from_array(_array(value), key) for key, value in parameters.items())
+        of_its_kind = {"strides": list(layer.stride)} if isinstance(layer, nn.Conv2d) else {"transB": 1}
+        kind = "Conv" if isinstance(layer, nn.Conv2d) else "Gemm"
+        nodes.append(helper.make_node(kind, [x, *parameters], [y], name=name, **of_its_kind))
+        return y
+
+    def relu(x: str) -> str:
+        nodes.append(helper.make_node("Relu", [x], [f"{x}/relu"]))
+        return f"{x}/relu"
+
+    x = "x/0"
+    for name in ("conv1", "conv2", "conv3"):
+        x = relu(apply(name, x))
+    nodes.append(helper.make_node("Flatten", [x], ["x/flat"]))
+    if isinstance(network, DuelingQNetwork):
+        value = apply("value", relu(apply("hidden_value", "x/flat")))
+        advantage = apply("advantage", relu(apply("hidden_advantage", "x/flat")))
+        nodes += [
+            helper.make_node("ReduceMean", [advantage], ["advantage/mean"], axes=[1]),
+            helper.make_node("Sub", [advantage, "advantage/mean"], ["advantage/centred"]),
+            helper.make_node("Add", [value, "advantage/centred"], ["q"]),
+        ]
+    else:
+        apply("output", relu(apply("hidden", "x/flat")), "q")
     graph = helper.make_graph(
         nodes,
         "nature_dqn",

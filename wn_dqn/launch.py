@@ -124,6 +124,8 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
     settings = make_settings(data)
     if settings.param not in ("standard", "wn"):
         raise UsageError(f"a network is imported as standard or wn, not as {settings.param}")
+    if settings.network.dueling:
+        raise UsageError("a network is imported without dueling heads: set network.dueling=false")
     return settings
 
 

@@ -68,6 +68,7 @@ def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
 def card_text(run: Run, *, picture: bool) -> str:
     """The card as Markdown."""
     game, label = run.game.name, PARAM_LABELS[run.settings.param]
+    heads = " and dueling heads (Wang et al., 2016)" if run.settings.network.dueling else ""
     return f"""---
 {dump_yaml(_metadata(run)).rstrip()}
 ---
@@ -77,7 +78,7 @@ def card_text(run: Run, *, picture: bool) -> str:
 # DQN playing {game}, {label}
 
 {_AGENTS[run.settings.agent]} that plays {game}; its Q-network has {_LAYERS[run.settings.param]} layers (Salimans &
-Kingma, 2016). Trained for {run.steps:,} agent steps of {FRAMES_PER_STEP} frames, seed {run.settings.seed}.
+Kingma, 2016){heads}. Trained for {run.steps:,} agent steps of {FRAMES_PER_STEP} frames, seed {run.settings.seed}.
 
 ## Scores
 

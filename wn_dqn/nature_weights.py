@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wn_dqn.errors import UsageError, first_line
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
 
 _LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
 _SB3 = ("cnn.0", "cnn.2", "cnn.4", "linear.0")
@@ -39,6 +39,8 @@ def read_weights(path: Path) -> QNetwork:
     UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
     """
     state = _read_tensors(path)
+    if all(f"{name}.weight" in state for name in DuelingQNetwork.OUTPUT_LAYERS):
+        raise UsageError(f"{path} holds a network with dueling heads; only plain Nature networks are imported")
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
     if program is None:
         known = ", ".join(f"{layers[0]}.weight ({name})" for name, layers in NAMES.items())

@@ -26,7 +26,7 @@ class ProgressReporter:
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[ProgressTask]:
-        """A task of `total` units of which `done` are behind."""
+        """A task of `total` units, 0 if nobody can know, of which `done` are behind."""
         if not self._console.is_terminal:
             yield _Lines(self, name, total, done)
             return
@@ -43,7 +43,7 @@ class ProgressReporter:
             )
             self._bars.start()
         bars = self._bars
-        bar = bars.add_task(name, total=total, completed=done, details="")
+        bar = bars.add_task(name, total=total or None, completed=done, details="")
         try:
             yield _Bar(bars, bar)
         finally:
@@ -79,12 +79,14 @@ class _Lines(ProgressTask):
         if now_s - self._last_s < _LINE_PERIOD_S:
             return
         self._last_s = now_s
+        self._reporter.message(f"{self._name}: {self._how_far(done, now_s)}" + (details and f", {details}"))
+
+    def _how_far(self, done: int, now_s: float) -> str:
+        if not self._total:
+            return f"{done:,}"
         left_s = (now_s - self._began_s) / max(done - self._done_before, 1) * max(self._total - done, 0)
         share = min(done / self._total, 1.0)
-        self._reporter.message(
-            f"{self._name}: {min(done, self._total):,} of {self._total:,} ({share:.0%}), {_duration(left_s)} left"
-            + (details and f", {details}")
-        )
+        return f"{min(done, self._total):,} of {self._total:,} ({share:.0%}), {_duration(left_s)} left"
 
 
 def _duration(seconds: float) -> str:

@@ -28,7 +28,7 @@ from wn_dqn.instruments import (
 from wn_dqn.nn.batch_statistics import adopt_batch_statistics
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
 from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
 from wn_dqn.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
 from wn_dqn.q_learning import LOSSES, q_learning_target, td_error
@@ -49,7 +49,8 @@ class DQN:
         self._settings = settings
         self._device = device
         self.num_actions = num_actions
-        self.online = QNetwork(PARAMETERIZATIONS[settings.param], num_actions).to(device).eval()
+        make_network = DuelingQNetwork if settings.network.dueling else QNetwork
+        self.online = make_network(PARAMETERIZATIONS[settings.param], num_actions).to(device).eval()
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self._optimizer = OPTIMIZERS[settings.optimizer.name](list(self.online.parameters()), settings.optimizer)
         self._exploration = numpy_generator(settings.seed, "exploration")
@@ -64,10 +65,11 @@ class DQN:
         network, figures = self._settings.network, {}
         generator = torch_generator(self._settings.seed, "init")
         if network.init == "data":
-            report = initialize_from_data(self.online, obs, generator, network.output_init_scale)
+            report = initialize_from_data(self.online, obs, generator)
             figures = {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
         else:
-            initialize_uniform(self.online, UNIFORM_INITS[network.init], generator, network.output_init_scale)
+            initialize_uniform(self.online, UNIFORM_INITS[network.init], generator)
+        self.online.scale_q_values_(network.output_init_scale)
         adopt_batch_statistics(self.online, obs)
         self.update_target()
         return figures
@@ -141,7 +143,8 @@ class DQN:
             td = td_figures(metrics.td_error)
             for name, layer in layers.items():
                 told[name] |= {**update_figures(layer, updated_layers[name]), **activations[name]}
-        del told["output"]["dead_share"]  # no ReLU follows
+        for name in self.online.OUTPUT_LAYERS:
+            del told[name]["dead_share"]  # no ReLU follows
         return {
             **{f"td_error/{name}": value for name, value in td.items()},
             **{f"layers/{name}/{key}": value for name in layers for key, value in told[name].items()},

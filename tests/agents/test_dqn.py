@@ -141,7 +141,8 @@ def test_bfloat16_rounds_what_is_multiplied_and_nothing_else() -> None:
 
 
 def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Tensor:
-    """The Nature network as plain functions; in training normalized with the batch, and moving running averages."""
+    """The Nature network, or its dueling form, as plain functions; in training normalized with the batch, and moving
+    running averages."""
 
     def normalized(name: str, t: Tensor) -> Tensor:
         if f"{name}.running_mean" not in state:
@@ -170,26 +171,38 @@ def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Te
     for name, stride in (("conv1", 4), ("conv2", 2), ("conv3", 1)):
         t = normalized(name, F.conv2d(x, weight(name), stride=stride))
         x = (t + state[f"{name}.bias"][:, None, None]).clamp(min=0)
-    x = (normalized("hidden", x.flatten(1) @ weight("hidden").T) + state["hidden.bias"]).clamp(min=0)
-    return normalized("output", x @ weight("output").T) + state["output.bias"]
+
+    def stream(hidden: str, output: str) -> Tensor:
+        h = (normalized(hidden, x.flatten(1) @ weight(hidden).T) + state[f"{hidden}.bias"]).clamp(min=0)
+        return normalized(output, h @ weight(output).T) + state[f"{output}.bias"]
+
+    if "output.bias" in state:
+        return stream("hidden", "output")
+    value, advantage = stream("hidden_value", "value"), stream("hidden_advantage", "advantage")
+    return torch.stack([v + a - sum(a) / len(a) for v, a in zip(value, advantage, strict=True)])
 
 
 @pytest.mark.parametrize(
-    ("param", "lr", "reduction", "loss_name"),
+    ("param", "lr", "reduction", "loss_name", "dueling"),
     [
-        ("standard", 1e-4, "mean", "huber"),
-        ("wn", 3e-4, "mean", "huber"),
-        ("wn", 3e-4, "sum", "huber"),
-        ("wn", 3e-4, "sum", "mse"),
-        ("wn-exp", 3e-4, "mean", "huber"),
-        ("mean-only-bn", 1e-4, "mean", "huber"),
-        ("wn-mean-only-bn", 3e-4, "mean", "huber"),
-        ("bn", 3e-4, "mean", "huber"),
+        ("standard", 1e-4, "mean", "huber", False),
+        ("wn", 3e-4, "mean", "huber", False),
+        ("wn", 3e-4, "sum", "huber", False),
+        ("wn", 3e-4, "sum", "mse", False),
+        ("wn-exp", 3e-4, "mean", "huber", False),
+        ("mean-only-bn", 1e-4, "mean", "huber", False),
+        ("wn-mean-only-bn", 3e-4, "mean", "huber", False),
+        ("bn", 3e-4, "mean", "huber", False),
+        ("wn", 3e-4, "mean", "huber", True),
+        ("bn", 3e-4, "mean", "huber", True),
     ],
 )
-def test_updates_equal_a_naive_implementation(param: Param, lr: float, reduction: str, loss_name: str) -> None:
+def test_updates_equal_a_naive_implementation(
+    param: Param, lr: float, reduction: str, loss_name: str, dueling: bool
+) -> None:
     """Three updates in float64, with a copy to the target network before the third."""
-    agent = make_agent(param, learning={"loss_reduction": reduction, "loss": loss_name})
+    learning = {"loss_reduction": reduction, "loss": loss_name}
+    agent = make_agent(param, learning=learning, network={"dueling": dueling})
     agent.online.double()
     agent.target.double()
     agent.initialize(FRAMES)
@@ -308,10 +321,11 @@ def test_initialization_is_from_data_and_reaches_the_target_network(param: Param
     torch.testing.assert_close(q.std(dim=0, correction=0), torch.ones(NUM_ACTIONS), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("init", ["data", "torch", "nature"])
-def test_all_parameterizations_start_as_the_same_function(init: str) -> None:
+def test_all_parameterizations_start_as_the_same_function(init: str, dueling: bool) -> None:
     """With an equal seed, and with the output's scale; on the batch also as they are trained, with its statistics."""
-    network = {"init": init, "output_init_scale": 0.1}
+    network = {"init": init, "output_init_scale": 0.1, "dueling": dueling}
     agents = {param: make_agent(param, network=network) for param in get_args(Param)}
     for agent in agents.values():
         agent.online.double()
@@ -322,9 +336,11 @@ def test_all_parameterizations_start_as_the_same_function(init: str) -> None:
     for param, agent in agents.items():
         for version in (agent.q_values(FRAMES), agent.target(FRAMES), agent.online.train()(FRAMES)):
             torch.testing.assert_close(version, q, rtol=0, atol=1e-12, msg=param)
-    if init == "data":
-        std = torch.full((NUM_ACTIONS,), 0.1, dtype=torch.float64)
-        torch.testing.assert_close(q.std(dim=0, correction=0), std, rtol=0, atol=1e-12)
+    if init == "data":  # value and each advantage have the standard deviation that Q-values have without dueling
+        measured = agents["wn"].diagnostics(Measured(minibatch(0), FRAMES))
+        for output in ("value", "advantage") if dueling else ("output",):
+            assert measured[f"layers/{output}/preactivation_mean"] == pytest.approx(0.0, abs=1e-12)
+            assert measured[f"layers/{output}/preactivation_std"] == pytest.approx(0.1, abs=1e-12)
 
 
 @each_param
@@ -500,14 +516,16 @@ def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) ->
         agent.check_finite()
 
 
-@each_param
-def test_diagnostics(param: Param) -> None:
+@pytest.mark.parametrize(("param", "dueling"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
+def test_diagnostics(param: Param, dueling: bool) -> None:
     """Of a network from data: pre-activations as section 3 makes them, and of an update the step really made."""
-    agent = initialized_agent(param)
+    agent = initialized_agent(param, network={"dueling": dueling})
+    without_relu = {f"layers/{name}/dead_share" for name in ("output", "value", "advantage")}
     before = copy.deepcopy(agent.online)
     figures = agent.diagnostics(Measured(minibatch(3), FRAMES))
     nothing = agent.diagnostics(None)
     assert list(nothing) == list(figures)
+    assert not without_relu & figures.keys()
     errors = agent.update(minibatch(3)).td_error
     assert figures.pop("td_error/abs_td_error") == pytest.approx(errors.abs().mean().item())
     assert figures.pop("td_error/clipped_share") == pytest.approx((errors.abs() > 1).double().mean().item())

@@ -14,7 +14,7 @@ from wn_dqn.atari.vector_env import AtariEnv
 from wn_dqn.catch import Catch
 from wn_dqn.nn.data_dependent_init import InitReport, initialize_from_data
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
 
 NUM_ACTIONS = 6
 each_parameterization = pytest.mark.parametrize("name", PARAMETERIZATIONS)
@@ -52,10 +52,8 @@ def small_network(name: str) -> nn.Sequential:
     return nn.Sequential(linear(6, 5), nn.ReLU(), linear(5, 4), nn.ReLU(), linear(4, 3)).eval()
 
 
-def initialized(
-    network: nn.Module, batch: Tensor, seed: int = 0, output_scale: float = 1.0
-) -> tuple[nn.Module, InitReport]:
-    return network, initialize_from_data(network, batch, generator(seed), output_scale)
+def initialized(network: nn.Module, batch: Tensor, seed: int = 0) -> tuple[nn.Module, InitReport]:
+    return network, initialize_from_data(network, batch, generator(seed))
 
 
 @torch.no_grad()
@@ -94,11 +92,14 @@ def test_every_pre_activation_has_zero_mean_and_unit_variance(name: str, frames:
         assert (std - 1).abs().max() < 1e-4, layer
 
 
+@pytest.mark.parametrize("kind", [QNetwork, DuelingQNetwork])
 @each_parameterization
-def test_in_float64_they_are_exact(name: str, frames: Tensor) -> None:
+def test_in_float64_they_are_exact(name: str, kind: type[QNetwork], frames: Tensor) -> None:
     batch = frames[:32]
-    network, _ = initialized(q_network(name).double(), batch)
-    for layer, t in pre_activations(network, batch).items():
+    network, report = initialized(kind(PARAMETERIZATIONS[name], NUM_ACTIONS).eval().double(), batch)
+    seen = pre_activations(network, batch)
+    assert seen.keys() == report.dead_units.keys() == dict(network.named_children()).keys()
+    for layer, t in seen.items():
         std, mean = torch.std_mean(t, dim=1, correction=0)
         assert mean.abs().max() < 1e-12, layer
         assert (std - 1).abs().max() < 1e-12, layer
@@ -196,16 +197,6 @@ def test_a_unit_that_varies_little_is_not_dead(name: str) -> None:
 
 
 @each_parameterization
-def test_output_scale_multiplies_the_output_and_nothing_else(name: str) -> None:
-    batch = torch.randn(30, 6, generator=generator(5))
-    network, _ = initialized(small_network(name), batch)
-    scaled, _ = initialized(small_network(name), batch, output_scale=0.25)
-    torch.testing.assert_close(scaled(batch), 0.25 * network(batch))
-    for ours, theirs in zip(scaled[:4].parameters(), network[:4].parameters(), strict=True):  # type: ignore[index]
-        assert torch.equal(ours, theirs)
-
-
-@each_parameterization
 def test_the_seed_decides_and_nothing_else(name: str) -> None:
     batch = torch.randn(30, 6, generator=generator(6))
     network, _ = initialized(small_network(name), batch, seed=1)
@@ -256,7 +247,7 @@ def test_layers_are_rescaled_with_a_scale_and_a_shift_per_unit_in_their_own_dtyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu(name: str) -> None:
     batch = torch.randn(30, 6, generator=generator(9))
-    network, _ = initialized(small_network(name), batch, output_scale=0.5)
-    on_gpu, _ = initialized(small_network(name).cuda(), batch.cuda(), output_scale=0.5)
+    network, _ = initialized(small_network(name), batch)
+    on_gpu, _ = initialized(small_network(name).cuda(), batch.cuda())
     for ours, theirs in zip(on_gpu.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""The Nature network against a plain torch.nn.Sequential, for every parameterization."""
+"""The Nature network and its dueling form against plain torch.nn.Sequentials, for every parameterization."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, Parameterization, initializable_layers
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
 
 NUM_ACTIONS = 6
 LAYERS = ["conv1", "conv2", "conv3", "hidden", "output"]
+DUELING_LAYERS = ["conv1", "conv2", "conv3", "hidden_value", "value", "hidden_advantage", "advantage"]
 each_parameterization = pytest.mark.parametrize("name", PARAMETERIZATIONS)
+each_network = pytest.mark.parametrize("kind", [QNetwork, DuelingQNetwork])
 
 
 def observations(num: int = 3) -> Tensor:
@@ -21,9 +23,9 @@ def observations(num: int = 3) -> Tensor:
 
 
 @torch.no_grad()
-def random_network(name: str, dtype: torch.dtype = torch.float32) -> QNetwork:
+def random_network(name: str, dtype: torch.dtype = torch.float32, kind: type[QNetwork] = QNetwork) -> QNetwork:
     """A network whose weights have the scale of an initialized one, in evaluation mode, as the agent keeps it."""
-    network = QNetwork(PARAMETERIZATIONS[name], NUM_ACTIONS).to(dtype).eval()
+    network = kind(PARAMETERIZATIONS[name], NUM_ACTIONS).to(dtype).eval()
     generator = torch.Generator().manual_seed(1)
     for layer in initializable_layers(network).values():
         layer.set_direction_(torch.randn(layer.direction_shape, generator=generator))
@@ -128,6 +130,69 @@ def test_only_the_layers_differ_between_parameterizations() -> None:
 def test_initializable_layers_are_named_in_order() -> None:
     for layers in PARAMETERIZATIONS.values():
         assert list(initializable_layers(QNetwork(layers, NUM_ACTIONS))) == LAYERS
+        assert list(initializable_layers(DuelingQNetwork(layers, NUM_ACTIONS))) == DUELING_LAYERS
+
+
+@each_network
+@each_parameterization
+@torch.no_grad()
+def test_q_values_are_scaled_in_the_output_layers_alone(name: str, kind: type[QNetwork]) -> None:
+    network = random_network(name, kind=kind)
+    scaled = copy.deepcopy(network)
+    scaled.scale_q_values_(0.25)
+    torch.testing.assert_close(scaled(observations()), 0.25 * network(observations()))
+    for key, before in network.state_dict().items():
+        is_output = key.split(".")[0] in ("output", "value", "advantage")
+        assert is_output or torch.equal(scaled.state_dict()[key], before), key
+
+
+# --- Dueling heads ---
+
+
+@torch.no_grad()
+def test_dueling_by_hand() -> None:
+    """Equation 9 for two samples and three actions, of which the features 0 and 1 are all that counts."""
+    network = DuelingQNetwork(PARAMETERIZATIONS["standard"], 3)  # all zero
+    hidden_value, value, hidden_advantage, advantage = list(initializable_layers(network).values())[3:]
+    hidden_value.weight[0, 0], hidden_value.weight[1, 1] = 1.0, -1.0
+    value.weight[0, 0], value.weight[0, 1] = 0.5, 7.0
+    hidden_advantage.weight[0, 1] = 2.0
+    advantage.weight[:, 0] = torch.tensor([0.5, -1.0, 2.0])
+    advantage.bias[0] = 3.0
+    features = torch.zeros(2, 3136)
+    features[:, :2] = torch.tensor([[3.0, 1.0], [8.0, 2.0]])
+    # V = 0.5 relu(x0) + 7 relu(-x1): 1.5 and 4. A = relu(2 x1) [0.5, -1, 2] + [3, 0, 0]: [4, -2, 4], mean 2, and
+    # [5, -4, 8], mean 3.
+    expected = torch.tensor([[1.5 + 2, 1.5 - 4, 1.5 + 2], [4.0 + 2, 4.0 - 7, 4.0 + 5]])
+    torch.testing.assert_close(network.head(features), expected)
+    advantage.bias += 10.0  # no constant hides in the advantages
+    torch.testing.assert_close(network.head(features), expected)
+    value.bias += 10.0
+    torch.testing.assert_close(network.head(features), expected + 10)
+
+
+@each_parameterization
+def test_dueling_equals_a_plain_network_with_the_same_weights(name: str) -> None:
+    """In values, and in the gradients of the biases: both streams reach the convolutions."""
+    network = random_network(name, torch.float64, DuelingQNetwork)
+    convolutions = plain_network(random_network(name, torch.float64))[:7]
+    streams = [
+        nn.Sequential(nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, outputs)).double() for outputs in (1, NUM_ACTIONS)
+    ]
+    layers = [layer for part in (convolutions, *streams) for layer in part if isinstance(layer, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        for plain, ours in zip(layers, initializable_layers(network).values(), strict=True):
+            plain.weight.copy_(ours.weight)
+            plain.bias.copy_(ours.bias)
+    value, advantage = (stream(convolutions(observations().double() / 255)) for stream in streams)
+    plain_q = torch.stack([value[:, 0] + a - sum(advantage.T) / NUM_ACTIONS for a in advantage.T], dim=1)
+    q = network(observations())
+    assert q.std() > 0.01
+    torch.testing.assert_close(q, plain_q, rtol=1e-12, atol=1e-12)
+    q.sin().sum().backward()
+    plain_q.sin().sum().backward()
+    for plain, ours in zip(layers, initializable_layers(network).values(), strict=True):
+        torch.testing.assert_close(ours.bias.grad, plain.bias.grad, rtol=1e-10, atol=1e-12)
 
 
 @each_parameterization

@@ -33,16 +33,14 @@ class InitReport:
 
 
 @torch.no_grad()
-def initialize_from_data(
-    network: nn.Module, batch: Tensor, generator: torch.Generator, output_scale: float = 1.0
-) -> InitReport:
+def initialize_from_data(network: nn.Module, batch: Tensor, generator: torch.Generator) -> InitReport:
     """Set all parameters of `network` from `generator` and one forward pass over `batch`.
 
     v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), the
     standard deviation biased (1/N). In a standard layer w = g v/||v|| is the parameter itself, so with equal seeds
-    every parameterization starts as the same function. `generator` is a CPU generator; `output_scale` multiplies
-    the output of the last layer afterwards (the paper's reading is 1). The network computes in evaluation mode; where
-    that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics` comes next.
+    every parameterization starts as the same function. `generator` is a CPU generator. The network computes in
+    evaluation mode; where that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics`
+    comes next.
     """
     layers = initializable_layers(network)
     dead_units: dict[str, int] = {}
@@ -65,6 +63,4 @@ def initialize_from_data(
     for layer in layers.values():
         layer.set_direction_(torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator))
     forward_with_hooks(network, batch, {layer: normalize(name) for name, layer in layers.items()})
-    last_layer = list(layers.values())[-1]
-    last_layer.rescale_output_(torch.full_like(last_layer.bias, output_scale), torch.zeros_like(last_layer.bias))
     return InitReport(batch_size=len(batch), dead_units=dead_units)

@@ -31,9 +31,9 @@ def folded(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def fold(network: nn.Module, num_actions: int) -> QNetwork:
+def fold(network: QNetwork, num_actions: int) -> QNetwork:
     """A copy of a Q-network in standard layers, on the CPU, with the same Q-values but for rounding."""
-    plain = QNetwork(PARAMETERIZATIONS["standard"], num_actions)
+    plain = type(network)(PARAMETERIZATIONS["standard"], num_actions)
     for name, layer in plain.named_children():
         weight, bias = folded(network.get_submodule(name))
         layer.get_parameter("weight").copy_(weight)

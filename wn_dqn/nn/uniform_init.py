@@ -28,16 +28,13 @@ UNIFORM_INITS = {
 
 
 @torch.no_grad()
-def initialize_uniform(
-    network: nn.Module, init: UniformInit, generator: torch.Generator, output_scale: float = 1.0
-) -> None:
+def initialize_uniform(network: nn.Module, init: UniformInit, generator: torch.Generator) -> None:
     """Set all parameters of `network` from `generator`, a CPU generator.
 
     With equal seeds every parameterization starts as the same function; under weight normalization v = w and
-    g = ||w||. `output_scale` multiplies the output of the last layer.
+    g = ||w||.
     """
-    layers = initializable_layers(network)
-    for layer in layers.values():
+    for layer in initializable_layers(network).values():
         shape = layer.direction_shape
         bound = init.gain / math.sqrt(math.prod(shape[1:]))
 
@@ -46,5 +43,3 @@ def initialize_uniform(
 
         weight = uniform(*shape)
         layer.set_weight_(weight, uniform(shape[0]) if init.bias is None else torch.full(shape[:1], init.bias))
-    last_layer = list(layers.values())[-1]
-    last_layer.rescale_output_(torch.full_like(last_layer.bias, output_scale), torch.zeros_like(last_layer.bias))
