@@ -93,7 +93,18 @@ def test_a_stopped_run_ends_in_the_same_bits(
     assert_same(outcome(folder), uninterrupted(settings))
 
 
-@pytest.mark.parametrize("difference", [{"agent": "double-dqn", "learning": {"n_steps": 3}}], ids=str)
+PRIORITIZED = {"priority_exponent": 0.6, "importance_anneal_steps": 300}
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"agent": "double-dqn", "learning": {"n_steps": 3}},
+        {"replay": PRIORITIZED},
+        {"agent": "double-dqn", "learning": {"n_steps": 3}, "replay": PRIORITIZED},
+    ],
+    ids=str,
+)
 def test_other_agents_resume_exactly(
     difference: dict[str, Any], uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
