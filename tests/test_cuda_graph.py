@@ -102,12 +102,14 @@ def make_agent(param: str) -> DQN:
 
 
 @pytest.mark.usefixtures("fake_cuda")
-@pytest.mark.parametrize("param", PARAMETERIZATIONS)
-def test_a_graphed_agent_learns_what_an_eager_one_does(param: str) -> None:
+@pytest.mark.parametrize(("param", "weighted"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
+def test_a_graphed_agent_learns_what_an_eager_one_does(param: str, weighted: bool) -> None:
     eager, graphed = make_agent(param), make_agent(param)
     graphed._run_update = CudaGraph(graphed._update)
     for number in range(WARM_UP_CALLS + 5):
-        expected, given = eager.update(minibatch(number)), graphed.update(minibatch(number))
+        weight = torch.tensor([1.0, 0.1 * number, 0.5, 0.2]) if weighted else None
+        batch = minibatch(number)._replace(weight=weight)
+        expected, given = eager.update(batch), graphed.update(batch)
         torch.testing.assert_close(given.loss, expected.loss, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(given.mean_q, expected.mean_q, rtol=1e-5, atol=1e-6)
         if number == WARM_UP_CALLS + 2:  # periods stay outside: the graph reads the target network where it is
