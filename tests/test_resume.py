@@ -181,10 +181,11 @@ def test_a_real_game_with_sticky_actions_resumes_exactly(
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
 
 
-def test_a_finished_run_is_extended_exactly(uninterrupted: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("replay", [{}, PRIORITIZED], ids=str)
+def test_a_finished_run_is_extended_exactly(replay: dict[str, Any], uninterrupted: Any, tmp_path: Path) -> None:
     """Raising the steps goes on as if the run had never ended at an epoch's end."""
-    settings = settings_for()
-    assert train(settings_for(learning={"total_steps": 240}), tmp_path / "run") == 0
+    settings = settings_for(replay=replay)
+    assert train(settings_for(replay=replay, learning={"total_steps": 240}), tmp_path / "run") == 0
     assert train(settings, tmp_path / "run") == 0
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
 

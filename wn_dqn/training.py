@@ -238,7 +238,7 @@ def _updates_due(settings: Settings, state: TrainingState) -> int:
 def _minibatches(
     settings: Settings, replay: ReplayBuffer, state: TrainingState, generator: np.random.Generator, number: int
 ) -> Iterator[TransitionBatch]:
-    """`number` minibatches to learn from."""
+    """`number` minibatches to learn from; beta, of prioritized replay, goes to 1 as epsilon goes down: on a line."""
     learning, per = settings.learning, settings.replay
     beta = LinearSchedule(per.importance_exponent, 1.0, learning.start_steps, per.importance_anneal_steps)
     return replay.minibatches(generator, learning.batch_size, number, beta(state.steps))
