@@ -3,7 +3,7 @@
 Transition i has the priority p_i = |TD error| + epsilon of the last update from it, the TD error not clipped, and is
 drawn with P(i) = p_i^alpha / sum_k p_k^alpha (equation 1). A new one has the largest priority so far, at first 1, so
 that it is drawn soon. In the loss it counts w_i = (N P(i))^-beta (section 3.4), divided by the largest w of its
-minibatch, with N transitions to draw from: that takes away some of the bias, and with beta = 1 all of it.
+minibatch, with N transitions to draw from: that takes away some of the bias, and with beta = 1 all but the scale.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PrioritizedReplay(ReplayBuffer):
         self._epsilon = epsilon
         self._tree = SumTree(num_envs * self.num_slots)
         self._max_priority = 1.0
-        self._drawn = np.zeros(0, np.int64)
+        self._drawn = np.zeros(0, np.int64)  # by the minibatch that was given last
         self._arriving: tuple[NDArray[np.int64], Tensor, torch.cuda.Event | None] | None = None
 
     def minibatches(
@@ -97,7 +97,7 @@ class PrioritizedReplay(ReplayBuffer):
         return {"replay/max_priority": self._max_priority, "replay/evenness": float(share)}
 
     def state_dict(self) -> dict[str, Any]:
-        """p_i^alpha of every slot, float64 [num_envs, num_slots], and the largest p so far."""
+        """p_i^alpha of every slot, float64 [num_envs, num_slots], a view; and the largest p so far."""
         self._settle()
         values = self._tree.values.reshape(self.num_envs, self.num_slots)
         return {"values": values, "max_priority": self._max_priority}
@@ -116,8 +116,7 @@ class PrioritizedReplay(ReplayBuffer):
         # What may have changed: the oldest transition has left, and n that end here may have become complete.
         newest = self.num_appended - 2
         slots = np.append(newest - np.arange(self.n_steps), newest - self.capacity_per_env) % self.num_slots
-        env, slot = (each.ravel() for each in np.indices((self.num_envs, len(slots))))
-        slot = slots[slot]
+        env, slot = np.repeat(np.arange(self.num_envs), len(slots)), np.tile(slots, self.num_envs)
         leaf = env * self.num_slots + slot
         value = self._tree.values[leaf]
         value = np.where(value > 0.0, value, self._max_priority**self._exponent)

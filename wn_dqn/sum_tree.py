@@ -1,4 +1,4 @@
-"""A sum tree: draws an index in proportion to its value, and changes values, in time log n (Schaul et al. 2016, B.2.1).
+"""A sum tree: draws an index in proportion to its value and changes values in time log n (Schaul et al. 2016, appendix).
 
 The tree is binary, complete, and one array: node k has the children 2k and 2k + 1, the root is node 1, and the values
 are the last level. Many indices are drawn or changed at once, a level of the tree at a time.
@@ -30,7 +30,7 @@ class SumTree:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """All values [size]: a view, not to be written to."""
+        """All values [size]: a view, to be read only."""
         return self._nodes[self._first_leaf : self._first_leaf + self._size]
 
     def set(self, index: NDArray[np.int64], value: NDArray[np.float64] | float) -> None:
