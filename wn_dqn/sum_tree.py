@@ -1,4 +1,4 @@
-"""A sum tree: draws an index in proportion to its value and changes values in time log n (Schaul et al. 2016, appendix).
+"""A sum tree: draws indices in proportion to their values, and changes values, in time log n (Schaul et al. 2016).
 
 The tree is binary, complete, and one array: node k has the children 2k and 2k + 1, the root is node 1, and the values
 are the last level. Many indices are drawn or changed at once, a level of the tree at a time.
