@@ -4,7 +4,8 @@
     python scripts/benchmark_replay.py --capacity 1000000
 
 The plain buffer stores both stacks of four of every transition, as most do, and reads them with one fancy index each.
-Both are filled with the same random frames and take turns, round after round; ratios are taken within a round.
+Both are filled with the same random frames and take turns, round after round; ratios are taken within a round. So does
+prioritized replay, where sampling counts the priorities that the minibatch gets afterwards.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from wn_dqn.machine import available_memory_bytes, prepare_torch
+from wn_dqn.prioritized_replay import PrioritizedReplay
 from wn_dqn.replay import ReplayBuffer
 
 STACK_BYTES = 4 * 84 * 84
@@ -56,7 +58,7 @@ class PlainBuffer:
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rounds", default=300, show_default=True)
 def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: int) -> None:
-    needed = ReplayBuffer.memory_bytes(capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
+    needed = 2 * ReplayBuffer.memory_bytes(capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
     available = available_memory_bytes()
     if available is not None and needed > available:
         raise click.UsageError(f"{needed / 2**30:.1f} GiB needed; lower --capacity or --plain-capacity")
@@ -65,25 +67,35 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
     frames = generator.integers(0, 256, (num_envs, 84, 84), dtype=np.uint8)
     stacks = generator.integers(0, 256, (num_envs, 4, 84, 84), dtype=np.uint8)
     no, action = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.int64)
-    ours, plain = ReplayBuffer(capacity, num_envs, 0.99, torch.device("cpu")), PlainBuffer(plain_capacity)
+    cpu = torch.device("cpu")
+    ours, plain = ReplayBuffer(capacity, num_envs, 0.99, cpu), PlainBuffer(plain_capacity)
+    prioritized = PrioritizedReplay(capacity, num_envs, 0.99, cpu, n_steps=1, exponent=0.6, epsilon=1e-6)
 
-    def append() -> None:
-        ours.append(action, action.astype(np.float32), no, no, frames, no)
+    def append(replay: ReplayBuffer) -> None:
+        replay.append(action, action.astype(np.float32), no, no, frames, no)
+
+    def sample_by_priority() -> None:
+        for _ in prioritized.minibatches(generator, batch, 1, 0.4):
+            prioritized.update_priorities(torch.from_numpy(generator.normal(size=batch)))
+        prioritized.state_dict()  # the new priorities are in the tree
 
     def append_plain() -> None:
         plain.append(stacks, stacks)
 
-    ours.begin(frames)
-    for _ in range(ours.num_slots):
-        append()
+    for replay in (ours, prioritized):
+        replay.begin(frames)
+        for _ in range(ours.num_slots):
+            append(replay)
     for _ in range(-(-plain_capacity // num_envs)):
         append_plain()
     calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        f"append {num_envs} transitions": (append, append_plain),
+        f"append {num_envs} transitions": (lambda: append(ours), append_plain),
         f"sample {batch} transitions": (
             lambda: list(ours.sample(generator, batch)),
             lambda: plain.sample(generator, batch),
         ),
+        f"append {num_envs} transitions, prioritized": (lambda: append(prioritized), append_plain),
+        f"sample {batch} transitions, prioritized": (sample_by_priority, lambda: plain.sample(generator, batch)),
     }
     print(
         f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"

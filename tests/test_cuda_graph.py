@@ -103,12 +103,16 @@ def make_agent(param: str, *, dueling: bool = False) -> DQN:
 
 
 @pytest.mark.usefixtures("fake_cuda")
-@pytest.mark.parametrize(("param", "dueling"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
-def test_a_graphed_agent_learns_what_an_eager_one_does(param: str, dueling: bool) -> None:
-    eager, graphed = make_agent(param, dueling=dueling), make_agent(param, dueling=dueling)
+@pytest.mark.parametrize(
+    ("param", "changed"), [*((param, "") for param in PARAMETERIZATIONS), ("wn", "dueling"), ("wn", "weighted")]
+)
+def test_a_graphed_agent_learns_what_an_eager_one_does(param: str, changed: str) -> None:
+    eager, graphed = (make_agent(param, dueling=changed == "dueling") for _ in range(2))
     graphed._run_update = CudaGraph(graphed._update)
     for number in range(WARM_UP_CALLS + 5):
-        expected, given = eager.update(minibatch(number)), graphed.update(minibatch(number))
+        weight = torch.tensor([1.0, 0.1 * number, 0.5, 0.2]) if changed == "weighted" else None
+        batch = minibatch(number)._replace(weight=weight)
+        expected, given = eager.update(batch), graphed.update(batch)
         torch.testing.assert_close(given.loss, expected.loss, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(given.mean_q, expected.mean_q, rtol=1e-5, atol=1e-6)
         if number == WARM_UP_CALLS + 2:  # periods stay outside: the graph reads the target network where it is

@@ -26,6 +26,7 @@ from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation import Evaluation
 from wn_dqn.experiment import Experiment
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.nn.q_network import QNetwork
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.training import TrainingState
@@ -94,8 +95,18 @@ def test_a_stopped_run_ends_in_the_same_bits(
     assert_same(outcome(folder), uninterrupted(settings))
 
 
+PRIORITIZED = {"priority_exponent": 0.6, "importance_anneal_steps": 300}
+
+
 @pytest.mark.parametrize(
-    "difference", [{"agent": "double-dqn", "learning": {"n_steps": 3}}, {"network": {"dueling": True}}], ids=str
+    "difference",
+    [
+        {"agent": "double-dqn", "learning": {"n_steps": 3}},
+        {"network": {"dueling": True}},
+        {"replay": PRIORITIZED},
+        {"agent": "double-dqn", "learning": {"n_steps": 3}, "replay": PRIORITIZED},
+    ],
+    ids=str,
 )
 def test_other_agents_resume_exactly(
     difference: dict[str, Any], uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +117,17 @@ def test_other_agents_resume_exactly(
         assert train(settings, tmp_path / "run") == 0
     assert train(settings, tmp_path / "run") == 0
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
+
+
+def test_an_imported_network_goes_on_with_priorities(tmp_path: Path) -> None:
+    """It comes without a replay; the run that goes on from it saves its priorities with its own."""
+    settings = settings_for(replay=PRIORITIZED, learning={"total_steps": 120})
+    launch.import_run(settings, tmp_path, QNetwork(PARAMETERIZATIONS["standard"], 3), CPU)
+    assert train(settings, tmp_path) == 0
+    values = outcome_state(tmp_path)["priorities"]["values"]
+    assert values.shape == (8, 160 // 8 + 4)
+    assert (values > 0).sum() == 120
+    assert len(values.unique()) > 30, "those that were learned from differ"
 
 
 def test_a_run_stopped_during_evaluation_evaluates_again(
@@ -161,10 +183,11 @@ def test_a_real_game_with_sticky_actions_resumes_exactly(
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
 
 
-def test_a_finished_run_is_extended_exactly(uninterrupted: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("replay", [{}, PRIORITIZED], ids=str)
+def test_a_finished_run_is_extended_exactly(replay: dict[str, Any], uninterrupted: Any, tmp_path: Path) -> None:
     """Raising the steps goes on as if the run had never ended at an epoch's end."""
-    settings = settings_for()
-    assert train(settings_for(learning={"total_steps": 240}), tmp_path / "run") == 0
+    settings = settings_for(replay=replay)
+    assert train(settings_for(replay=replay, learning={"total_steps": 240}), tmp_path / "run") == 0
     assert train(settings, tmp_path / "run") == 0
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
 
@@ -247,11 +270,12 @@ def test_no_whole_checkpoint_is_an_error_and_nothing_is_overwritten(tmp_path: Pa
     assert (folder / "metrics.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("replay", [{}, PRIORITIZED], ids=str)
 def test_without_the_replay_learning_waits_until_it_has_filled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    replay: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`save_replay: false` resumes, inexactly, and says so; no update is made up for."""
-    settings = settings_for(output={"save_replay": False})
+    settings = settings_for(output={"save_replay": False}, replay=replay)
     with monkeypatch.context() as patch:
         stop_when(patch, lambda state: state.steps >= 200)
         assert train(settings, tmp_path / "run") == 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from small_runs import assert_same
 from torch import Tensor
 
 from wn_dqn.agent import Measured, UpdateMetrics
@@ -19,6 +20,7 @@ from wn_dqn.environment import EnvStep
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation import Evaluation, GameResult
 from wn_dqn.metrics import NullMetrics
+from wn_dqn.prioritized_replay import PrioritizedReplay
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.seeding import env_seeds
 from wn_dqn.training import Stop, TrainingState, new_state, restore_games, train
@@ -62,7 +64,7 @@ class Run:
         self.settings, self.script = settings, script
         self.events: list[Event] = []
         self.state = new_state(settings)
-        self.replay = RecordingReplay(self, settings.replay.capacity)
+        self.replay: ReplayBuffer = RecordingReplay(self, settings.replay.capacity)
         self.rows: dict[int, dict[str, float]] = {}
         self.measured: dict[int, Measured | None] = {}
         self.evaluations: dict[int, dict[str, float]] = {}
@@ -120,7 +122,8 @@ class Run:
 
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
         self.log("update", len(batch.action), self.replay.num_transitions)
-        return UpdateMetrics(torch.tensor(next(self.losses)), torch.tensor(0.5), torch.zeros(5))
+        loss = torch.tensor(next(self.losses))
+        return UpdateMetrics(loss, torch.tensor(0.5), loss * torch.arange(5))
 
     def update_target(self) -> None:
         self.log("target")
@@ -188,6 +191,22 @@ class RecordingReplay(ReplayBuffer):
     def append(self, *transition: Any) -> None:
         super().append(*transition)
         self._run.log("append")
+
+
+class RecordingPriorities(PrioritizedReplay):
+    def __init__(self, run: Run) -> None:
+        num_envs, replay = run.settings.environment.num_envs, run.settings.replay
+        super().__init__(replay.capacity, num_envs, 0.9, torch.device("cpu"), 1, replay.priority_exponent, 1e-6)
+        self._run = run
+
+    def minibatches(self, *arguments: Any) -> Iterator[TransitionBatch]:
+        for batch in super().minibatches(*arguments):
+            self._run.log("draw", self._run.state.steps, arguments[-1])
+            yield batch
+
+    def update_priorities(self, td_error: Tensor) -> None:
+        super().update_priorities(td_error)
+        self._run.log("told", *td_error.tolist())
 
 
 @pytest.mark.parametrize("num_envs", ENVS)
@@ -392,6 +411,44 @@ def test_instruments_look_at_a_minibatch_of_their_own() -> None:
     assert len({str(often.measured[steps].batch.obs[:, -1, 0, 0]) for steps in (30, 40, 50, 60)}) == 4  # type: ignore[union-attr]
     assert rare.of("act", "update", "target") == often.of("act", "update", "target")
     assert rare.state.replay_generator.bit_generator.state == often.state.replay_generator.bit_generator.state
+
+
+def prioritized_run(num_envs: int, **overrides: Any) -> Run:
+    settings = settings_for(
+        num_envs, 64, replay__priority_exponent=0.5, replay__importance_exponent=0.2,
+        replay__importance_anneal_steps=30, **overrides,
+    )  # fmt: skip
+    run = Run(settings)
+    run.replay = RecordingPriorities(run)
+    return run.train()
+
+
+@pytest.mark.parametrize("num_envs", ENVS)
+def test_priorities_follow_each_update_and_beta_a_line(num_envs: int) -> None:
+    """The TD errors of an update are told before the next minibatch is drawn; instruments tell none."""
+    run = prioritized_run(num_envs)
+    learning, watching = run.of("draw", "update", "told")[:-1], run.of("draw", "update", "told")[-1]
+    assert watching == ("draw", 64 if num_envs != 3 else 66, pytest.approx(1.0))
+    assert [event[0] for event in learning] == ["draw", "update", "told"] * (len(learning) // 3)
+    for number, (draw, told) in enumerate(zip(learning[::3], learning[2::3], strict=True), start=1):
+        assert draw[2] == pytest.approx(np.interp(draw[1], [20, 50], [0.2, 1.0]))
+        assert told == ("told", *(float(number * i) for i in range(5)))
+    assert len({draw[2] for draw in run.of("draw")}) > 3
+
+
+def test_instruments_leave_priorities_as_they_are() -> None:
+    """However often it is watched, what is drawn and told is the same; rows tell of priorities from the first on."""
+    rare, often = (prioritized_run(2, output__log_period_steps=period) for period in (64, 2))
+    assert_same(rare.replay.state_dict(), often.replay.state_dict())
+    assert rare.state.replay_generator.bit_generator.state == often.state.replay_generator.bit_generator.state
+    assert rare.of("told", "act", "target") == often.of("told", "act", "target")
+    measured = often.measured[60]
+    assert measured is not None
+    assert measured.batch.weight is not None
+    assert often.rows[2]["replay/max_priority"] == 1.0
+    assert often.rows[64]["replay/max_priority"] == pytest.approx(4.0 * len(often.of("update")), rel=1e-5)
+    assert 0.0 < often.rows[64]["replay/evenness"] < 1.0
+    assert len({tuple(row) for row in often.rows.values()}) == 1
 
 
 def test_rewards_before_a_new_epoch_are_in_no_return() -> None:

@@ -76,9 +76,31 @@ class EnvironmentSettings(_Section):
 
 
 class ReplaySettings(_Section):
-    """The replay buffer."""
+    """The replay buffer, and prioritized replay (Schaul et al. 2016, the proportional variant)."""
 
     capacity: Count = Field(1_000_000, description="transitions kept; each takes 7 KB of memory")
+    priority_exponent: Probability = Field(
+        0.0,
+        description=(
+            "alpha: a transition is drawn in proportion to (|TD error| + priority_epsilon)^alpha. 0: uniformly, as in "
+            "DQN, and the next three are of no account; the paper of prioritized replay has 0.6 and a quarter of the "
+            "learning rate"
+        ),
+    )
+    priority_epsilon: float = Field(
+        1e-6, gt=0, description="added to |TD error|: what has no error left is still drawn (our choice)"
+    )
+    importance_exponent: Probability = Field(
+        0.4,
+        description=(
+            "beta until learning starts: a drawn transition counts (N P(i))^-beta, relative to the largest of its "
+            "minibatch; then beta goes to 1 on a straight line"
+        ),
+    )
+    importance_anneal_steps: Count = Field(
+        50_000_000,
+        description="steps from the start of learning until beta is 1; set it to the length of a shorter run",
+    )
 
 
 class NetworkSettings(_Section):

@@ -41,6 +41,7 @@ from wn_dqn.metrics import MetricsWriter
 from wn_dqn.panel import Panel
 from wn_dqn.play import Painter, play, single_game
 from wn_dqn.policies import load_policy
+from wn_dqn.prioritized_replay import make_replay
 from wn_dqn.progress import ProgressReporter, ProgressTask
 from wn_dqn.replay import STACK, ReplayBuffer
 from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
@@ -185,6 +186,7 @@ class Experiment:
                 "agent": self.agent.state_dict(),
                 "metrics": self.metrics.state_dict(),
                 "replay": None if self.store is None else self.store.save(),
+                "priorities": {} if self.store is None else self.replay.state_dict(),
                 "held_out": self.held_out_file,
             }
             save_checkpoint(self.directory.checkpoints, state.steps, content, score)
@@ -244,6 +246,7 @@ class Experiment:
             self.agent.load_state_dict(content["agent"])
             if content["replay"] is not None and self.store is not None:
                 self.store.load(content["replay"])
+                self.replay.load_state_dict(content.get("priorities", {}))  # older ones have none
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
         if training.games_in_progress(self.settings, self.state):
@@ -278,8 +281,7 @@ def build_experiment(
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_protocol(settings), on_hang)
-    learning = settings.learning
-    replay = ReplayBuffer(settings.replay.capacity, num_envs, learning.discount, device, learning.n_steps)
+    replay = make_replay(settings, device)
     return Experiment(
         settings=settings,
         directory=directory,

@@ -29,22 +29,36 @@ def double_q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor, o
     return reward + discount * _chosen(next_q, online_next_q.argmax(dim=1))
 
 
-def clipped_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+def clipped_td_loss(
+    q: Tensor, action: Tensor, target: Tensor, reduction: Reduction, weight: Tensor | None = None
+) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error clipped to [-1, 1], summed or averaged over B.
 
     That is the Huber loss with threshold 1: Mnih et al. clip the error term of the update, not the error inside the
-    square (which would have no gradient beyond 1). `q` is [B, A], `action` int64 [B], `target` [B].
+    square (which would have no gradient beyond 1). `q` is [B, A], `action` int64 [B], `target` [B]. With `weight` [B]
+    each loss is multiplied by its weight before the sum; the mean is still the sum divided by B.
     """
+    if weight is not None:
+        return _weighted(F.huber_loss(_chosen(q, action), target, reduction="none", delta=1.0), weight, reduction)
     return F.huber_loss(_chosen(q, action), target, reduction=reduction, delta=1.0)
 
 
-def squared_td_loss(q: Tensor, action: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+def squared_td_loss(
+    q: Tensor, action: Tensor, target: Tensor, reduction: Reduction, weight: Tensor | None = None
+) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error itself, *not clipped*, summed or averaged over B.
 
     That is half the squared error, which equals :func:`clipped_td_loss` while no error exceeds 1. One large error
     makes a large step: Mnih et al. clip for a reason. Arguments as there.
     """
+    if weight is not None:
+        return 0.5 * _weighted(F.mse_loss(_chosen(q, action), target, reduction="none"), weight, reduction)
     return 0.5 * F.mse_loss(_chosen(q, action), target, reduction=reduction)
+
+
+def _weighted(loss: Tensor, weight: Tensor, reduction: Reduction) -> Tensor:
+    """Not torch's own `weight`, whose mean is over B for one loss and over the sum of the weights for the other."""
+    return (weight * loss).mean() if reduction == "mean" else (weight * loss).sum()
 
 
 def td_error(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
@@ -57,7 +71,7 @@ def _chosen(q: Tensor, action: Tensor) -> Tensor:
     return q.gather(1, action.unsqueeze(1)).squeeze(1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Reduction], Tensor]] = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Reduction, Tensor | None], Tensor]] = {
     "huber": clipped_td_loss,
     "mse": squared_td_loss,
 }

@@ -125,7 +125,33 @@ class ReplayBuffer:
         """
         if num_batches == 0:
             return iter(())
-        env, slot = self._draw(generator, (num_batches, batch_size))
+        return self._batches(*self._draw(generator, (num_batches, batch_size)))
+
+    def minibatches(
+        self, generator: np.random.Generator, batch_size: int, num_batches: int, importance_exponent: float
+    ) -> Iterator[TransitionBatch]:
+        """`num_batches` minibatches to learn from; here, those of `sample`, and `importance_exponent` is of no account.
+
+        See :class:`wn_dqn.prioritized_replay.PrioritizedReplay` for the other kind, and the next four methods.
+        """
+        return self.sample(generator, batch_size, num_batches)
+
+    def update_priorities(self, td_error: Tensor) -> None:
+        """Told the TD errors [B] of the update from the minibatch that `minibatches` gave last."""
+
+    def figures(self) -> dict[str, float]:
+        """Figures for every log period, by tag."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an identical continuation needs beside what `read` gives: arrays and JSON values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave, once ``finish_restoring`` is done."""
+
+    def _batches(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> Iterator[TransitionBatch]:
+        """A minibatch for each row of `env` and `slot` [num_batches, B]."""
         action = self._to_device(self._action[env, slot].astype(np.int64))
         if self.n_steps == 1:
             rows = self._to_device(self._stack_rows(env, slot, newest=1))
@@ -137,7 +163,7 @@ class ReplayBuffer:
             obs_rows = [self._stack_rows(env, each, newest=0) for each in (slot, after)]
             rows = self._to_device(np.concatenate(obs_rows, axis=-1))
             reward, discount = self._to_device(total), self._to_device(factor)
-        return self._batches(rows, action, reward, discount)
+        return self._gather_batches(rows, action, reward, discount)
 
     def oldest_stored(self) -> int:
         """The first slot, counted from the first ever begun, that is still stored."""
@@ -175,7 +201,9 @@ class ReplayBuffer:
             "drawable": self._drawable,
         }
 
-    def _batches(self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor) -> Iterator[TransitionBatch]:
+    def _gather_batches(
+        self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor
+    ) -> Iterator[TransitionBatch]:
         for batch in range(len(rows)):
             frames = self._gather(rows[batch])
             yield TransitionBatch(frames[:, :STACK], action[batch], reward[batch], discount[batch], frames[:, -STACK:])

@@ -30,6 +30,7 @@ from wn_dqn.metrics import Metrics
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.schedules import LinearSchedule
 from wn_dqn.seeding import env_seeds, numpy_generator
+from wn_dqn.transitions import TransitionBatch
 
 _MEASURED_STATES = 256
 """of the held-out states, which were drawn at random: a forward pass over all of them takes as long as many updates"""
@@ -196,8 +197,10 @@ def train(
         env.send(action)
         if state.steps >= state.learning_from_steps and state.held_out is None:
             _begin_learning(settings, agent, replay, callbacks, state)
-        for batch in replay.sample(state.replay_generator, learning.batch_size, _updates_due(settings, state)):
-            state.period.add_update(agent.update(batch))
+        for batch in _minibatches(settings, replay, state, state.replay_generator, _updates_due(settings, state)):
+            outcome = agent.update(batch)
+            replay.update_priorities(outcome.td_error)
+            state.period.add_update(outcome)
             state.updates += 1
             state.period.updates += 1
             if state.updates % settings.target_period_updates == 0:
@@ -230,6 +233,15 @@ def _updates_due(settings: Settings, state: TrainingState) -> int:
     learned_before = max(state.steps - state.num_envs - state.learning_from_steps, 0)
     period = settings.learning.update_period_steps
     return learned // period - learned_before // period
+
+
+def _minibatches(
+    settings: Settings, replay: ReplayBuffer, state: TrainingState, generator: np.random.Generator, number: int
+) -> Iterator[TransitionBatch]:
+    """`number` minibatches to learn from; beta, of prioritized replay, goes to 1 as epsilon goes down: on a line."""
+    learning, per = settings.learning, settings.replay
+    beta = LinearSchedule(per.importance_exponent, 1.0, learning.start_steps, per.importance_anneal_steps)
+    return replay.minibatches(generator, learning.batch_size, number, beta(state.steps))
 
 
 def _begin_epoch(settings: Settings, env: VectorEnv, replay: ReplayBuffer, state: TrainingState) -> None:
@@ -303,7 +315,7 @@ def _measured(settings: Settings, replay: ReplayBuffer, state: TrainingState) ->
     """
     if state.held_out is None or state.steps < state.learning_from_steps:
         return None
-    (batch,) = replay.sample(numpy_generator(settings.seed, "replay", state.steps), settings.learning.batch_size)
+    (batch,) = _minibatches(settings, replay, state, numpy_generator(settings.seed, "replay", state.steps), 1)
     return Measured(batch, state.held_out[:_MEASURED_STATES])
 
 
@@ -321,7 +333,7 @@ def _log(
     if not state.initialized:
         diagnostics = dict.fromkeys(diagnostics, math.nan)
     counters = {"train/epsilon": epsilon, "train/updates": state.updates, "time/train_s": state.train_s}
-    metrics.write(state.steps, {**figures, **counters, **diagnostics})
+    metrics.write(state.steps, {**figures, **counters, **replay.figures(), **diagnostics})
     state.period = PeriodStatistics()
 
 

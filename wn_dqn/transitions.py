@@ -20,3 +20,5 @@ class TransitionBatch(NamedTuple):
     """float32 [B]: gamma, or 0 where the transition was terminal"""
     next_obs: Tensor
     """uint8 [B, 4, 84, 84]; arbitrary where `discount` is 0"""
+    weight: Tensor | None = None
+    """float32 [B], what the loss of each transition counts; None: all the same"""

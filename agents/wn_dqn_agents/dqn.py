@@ -96,16 +96,24 @@ class DQN:
 
         What it returns is valid until the next call.
         """
-        return self._run_update(*batch)
+        return self._run_update(*_given(batch))
 
-    def _update(self, obs: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_obs: Tensor) -> UpdateMetrics:
+    def _update(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        discount: Tensor,
+        next_obs: Tensor,
+        weight: Tensor | None = None,
+    ) -> UpdateMetrics:
         with torch.no_grad():
             target = self._td_target(reward, discount, next_obs)
         self.online.train()
         q = self._q(self.online, obs)
         self.online.eval()
         learning = self._settings.learning
-        loss = LOSSES[learning.loss](q, action, target, learning.loss_reduction)
+        loss = LOSSES[learning.loss](q, action, target, learning.loss_reduction, weight)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -162,7 +170,7 @@ class DQN:
         updated = copy.copy(self)
         updated.online, updated._optimizer = copy.deepcopy((self.online, self._optimizer))
         updated._optimizer._warned_capturable_if_run_uncaptured = True  # torch forgets it in copying; this is meant
-        return updated, updated._update(*batch)
+        return updated, updated._update(*_given(batch))
 
     def check_finite(self) -> None:
         """RunError if a parameter or a running statistic of the online network is NaN or infinite."""
@@ -188,6 +196,11 @@ class DQN:
         self.target.load_state_dict(state["target"])
         load_optimizer_state(self._optimizer, state.get("optimizer", {}))
         self._exploration.bit_generator.state = state["exploration"]
+
+
+def _given(batch: TransitionBatch) -> list[Tensor]:
+    """What a CUDA graph takes as inputs: the tensors that are there, in order; the weight comes last."""
+    return [tensor for tensor in batch if tensor is not None]
 
 
 def _tensors(network: QNetwork) -> list[Tensor]:

@@ -183,26 +183,28 @@ def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Te
 
 
 @pytest.mark.parametrize(
-    ("param", "lr", "reduction", "loss_name", "dueling"),
+    ("param", "lr", "reduction", "loss_name", "changed"),
     [
-        ("standard", 1e-4, "mean", "huber", False),
-        ("wn", 3e-4, "mean", "huber", False),
-        ("wn", 3e-4, "sum", "huber", False),
-        ("wn", 3e-4, "sum", "mse", False),
-        ("wn-exp", 3e-4, "mean", "huber", False),
-        ("mean-only-bn", 1e-4, "mean", "huber", False),
-        ("wn-mean-only-bn", 3e-4, "mean", "huber", False),
-        ("bn", 3e-4, "mean", "huber", False),
-        ("wn", 3e-4, "mean", "huber", True),
-        ("bn", 3e-4, "mean", "huber", True),
+        ("standard", 1e-4, "mean", "huber", ""),
+        ("wn", 3e-4, "mean", "huber", ""),
+        ("wn", 3e-4, "mean", "huber", "weighted"),
+        ("wn", 3e-4, "sum", "huber", ""),
+        ("wn", 3e-4, "sum", "mse", "weighted"),
+        ("wn-exp", 3e-4, "mean", "huber", ""),
+        ("mean-only-bn", 1e-4, "mean", "huber", ""),
+        ("wn-mean-only-bn", 3e-4, "mean", "huber", ""),
+        ("bn", 3e-4, "mean", "huber", ""),
+        ("wn", 3e-4, "mean", "huber", "dueling"),
+        ("bn", 3e-4, "mean", "huber", "dueling"),
     ],
 )
 def test_updates_equal_a_naive_implementation(
-    param: Param, lr: float, reduction: str, loss_name: str, dueling: bool
+    param: Param, lr: float, reduction: str, loss_name: str, changed: str
 ) -> None:
     """Three updates in float64, with a copy to the target network before the third."""
+    weight = torch.linspace(0.1, 1.0, BATCH_SIZE, dtype=torch.float64) if changed == "weighted" else None
     learning = {"loss_reduction": reduction, "loss": loss_name}
-    agent = make_agent(param, learning=learning, network={"dueling": dueling})
+    agent = make_agent(param, learning=learning, network={"dueling": changed == "dueling"})
     agent.online.double()
     agent.target.double()
     agent.initialize(FRAMES)
@@ -216,14 +218,15 @@ def test_updates_equal_a_naive_implementation(
             agent.update_target()
         if number in (0, 2):
             target = {name: tensor.detach().clone() for name, tensor in online.items()}
-        batch = minibatch(number)
+        batch = minibatch(number)._replace(weight=weight)
         metrics = agent.update(batch)
         q, next_q = naive_q(online, batch.obs, training=True), naive_q(target, batch.next_obs)
         losses = []
         for i in range(BATCH_SIZE):
             y = batch.reward[i] + batch.discount[i] * max(next_q[i])
             error = (q[i, batch.action[i]] - y).abs()
-            losses.append(error - 0.5 if error > 1 and loss_name == "huber" else error**2 / 2)
+            error_loss = error - 0.5 if error > 1 and loss_name == "huber" else error**2 / 2
+            losses.append(error_loss if weight is None else weight[i] * error_loss)
             num_clipped += int(error > 1)
         loss = sum(losses) / (BATCH_SIZE if reduction == "mean" else 1)
         optimizer.zero_grad()
