@@ -4,8 +4,8 @@
     python scripts/benchmark_replay.py --capacity 1000000
 
 The plain buffer stores both stacks of four of every transition, as most do, and reads them with one fancy index each.
-Both are filled with the same random frames and take turns, round after round; ratios are taken within a round. So does
-prioritized replay, where sampling counts the priorities that the minibatch gets afterwards.
+Both, and prioritized replay, are filled with the same random frames and take turns, round after round; ratios are taken
+within a round. Sampling by priority counts the priorities that the minibatch gets afterwards.
 """
 
 from __future__ import annotations

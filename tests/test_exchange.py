@@ -369,7 +369,9 @@ def test_dueling_heads_go_out_and_not_in(tmp_path: Path, command: Command) -> No
     onnx, tensors = tmp_path / "network.onnx", tmp_path / "network.safetensors"
     for path in (onnx, tensors):
         assert command("export", run, "-o", path)[0] == 0
-        assert json.loads(path.with_name(path.name + ".json").read_text())["dueling"] is True
+        assert json.loads(path.with_name(path.name + ".json").read_text())["dueling"] == (
+            "q = value + advantage - mean(advantage)"
+        )
     obs = observations()[:200]
     q = load_policy(run, "best", CPU).agent.q_values(obs).numpy()
     (theirs,) = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]).run(None, {"obs": obs.numpy()})

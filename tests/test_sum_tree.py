@@ -81,7 +81,7 @@ def test_whatever_is_rounded_a_value_of_0_is_never_found_and_nothing_drifts(
     shuffled = list(range(len(values)))
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     for index in shuffled:
-        history.set(np.array([index]), values[index])
+        history.set(np.array([index]), np.array([values[index]]))
     mass = np.array([*fractions, 1.0]) * made_at_once.total
     found = history.find(mass)
     assert (history.total, found.tolist()) == (made_at_once.total, made_at_once.find(mass).tolist())

@@ -88,12 +88,12 @@ class ReplaySettings(_Section):
         ),
     )
     priority_epsilon: float = Field(
-        1e-6, gt=0, description="added to |TD error|: what has no error left is still drawn (our choice)"
+        1e-6, gt=0, le=1, description="added to |TD error|: what has no error left is still drawn (our choice)"
     )
     importance_exponent: Probability = Field(
         0.4,
         description=(
-            "beta until learning starts: a drawn transition counts (N P(i))^-beta, relative to the largest of its "
+            "beta when learning starts: a drawn transition counts (N P(i))^-beta, relative to the largest of its "
             "minibatch; then beta goes to 1 on a straight line"
         ),
     )

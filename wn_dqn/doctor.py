@@ -38,8 +38,8 @@ def examine(device: torch.device) -> Iterator[str]:
     yield f"cores: {num_cores()}; torch uses {torch.get_num_threads()} threads, the emulators up to {num_cores()}"
     yield from _memory(settings, device)
     yield (
-        f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; a full replay takes a part of "
-        "what it takes of memory"
+        f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; the replay takes most of a "
+        "checkpoint: 0.26 GB for a million transitions of Space Invaders under random play"
     )
     update_s = _update_seconds(settings, device)
     yield f"one update alone, batch {settings.learning.batch_size}, weight norm: {update_s * 1e3:.2f} ms"

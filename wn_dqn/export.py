@@ -82,7 +82,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "actions": list(names),
         "discount": settings.learning.discount,
         "param": settings.param,
-        "dueling": settings.network.dueling,
+        "dueling": "q = value + advantage - mean(advantage)" if settings.network.dueling else None,
         "trained_steps": policy.steps,
         "checkpoint": {"name": policy.path.name, "manifest_sha256": _sha256(policy.path / "manifest.json")},
         "training_score": _training_score(policy),

@@ -57,7 +57,7 @@ def write_card(path: Path, *, picture: bool = True) -> Path:
 
 
 def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
-    """Write the card of a run that has just finished. A failure is told and changes nothing."""
+    """Write the card of a run that has just finished. Where it cannot be written that is told, and changes nothing."""
     try:
         hours = scores.training_hours(read_run(path)) or 0.0
         write_card(path, picture=hours >= _PICTURE_AFTER_HOURS)

@@ -33,7 +33,7 @@ class SumTree:
         """All values [size]: a view, to be read only."""
         return self._nodes[self._first_leaf : self._first_leaf + self._size]
 
-    def set(self, index: NDArray[np.int64], value: NDArray[np.float64] | float) -> None:
+    def set(self, index: NDArray[np.int64], value: NDArray[np.float64]) -> None:
         """Change the values at `index` [K]; of several for one index, the last counts."""
         node = index + self._first_leaf
         self._nodes[node] = value

@@ -32,13 +32,16 @@ def float32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def settings_for(param: str = "wn", optimizer: str = "adamax", precision: Precision = "float32") -> Settings:
+def settings_for(
+    param: str = "wn", optimizer: str = "adamax", precision: Precision = "float32", *, dueling: bool = False
+) -> Settings:
     return make_settings(
         {
             "game": "Catch",
             "param": param,
             "optimizer": {"name": optimizer},
             "learning": {"precision": precision},
+            "network": {"dueling": dueling},
         }
     )
 
@@ -79,10 +82,12 @@ def trained(settings: Settings, device: torch.device, *, graphs: bool = True) ->
     return agent
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("param", PARAMETERIZATIONS)
-def test_graphs_equal_eager_updates(param: str, optimizer: str) -> None:
-    settings = settings_for(param, optimizer)
+@pytest.mark.parametrize(
+    ("param", "optimizer", "dueling"),
+    [*((param, optimizer, False) for param in PARAMETERIZATIONS for optimizer in OPTIMIZERS), ("wn", "adamax", True)],
+)
+def test_graphs_equal_eager_updates(param: str, optimizer: str, dueling: bool) -> None:
+    settings = settings_for(param, optimizer, dueling=dueling)
     eager, graphed = trained(settings, CUDA, graphs=False), trained(settings, CUDA)
     for (name, ours), theirs in zip(graphed.online.named_parameters(), eager.online.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=f"{name} differs")

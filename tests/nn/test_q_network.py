@@ -234,3 +234,20 @@ def test_the_batch_does_not_change_a_sample(name: str) -> None:
     obs = observations(5)
     alone = torch.cat([network(obs[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(network(obs), alone, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_dueling_heads_are_added_in_full_precision() -> None:
+    """Under autocast what the layers put out is bfloat16: a large value would swallow the advantages' differences."""
+    network = random_network("wn", kind=DuelingQNetwork)
+    network.get_parameter("value.bias").fill_(100.0)
+    told: dict[str, Tensor] = {}
+    for name in ("value", "advantage"):
+        network.get_submodule(name).register_forward_hook(
+            lambda _layer, _inputs, t, name=name: told.__setitem__(name, t.float())
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        q = network(observations())
+    advantage = told["advantage"] - told["advantage"].mean(dim=1, keepdim=True)
+    assert q.dtype == torch.float32
+    assert torch.equal(q, told["value"] + advantage)

@@ -64,9 +64,9 @@ def import_(
 ) -> None:
     """Begin a run with the Q-network in FILE, of Stable-Baselines3, CleanRL or `wn-dqn export`.
 
-    FILE is a .zip that Stable-Baselines3 saved, or a state_dict: .safetensors, .pt, .pth, .cleanrl_model. Nothing but
-    tensors is ever loaded. `evaluate`, `play` and `export` read the new run; `train` goes on from it, with random
-    play first unless --set exploration.initial=0.1 says less.
+    FILE is a .zip that Stable-Baselines3 saved, or a state_dict: .safetensors, .pt, .pth, .cleanrl_model, of a plain
+    Nature network, without dueling heads. Nothing but tensors is ever loaded. `evaluate`, `play` and `export`
+    read the new run; `train` goes on from it, with random play first unless --set exploration.initial=0.1 says less.
     """
     options = {"game": game, "param": param, "seed": seed}
     given = {key: value for key, value in options.items() if value is not None}

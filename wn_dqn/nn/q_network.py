@@ -76,4 +76,6 @@ class DuelingQNetwork(QNetwork):
         """Q-values [B, num_actions] from the features [B, 3136] that the convolutions make of observations."""
         value: Tensor = self.value(F.relu_(self.hidden_value(features)))  # [B, 1]
         advantage: Tensor = self.advantage(F.relu_(self.hidden_advantage(features)))  # [B, num_actions]
-        return value + advantage - advantage.mean(dim=1, keepdim=True)
+        dtype = self.value.get_parameter("bias").dtype  # under autocast both come in bfloat16: a large V would
+        value, advantage = value.to(dtype), advantage.to(dtype)  # swallow what the actions differ by
+        return value + (advantage - advantage.mean(dim=1, keepdim=True))

@@ -180,8 +180,21 @@ class WeightNormConvTranspose2d(_WeightNormConvolution):
     auto-encoders decode with such layers (section 5.2).
     """
 
-    def __init__(self, *sizes: int, output_padding: int = 0, **kwargs: Any) -> None:
-        super().__init__(*sizes, **kwargs)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, device=device, dtype=dtype
+        )
         self.output_padding = output_padding
 
     def forward(self, x: Tensor) -> Tensor:
