@@ -251,8 +251,7 @@ class Experiment:
             raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
         if training.games_in_progress(self.settings, self.state):
             with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
-                crc = content["training"]["obs_crc32"]
-                training.restore_games(self.settings, self.env, self.state, crc, task.update)
+                training.restore_games(self.settings, self.env, self.state, task.update)
             if self.replay.num_appended == 0:
                 self.replay.begin(self.state.obs[:, -1])
         if self.state.steps > 0 and (content["replay"] is None or self.store is None):

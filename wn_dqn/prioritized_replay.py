@@ -70,7 +70,7 @@ class PrioritizedReplay(ReplayBuffer):
         for _ in range(num_batches):
             self._settle()
             if self._tree.total == 0.0:
-                raise ValueError(f"nothing to draw: no {self.n_steps} transitions in a row are complete")
+                raise ValueError(f"the replay buffer holds no {self.n_steps} transitions in a row to draw")
             mass = (np.arange(batch_size) + generator.random(batch_size)) * (self._tree.total / batch_size)
             self._drawn = self._tree.find(mass)
             value = self._tree.values[self._drawn]

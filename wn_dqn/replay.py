@@ -227,7 +227,7 @@ class ReplayBuffer:
                 return env, slot
             redraws += 1
             if redraws == _MAX_REDRAWS and not self._any_complete():
-                raise ValueError(f"nothing to draw: no {self.n_steps} transitions in a row are complete")
+                raise ValueError(f"the replay buffer holds no {self.n_steps} transitions in a row to draw")
             draws[cut] = generator.integers(0, self.num_envs * count, int(cut.sum()))
 
     def _any_complete(self) -> bool:

@@ -102,6 +102,8 @@ class TrainingState:
     replay_generator: np.random.Generator
     obs: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     """the newest observations, as the environment gave them"""
+    saved_obs_crc32: int = 0
+    """of the observations that were saved: where games begin anew with an epoch, they are not brought back"""
     steps: int = 0
     updates: int = 0
     learning_from_steps: int = 0
@@ -139,7 +141,7 @@ class TrainingState:
             "evaluated_at": self.evaluated_at,
             "epoch_began_at": self.epoch_began_at,
             "epoch_actions": actions,
-            "obs_crc32": zlib.crc32(self.obs.tobytes()),
+            "obs_crc32": zlib.crc32(self.obs.tobytes()) if self.obs.size else self.saved_obs_crc32,
             "train_s": self.train_s,
             "game_return": self.game_return,
             "game_steps": self.game_steps,
@@ -156,6 +158,7 @@ class TrainingState:
         self.game_return = state["game_return"].numpy().copy()
         self.game_steps = state["game_steps"].numpy().copy()
         self.period = PeriodStatistics(**state["period"])
+        self.saved_obs_crc32 = state["obs_crc32"]
         self.replay_generator.bit_generator.state = state["replay_generator"]
 
 
@@ -259,9 +262,7 @@ def games_in_progress(settings: Settings, state: TrainingState) -> bool:
     return not _crossed(state, settings.evaluation.epoch_steps)
 
 
-def restore_games(
-    settings: Settings, env: VectorEnv, state: TrainingState, obs_crc32: int, on_step: Callable[[int], None]
-) -> None:
+def restore_games(settings: Settings, env: VectorEnv, state: TrainingState, on_step: Callable[[int], None]) -> None:
     """Bring `env` to where a saved run left it: reset as at the epoch's beginning, and step every action again.
 
     RunError if that does not end in the observation that was saved, as with another version of the emulator.
@@ -271,7 +272,7 @@ def restore_games(
         env.send(action.astype(np.int64))
         state.obs = env.receive().obs
         on_step(done)
-    if zlib.crc32(state.obs.tobytes()) != obs_crc32:
+    if zlib.crc32(state.obs.tobytes()) != state.saved_obs_crc32:
         raise RunError("the games cannot be restored: the emulator does not repeat itself; was ale-py updated since?")
 
 
