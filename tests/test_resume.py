@@ -101,9 +101,7 @@ PRIORITIZED = {"priority_exponent": 0.6, "importance_anneal_steps": 300}
 @pytest.mark.parametrize(
     "difference",
     [
-        {"agent": "double-dqn", "learning": {"n_steps": 3}},
         {"network": {"dueling": True}},
-        {"replay": PRIORITIZED},
         {"agent": "double-dqn", "learning": {"n_steps": 3}, "replay": PRIORITIZED},
     ],
     ids=str,
