@@ -17,6 +17,7 @@ from wn_dqn.atari.games import find_game
 from wn_dqn.config import Settings, make_settings
 from wn_dqn.evaluation import training_protocol
 from wn_dqn.games import make_env
+from wn_dqn.kernels import find_kernels
 from wn_dqn.machine import GIB, available_memory_bytes, num_cores, prepare_torch
 from wn_dqn.replay import ReplayBuffer
 from wn_dqn.transitions import TransitionBatch
@@ -36,6 +37,9 @@ def examine(device: torch.device) -> Iterator[str]:
     )
     yield f"device: {torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'} ({device})"
     yield f"cores: {num_cores()}; torch uses {torch.get_num_threads()} threads, the emulators up to {num_cores()}"
+    if device.type == "cpu":
+        kernels, why_not = find_kernels()
+        yield "kernels: compiled" if kernels else f"kernels: none, training is slower ({why_not}); gcc brings them"
     yield from _memory(settings, device)
     yield (
         f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; the replay takes most of a "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.config import OptimizerSettings
+from wn_dqn.kernels import adamax_
 
 
 def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: str) -> list[list[Tensor]]:
@@ -47,10 +48,7 @@ class RMSpropNature(torch.optim.Optimizer):
 
 
 class Adamax(torch.optim.Adamax):
-    """torch's Adamax; on a CPU it updates a large parameter block by block, so that a block stays in the cache.
-
-    The same operations in the same order on every element: the same bits, in fewer passes through memory.
-    """
+    """torch's Adamax; on a CPU in one pass through memory if that can be had (:mod:`wn_dqn.kernels`)."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -59,7 +57,6 @@ class Adamax(torch.optim.Adamax):
             super().step(closure)
             return
         for group in self.param_groups:
-            beta1, beta2 = group["betas"]
             for param in group["params"]:
                 if param.grad is None:
                     continue
@@ -68,24 +65,9 @@ class Adamax(torch.optim.Adamax):
                     state["step"] = torch.tensor(0.0)
                     state["exp_avg"], state["exp_inf"] = torch.zeros_like(param), torch.zeros_like(param)
                 state["step"] += 1
-                step_size = group["lr"] / (1.0 - beta1 ** state["step"].item())
-                for p, grad, mean, largest in _blocks(param, param.grad, state["exp_avg"], state["exp_inf"]):
-                    mean.lerp_(grad, 1.0 - beta1)
-                    torch.maximum(largest.mul_(beta2), grad.abs().add_(group["eps"]), out=largest)
-                    p.addcdiv_(mean, largest, value=-step_size)
-
-
-_BLOCK_ELEMENTS = 2**18
-"""Found by trying 2**16 to 2**18: larger blocks leave the cache, smaller ones pay for more calls."""
-
-
-def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The same rows of all `tensors`, block by block, as views."""
-    rows, elements = len(tensors[0]), tensors[0].numel()
-    rows_per_block = max(1, _BLOCK_ELEMENTS * rows // elements)
-    if rows_per_block >= rows:
-        return [tensors]
-    return zip(*(torch.split(tensor, rows_per_block) for tensor in tensors), strict=True)
+                step_size = group["lr"] / (1.0 - group["betas"][0] ** state["step"].item())
+                mean, largest = state["exp_avg"], state["exp_inf"]
+                adamax_(param, param.grad, mean, largest, group["betas"], group["eps"], step_size)
 
 
 class AdamaxSalimans(torch.optim.Optimizer):

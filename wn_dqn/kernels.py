@@ -1,0 +1,220 @@
+"""kernels.c, compiled on the machine that runs it: what torch does in several passes through memory, in one.
+
+Kernels change no result, only the time it takes: they are used if they give the same numbers as torch here. If not, or
+if there is no C compiler, torch does the work itself. What was compiled is kept in the user's cache folder.
+``WN_DQN_KERNELS=0`` in the environment does without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.errors import first_line
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+_COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
+_TIME_LIMIT_S = 60
+
+
+def adamax_(
+    param: Tensor,
+    grad: Tensor,
+    mean: Tensor,
+    largest: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    step_size: float,
+) -> None:
+    """One step of Adamax (Kingma & Ba 2015, algorithm 2; eps as torch adds it) in place; `grad` stays as it is.
+
+    m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d| + eps); x -= step_size m / u, with x, d, m and u the tensors in
+    their order. `step_size` is the learning rate divided by 1 - beta1^t.
+    """
+    kernels = find_kernels().kernels
+    if not (kernels and kernels.adamax_(param, grad, mean, largest, betas, eps, step_size)):
+        _torch_adamax_(param, grad, mean, largest, betas, eps, step_size)
+
+
+def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 [B, 4, H, W] divided by 255, in channels_last."""
+    kernels = find_kernels().kernels
+    x = kernels.unit_interval(stacks) if kernels and dtype == torch.float32 else None
+    return _torch_unit_interval(stacks, dtype) if x is None else x
+
+
+def _torch_adamax_(
+    param: Tensor,
+    grad: Tensor,
+    mean: Tensor,
+    largest: Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    step_size: float,
+) -> None:
+    mean.lerp_(grad, 1.0 - betas[0])
+    torch.maximum(largest.mul_(betas[1]), grad.abs().add_(eps), out=largest)
+    param.addcdiv_(mean, largest, value=-step_size)
+
+
+def _torch_unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
+    # To channels_last by stacking the frames anew: on a CPU that is faster than a permuted copy.
+    return torch.stack(stacks.unbind(1), dim=-1).permute(0, 3, 1, 2).to(dtype).div_(255.0)
+
+
+class Kernels:
+    """The compiled functions. What they are not made for they leave alone, and say so."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+        self._adamax, self._unit_interval = library.adamax, library.unit_interval
+        self._adamax.argtypes = [*[pointer] * 4, integer, *[number] * 4]
+        self._unit_interval.argtypes = [*[pointer] * 2, *[integer] * 3]
+        self._adamax.restype = self._unit_interval.restype = None
+
+    def adamax_(
+        self,
+        param: Tensor,
+        grad: Tensor,
+        mean: Tensor,
+        largest: Tensor,
+        betas: tuple[float, float],
+        eps: float,
+        step_size: float,
+    ) -> bool:
+        """Whether it was done: all tensors must be float32 on the CPU, with the same strides and no gaps."""
+        tensors, strides = (param, grad, mean, largest), param.stride()
+        if not all(_is_plain(each, torch.float32) and each.stride() == strides for each in tensors):
+            return False
+        if not (param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)):
+            return False
+        self._adamax(*(each.data_ptr() for each in tensors), param.numel(), 1.0 - betas[0], betas[1], eps, step_size)
+        torch.autograd.graph.increment_version((param, mean, largest))  # as torch's own operations in place do
+        return True
+
+    def unit_interval(self, stacks: Tensor) -> Tensor | None:
+        """float32; None if `stacks` is not on the CPU, or the four frames of a stack do not follow one another."""
+        if stacks.ndim != 4 or stacks.shape[1] != 4 or not _is_plain(stacks, torch.uint8):
+            return None
+        batch, _, height, width = stacks.shape
+        if stacks.stride()[1:] != (height * width, width, 1):
+            return None
+        out = torch.empty(stacks.shape, dtype=torch.float32, memory_format=torch.channels_last)
+        self._unit_interval(stacks.data_ptr(), out.data_ptr(), batch, height * width, stacks.stride(0))
+        return out
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether it is numbers in this machine's memory, not what a tracer or a compiler puts in their place."""
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == dtype
+
+
+class Found(NamedTuple):
+    """What :func:`find_kernels` found."""
+
+    kernels: Kernels | None
+    why_not: str = ""
+
+
+@functools.cache
+def find_kernels() -> Found:
+    """The kernels, compiled now (in a second) if this machine has not done so before, or why there are none."""
+    if os.environ.get("WN_DQN_KERNELS") == "0":
+        return Found(None, "WN_DQN_KERNELS is 0")
+    try:
+        kernels = Kernels(_library())
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").splitlines() or [f"exit status {error.returncode}"]
+        return Found(None, f"{error.cmd[0]} failed: {said[0]}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Found(None, first_line(error))
+    if not _agree_with_torch(kernels):
+        return Found(None, "as compiled here they round otherwise than torch")
+    return Found(kernels)
+
+
+def _library() -> ctypes.CDLL:
+    """kernels.c as a library, from the cache if it is there; an OSError or a SubprocessError if that fails."""
+    # A home may be shared by machines of several kinds, and -march=native means another thing on each.
+    built_from = (_SOURCE.read_text(), _COMPILE, _compiler(), platform.machine(), _cpu_features())
+    name = f"kernels-{hashlib.sha256(repr(built_from).encode()).hexdigest()[:16]}.so"
+    folder = _cache_folder()
+    if folder is None:  # for this process alone
+        with tempfile.TemporaryDirectory() as temporary:
+            return _compiled(Path(temporary), name)
+    with contextlib.suppress(OSError):  # not there yet, or damaged
+        return ctypes.CDLL(str(folder / name))
+    return _compiled(folder, name)
+
+
+def _cpu_features() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None if there is no place to write to."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "wn_dqn"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _compiled(folder: Path, name: str) -> ctypes.CDLL:
+    """kernels.c compiled, and put into `folder` in one step: other processes start, too."""
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        objects, library = f"{work}/kernels.o", f"{work}/kernels.so"
+        # Linked without -fopenmp: its threads are those of the OpenMP that torch has loaded, not of a second one.
+        for command in ([*_COMPILE, str(_SOURCE), "-o", objects], ["-shared", objects, "-o", library]):
+            subprocess.run([*_compiler(), *command], check=True, capture_output=True, timeout=_TIME_LIMIT_S)
+        with open(library, "rb") as file:
+            os.fsync(file.fileno())  # a power cut must not leave half of it either
+        os.replace(library, folder / name)
+    return ctypes.CDLL(str(folder / name))
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
+def _agree_with_torch(kernels: Kernels) -> bool:
+    """Whether both functions agree with torch on numbers of every kind, in every thread's loop and at its end."""
+    pixels = torch.arange(2 * 4 * 99 * 99).remainder(256).to(torch.uint8).view(2, 4, 99, 99)
+    x = kernels.unit_interval(pixels)
+    same = x is not None and torch.equal(x, _torch_unit_interval(pixels, torch.float32))
+    generator = torch.Generator().manual_seed(0)
+    odd = torch.tensor([0.0, -0.0, 1e-40, 1e-30, torch.inf, -torch.inf, torch.nan])
+    for beta1 in (0.1, 0.5, 0.9):  # torch's lerp has two ways
+        param, grad, mean, largest = torch.randn(4, 80_003, generator=generator)
+        grad.pow_(9)  # from 1e-30 to 1e5
+        largest.abs_()
+        for place, tensor in enumerate((grad, mean, largest)):
+            tensor[7 * place : 7 * place + 7] = odd
+        grad[21:28], largest[21:28] = odd, torch.nan
+        x, m, u = param.clone(), mean.clone(), largest.clone()
+        _torch_adamax_(x, grad, m, u, (beta1, 0.999), 1e-8, 1e-3)
+        same &= kernels.adamax_(param, grad, mean, largest, (beta1, 0.999), 1e-8, 1e-3)
+        same &= all(_same(ours, theirs) for ours, theirs in ((param, x), (mean, m), (largest, u)))
+    return same
+
+
+def _same(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether all numbers are equal. The sign of a zero is of no account: torch's own differs along one tensor."""
+    return torch.allclose(ours, theirs, rtol=0.0, atol=0.0, equal_nan=True)
