@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wn_dqn import kernels
 from wn_dqn.config import make_settings
 from wn_dqn.cuda_graph import WARM_UP_CALLS, CudaGraph
 from wn_dqn.nn import weight_norm
@@ -81,6 +82,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         weight_norm._WeightNorm, "v_norm", lambda layer: weight_norm._norm(layer.v)
     )  # kept on CPUs only
+    monkeypatch.setattr(kernels, "find_kernels", lambda: kernels.Found(None))  # a CPU's, too
     monkeypatch.setattr(torch, "empty_like", torch.zeros_like)  # a capture runs nothing, the stand-in's does
 
 
