@@ -76,17 +76,12 @@ def test_adamax_in_two_threads_gives_torchs_numbers(size: int, two_threads: None
     assert all(torch.equal(our, their) for our, their in zip(ours, theirs, strict=True))
 
 
-@needs_kernels
-def test_adamax_leaves_alone_what_it_is_not_made_for() -> None:
-    """Another type, another layout, gaps: then torch does it, in the same way."""
+def test_adamax_takes_other_types_and_layouts() -> None:
+    """What the kernel is not made for, torch does: doubles, halves, gaps, and layouts that are not the same for all."""
     square = torch.arange(1.0, 17.0).view(4, 4)
-    kernel = find_kernels().kernels
-    assert kernel is not None
-    for param in (square.double(), square.T, square[:, ::2], square.bfloat16()):
+    for param in (square.double(), square.bfloat16(), square.T, square[:, ::2]):
         others = [torch.ones(param.shape, dtype=param.dtype) for _ in range(3)]
         before = param.clone()
-        assert not kernel.adamax_(param, *others, (0.5, 0.999), 0.0, 0.5)
-        assert torch.equal(param, before)
         adamax_(param, *others, (0.5, 0.999), 0.0, 0.5)
         assert torch.equal(param, before - 0.5)  # m = u = 1
 

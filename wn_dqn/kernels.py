@@ -43,16 +43,21 @@ def adamax_(
     m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d| + eps); x -= step_size m / u, with x, d, m and u the tensors in
     their order. `step_size` is the learning rate divided by 1 - beta1^t.
     """
-    kernels = find_kernels().kernels
-    if not (kernels and kernels.adamax_(param, grad, mean, largest, betas, eps, step_size)):
-        _torch_adamax_(param, grad, mean, largest, betas, eps, step_size)
+    tensors = (param, grad, mean, largest)
+    # Any layout without gaps will do, if it is the same for all.
+    dense = param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)
+    alike = all(_is_plain(each, torch.float32) and each.stride() == param.stride() for each in tensors)
+    kernels = _kernels() if dense and alike else None
+    (kernels.adamax_ if kernels else _torch_adamax_)(*tensors, betas, eps, step_size)
 
 
 def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
     """uint8 [B, 4, H, W] divided by 255, in channels_last."""
-    kernels = find_kernels().kernels
-    x = kernels.unit_interval(stacks) if kernels and dtype == torch.float32 else None
-    return _torch_unit_interval(stacks, dtype) if x is None else x
+    _, frames, height, width = stacks.shape
+    in_a_row = frames == 4 and stacks.stride()[1:] == (height * width, width, 1)
+    if in_a_row and dtype == torch.float32 and _is_plain(stacks, torch.uint8) and (kernels := _kernels()):
+        return kernels.unit_interval(stacks)
+    return _torch_unit_interval(stacks, dtype)
 
 
 def _torch_adamax_(
@@ -74,8 +79,17 @@ def _torch_unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack(stacks.unbind(1), dim=-1).permute(0, 3, 1, 2).to(dtype).div_(255.0)
 
 
+def _kernels() -> Kernels | None:
+    return None if torch.compiler.is_compiling() else find_kernels().kernels
+
+
+def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether it is numbers in this machine's memory, not what a tracer puts in their place."""
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == dtype
+
+
 class Kernels:
-    """The compiled functions. What they are not made for they leave alone, and say so."""
+    """The compiled functions, for tensors that they are made for."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -93,32 +107,18 @@ class Kernels:
         betas: tuple[float, float],
         eps: float,
         step_size: float,
-    ) -> bool:
-        """Whether it was done: all tensors must be float32 on the CPU, with the same strides and no gaps."""
-        tensors, strides = (param, grad, mean, largest), param.stride()
-        if not all(_is_plain(each, torch.float32) and each.stride() == strides for each in tensors):
-            return False
-        if not (param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)):
-            return False
-        self._adamax(*(each.data_ptr() for each in tensors), param.numel(), 1.0 - betas[0], betas[1], eps, step_size)
+    ) -> None:
+        """See :func:`adamax_`."""
+        pointers = (each.data_ptr() for each in (param, grad, mean, largest))
+        self._adamax(*pointers, param.numel(), 1.0 - betas[0], betas[1], eps, step_size)
         torch.autograd.graph.increment_version((param, mean, largest))  # as torch's own operations in place do
-        return True
 
-    def unit_interval(self, stacks: Tensor) -> Tensor | None:
-        """float32; None if `stacks` is not on the CPU, or the four frames of a stack do not follow one another."""
-        if stacks.ndim != 4 or stacks.shape[1] != 4 or not _is_plain(stacks, torch.uint8):
-            return None
-        batch, _, height, width = stacks.shape
-        if stacks.stride()[1:] != (height * width, width, 1):
-            return None
+    def unit_interval(self, stacks: Tensor) -> Tensor:
+        """See :func:`unit_interval`; the four frames of a stack follow one another."""
         out = torch.empty(stacks.shape, dtype=torch.float32, memory_format=torch.channels_last)
+        batch, _, height, width = stacks.shape
         self._unit_interval(stacks.data_ptr(), out.data_ptr(), batch, height * width, stacks.stride(0))
         return out
-
-
-def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether it is numbers in this machine's memory, not what a tracer or a compiler puts in their place."""
-    return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == dtype
 
 
 class Found(NamedTuple):
@@ -195,10 +195,9 @@ def _compiler() -> list[str]:
 
 
 def _agree_with_torch(kernels: Kernels) -> bool:
-    """Whether both functions agree with torch on numbers of every kind, in every thread's loop and at its end."""
+    """Whether both functions give torch's numbers, of every kind, in every thread's loop and at its end."""
     pixels = torch.arange(2 * 4 * 99 * 99).remainder(256).to(torch.uint8).view(2, 4, 99, 99)
-    x = kernels.unit_interval(pixels)
-    same = x is not None and torch.equal(x, _torch_unit_interval(pixels, torch.float32))
+    same = torch.equal(kernels.unit_interval(pixels), _torch_unit_interval(pixels, torch.float32))
     generator = torch.Generator().manual_seed(0)
     odd = torch.tensor([0.0, -0.0, 1e-40, 1e-30, torch.inf, -torch.inf, torch.nan])
     for beta1 in (0.1, 0.5, 0.9):  # torch's lerp has two ways
@@ -210,7 +209,7 @@ def _agree_with_torch(kernels: Kernels) -> bool:
         grad[21:28], largest[21:28] = odd, torch.nan
         x, m, u = param.clone(), mean.clone(), largest.clone()
         _torch_adamax_(x, grad, m, u, (beta1, 0.999), 1e-8, 1e-3)
-        same &= kernels.adamax_(param, grad, mean, largest, (beta1, 0.999), 1e-8, 1e-3)
+        kernels.adamax_(param, grad, mean, largest, (beta1, 0.999), 1e-8, 1e-3)
         same &= all(_same(ours, theirs) for ours, theirs in ((param, x), (mean, m), (largest, u)))
     return same
 
