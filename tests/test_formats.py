@@ -69,24 +69,27 @@ def test_an_old_run_goes_on(old_run: RunDirectory, capsys: pytest.CaptureFixture
     assert [step for step, _ in left["curves"]["train/mean_q"]] == list(range(96, 321, 24))
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "verify"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "evaluate run", "verify"])
 def test_a_run_of_a_later_version_is_refused_in_one_line(
     command: str, old_run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And left as it is: it is not damaged."""
     path = old_run.find_checkpoint("last").path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": FORMAT_VERSION + 1, "files": "elsewhere"}))
+    for each in old_run.checkpoints.glob("step-*/manifest.json") if command == "evaluate run" else [path]:
+        manifest = json.loads(each.read_text())
+        each.write_text(json.dumps({**manifest, "version": FORMAT_VERSION + 1, "files": "elsewhere"}))
     config = old_run.path / "config.yaml"
     arguments = {
         "train": ["train", "--config", str(config), "--run-dir", str(old_run.path), "--device", "cpu"],
         "evaluate": ["evaluate", str(path.parent), "--device", "cpu"],
+        "evaluate run": ["evaluate", str(old_run.path), "--device", "cpu"],
         "verify": ["checkpoint", "verify", str(old_run.path)],
     }[command]
     before = {each: each.read_bytes() for each in old_run.path.rglob("*.csv")} | {path: path.read_bytes()}
     monkeypatch.setattr("sys.argv", ["wn-dqn", *arguments])
     with pytest.raises(SystemExit) as exit_:
         main()
-    assert exit_.value.code == (2 if command == "evaluate" else 1)
+    assert exit_.value.code == (2 if command.startswith("evaluate") else 1)
     told = [line for text in capsys.readouterr() for line in text.splitlines() if "has format version" in line]
     assert len(told) == 1
     refusal = f"has format version {FORMAT_VERSION + 1}; this wn-dqn reads {FORMAT_VERSION}: use the later one"

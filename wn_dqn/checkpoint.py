@@ -7,6 +7,7 @@ Pickle is never written or read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -142,12 +143,15 @@ def list_checkpoints(folder: Path) -> list[CheckpointInfo]:
     """Checkpoints in `folder` whose manifests can be read, oldest first."""
     found = []
     for path in sorted(folder.glob("step-*")):
-        try:
-            manifest = _read_manifest(path)
-        except CheckpointError:
-            continue
-        found.append(CheckpointInfo(path, manifest["steps"], manifest["score"]))
+        with contextlib.suppress(CheckpointError):
+            found.append(checkpoint_info(path))
     return found
+
+
+def checkpoint_info(path: Path) -> CheckpointInfo:
+    """What the manifest of the checkpoint `path` tells; CheckpointError if it cannot be read."""
+    manifest = _read_manifest(path)
+    return CheckpointInfo(path, manifest["steps"], manifest["score"])
 
 
 def best_checkpoint(checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from wn_dqn import __version__
-from wn_dqn.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, list_checkpoints
+from wn_dqn.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, checkpoint_info, list_checkpoints
 from wn_dqn.config import Settings, dump_yaml, make_settings, parse_yaml
 from wn_dqn.durable import write_durably
 from wn_dqn.errors import UsageError
@@ -145,6 +145,8 @@ class RunDirectory:
         """The checkpoint called `best`, `last`, or by its steps; CheckpointError if there is none."""
         checkpoints = list_checkpoints(self.checkpoints)
         if not checkpoints:
+            for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
+                checkpoint_info(path)  # tells why the newest of those that are there is none
             raise CheckpointError(f"{self.path} has no checkpoint yet")
         if which == "last":
             return checkpoints[-1]
