@@ -6,9 +6,10 @@
 
 An update is two forward passes, the loss, its gradient and the optimizer's step, on random frames. All arms take turns
 in one process, round after round, so that a machine whose speed drifts is the same for all; ratios are taken within a
-round, to the first arm. eager: one operation after the other; graph: what training does on a GPU; compiled: the same
-functions through torch.compile, which needs a C++ compiler and is not used in training. The last column is what the
-instruments take at each log period, and that as a share of the period's updates.
+round, to the first arm. eager: one operation after the other; plain: the same as on a machine without a C compiler;
+graph: what training does on a GPU; compiled: the same functions through torch.compile, which needs a C++ compiler and
+is not used in training. The last column is what the instruments take at each log period, and that as a share of the
+period's updates.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from collections.abc import Callable
 import click
 import torch
 
+from wn_dqn import kernels
 from wn_dqn.agent import Measured
 from wn_dqn.config import make_settings
 from wn_dqn.doctor import random_batch
+from wn_dqn.kernels import find_kernels
 from wn_dqn.machine import prepare_torch
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn_agents.dqn import DQN
@@ -47,8 +50,10 @@ def functions(
         agent.target.compile()
     if way != "graph":
         agent._run_update = agent._update
+    found = kernels.Found(None) if way == "plain" else find_kernels()
 
     def update() -> None:
+        kernels.find_kernels = lambda: found
         # TF32 is a setting of the process, and the arms take turns.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         for _ in range(CALLS if device.type == "cuda" else 1):
@@ -71,7 +76,7 @@ CALLS = 50  # a GPU works through calls that are queued
 @click.option("--params", default=",".join(PARAMETERIZATIONS), show_default=True)
 @click.option("--batches", default="64", show_default=True)
 @click.option("--precisions", default="float32", show_default=True, help="float32, tf32 (a GPU's), bf16")
-@click.option("--ways", help="eager, graph (a GPU's), compiled  [default: graph and eager on a GPU, else eager]")
+@click.option("--ways", help="eager, plain, graph (a GPU's), compiled  [default: graph and eager on a GPU, else eager]")
 @click.option("--dueling", is_flag=True, help="Networks with dueling heads.")
 @click.option("--device", "device_name", default="cpu", show_default=True, help="cpu or cuda")
 @click.option("--rounds", default=30, show_default=True)

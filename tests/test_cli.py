@@ -122,6 +122,7 @@ def test_settings_lists_every_setting() -> None:
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_SECONDS_PER_TEST", 0.01)
+    monkeypatch.setattr(doctor, "_NUMS_OF_ENVS", (1, 8))  # a game takes its time to begin
     status, out, err = wn_dqn("doctor", "--device", "cpu")
     assert (status, err) == (0, "")
     for word in (__version__, "device: cpu", "cores: ", "memory available: ", "agent steps/s", "one update alone"):
@@ -424,9 +425,9 @@ def foreign(state: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (damaged("manifest.json", None), "run has no checkpoint yet"),
-        (damaged("manifest.json", b""), "run has no checkpoint yet"),
-        (damaged("manifest.json", b"{}"), "run has no checkpoint yet"),
+        (damaged("manifest.json", None), "manifest.json cannot be read: No such file or directory"),
+        (damaged("manifest.json", b""), "manifest.json is damaged"),
+        (damaged("manifest.json", b"{}"), "is not a wn_dqn checkpoint"),
         (damaged("tensors.safetensors", None), "tensors.safetensors cannot be read: No such file or directory"),
         (damaged("tensors.safetensors", b""), "bytes instead of"),
         (damaged("state.json", b""), "bytes instead of"),
