@@ -69,11 +69,11 @@ def test_adamax_of_any_numbers_gives_torchs_numbers(
 @pytest.mark.parametrize("size", [32_768, 32_769, 200_001])
 def test_adamax_in_two_threads_gives_torchs_numbers(size: int, two_threads: None) -> None:
     generator = torch.Generator().manual_seed(size)
-    ours = list(torch.randn(4, size, generator=generator))
-    theirs = [tensor.clone() for tensor in ours]
-    for tensors, step in ((ours, adamax_), (theirs, kernels._torch_adamax_)):
-        step(tensors[0], tensors[1], tensors[2], tensors[3], (0.5, 0.999), 1e-8, 1e-3)
-    assert all(torch.equal(our, their) for our, their in zip(ours, theirs, strict=True))
+    x, d, m, u = torch.randn(4, size, generator=generator)
+    theirs = (x.clone(), d.clone(), m.clone(), u.clone())
+    adamax_(x, d, m, u, (0.5, 0.999), 1e-8, 1e-3)
+    kernels._torch_adamax_(theirs, (0.5, 0.999), 1e-8, 1e-3)
+    assert all(torch.equal(our, their) for our, their in zip((x, d, m, u), theirs, strict=True))
 
 
 def test_adamax_takes_other_types_and_layouts() -> None:

@@ -28,6 +28,9 @@ _SOURCE = Path(__file__).with_name("kernels.c")
 _COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
 _TIME_LIMIT_S = 60
 
+_Adamax = tuple[Tensor, Tensor, Tensor, Tensor]
+"""A parameter, its gradient, the mean of its gradients and their largest size."""
+
 
 def adamax_(
     param: Tensor,
@@ -48,7 +51,7 @@ def adamax_(
     dense = param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)
     alike = all(_is_plain(each, torch.float32) and each.stride() == param.stride() for each in tensors)
     kernels = _kernels() if dense and alike else None
-    (kernels.adamax_ if kernels else _torch_adamax_)(*tensors, betas, eps, step_size)
+    (kernels.adamax_ if kernels else _torch_adamax_)(tensors, betas, eps, step_size)
 
 
 def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -60,15 +63,8 @@ def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
     return _torch_unit_interval(stacks, dtype)
 
 
-def _torch_adamax_(
-    param: Tensor,
-    grad: Tensor,
-    mean: Tensor,
-    largest: Tensor,
-    betas: tuple[float, float],
-    eps: float,
-    step_size: float,
-) -> None:
+def _torch_adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, step_size: float) -> None:
+    param, grad, mean, largest = tensors
     mean.lerp_(grad, 1.0 - betas[0])
     torch.maximum(largest.mul_(betas[1]), grad.abs().add_(eps), out=largest)
     param.addcdiv_(mean, largest, value=-step_size)
@@ -98,18 +94,10 @@ class Kernels:
         self._unit_interval.argtypes = [*[pointer] * 2, *[integer] * 3]
         self._adamax.restype = self._unit_interval.restype = None
 
-    def adamax_(
-        self,
-        param: Tensor,
-        grad: Tensor,
-        mean: Tensor,
-        largest: Tensor,
-        betas: tuple[float, float],
-        eps: float,
-        step_size: float,
-    ) -> None:
+    def adamax_(self, tensors: _Adamax, betas: tuple[float, float], eps: float, step_size: float) -> None:
         """See :func:`adamax_`."""
-        pointers = (each.data_ptr() for each in (param, grad, mean, largest))
+        param, _, mean, largest = tensors
+        pointers = (each.data_ptr() for each in tensors)
         self._adamax(*pointers, param.numel(), 1.0 - betas[0], betas[1], eps, step_size)
         torch.autograd.graph.increment_version((param, mean, largest))  # as torch's own operations in place do
 
@@ -208,8 +196,8 @@ def _agree_with_torch(kernels: Kernels) -> bool:
             tensor[7 * place : 7 * place + 7] = odd
         grad[21:28], largest[21:28] = odd, torch.nan
         x, m, u = param.clone(), mean.clone(), largest.clone()
-        _torch_adamax_(x, grad, m, u, (beta1, 0.999), 1e-8, 1e-3)
-        kernels.adamax_(param, grad, mean, largest, (beta1, 0.999), 1e-8, 1e-3)
+        _torch_adamax_((x, grad, m, u), (beta1, 0.999), 1e-8, 1e-3)
+        kernels.adamax_((param, grad, mean, largest), (beta1, 0.999), 1e-8, 1e-3)
         same &= all(_same(ours, theirs) for ours, theirs in ((param, x), (mean, m), (largest, u)))
     return same
 
