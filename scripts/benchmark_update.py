@@ -52,16 +52,20 @@ def functions(
         agent._run_update = agent._update
     found = kernels.Found(None) if way == "plain" else find_kernels()
 
-    def update() -> None:
+    def prepare() -> None:
+        # Both are settings of the process, and the arms take turns.
         kernels.find_kernels = lambda: found
-        # TF32 is a setting of the process, and the arms take turns.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+    def update() -> None:
+        prepare()
         for _ in range(CALLS if device.type == "cuda" else 1):
             agent.update(batch)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     def instruments() -> None:
+        prepare()
         agent.diagnostics(measured)
 
     for _ in range(6):

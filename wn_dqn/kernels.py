@@ -126,7 +126,7 @@ def find_kernels() -> Found:
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").splitlines() or [f"exit status {error.returncode}"]
         return Found(None, f"{error.cmd[0]} failed: {said[0]}")
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # ValueError: CC is no command
         return Found(None, first_line(error))
     if not _agree_with_torch(kernels):
         return Found(None, "as compiled here they round otherwise than torch")
@@ -179,7 +179,7 @@ def _compiled(folder: Path, name: str) -> ctypes.CDLL:
 
 
 def _compiler() -> list[str]:
-    return shlex.split(os.environ.get("CC", "cc"))
+    return shlex.split(os.environ.get("CC") or "cc")
 
 
 def _agree_with_torch(kernels: Kernels) -> bool:
