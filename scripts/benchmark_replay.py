@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wn_dqn.machine import available_memory_bytes, prepare_torch
-from wn_dqn.prioritized_replay import PrioritizedReplay
-from wn_dqn.replay import ReplayBuffer
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.system.hardware import available_memory_bytes, prepare_torch
 
 STACK_BYTES = 4 * 84 * 84
 

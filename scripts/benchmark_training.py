@@ -47,13 +47,15 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     import numpy as np
     import torch
 
-    from wn_dqn import training
-    from wn_dqn.config import make_settings
-    from wn_dqn.evaluation import training_protocol
-    from wn_dqn.games import find_any_game, make_env
-    from wn_dqn.machine import prepare_torch
-    from wn_dqn.metrics import NullMetrics
-    from wn_dqn.replay import ReplayBuffer
+    from wn_dqn.config.files import make_settings
+    from wn_dqn.envs.registry import find_any_game, make_env
+    from wn_dqn.envs.rules import training_rules
+    from wn_dqn.replay.buffer import ReplayBuffer
+    from wn_dqn.system.hardware import prepare_torch
+    from wn_dqn.training.callbacks import Stop
+    from wn_dqn.training.loop import train
+    from wn_dqn.training.metrics import NullMetrics
+    from wn_dqn.training.state import new_state
     from wn_dqn_agents.dqn import DQN
 
     settings = make_settings(
@@ -70,7 +72,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     )
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
-    env = make_env(find_any_game(GAME), arm["num_envs"], training_protocol(settings))
+    env = make_env(find_any_game(GAME), arm["num_envs"], training_rules(settings.environment))
     agent = DQN(settings, env.num_actions, device)
     replay = ReplayBuffer(settings.replay.capacity, arm["num_envs"], settings.learning.discount, device)
     if arm["full_replay"]:
@@ -89,14 +91,14 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         def evaluate(self, steps: int) -> Any:
             raise AssertionError
 
-    state = training.new_state(settings)
+    state = new_state(settings)
     windows = Windows()
 
     def run(steps: int) -> None:
         windows.until_steps = state.steps + steps
         try:
-            training.train(settings, env, agent, replay, NullMetrics(), windows, state)
-        except (Window, training.Stop):
+            train(settings, env, agent, replay, NullMetrics(), windows, state)
+        except (Window, Stop):
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
@@ -105,7 +107,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         return {"s_per_step": seconds / steps, "gpu_bytes": float(gpu), "threads": float(torch.get_num_threads())}
 
     run(WARM_UP_STEPS + 256)
-    assert np.isfinite(state.period.figures()["train/loss"])
+    assert np.isfinite(state.period.metrics()["train/loss"])
     yield from timed(run, arm["window_steps"], figures)
 
 
@@ -162,11 +164,11 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     import numpy as np
     import torch
 
-    from wn_dqn.config import make_settings
-    from wn_dqn.doctor import random_batch
-    from wn_dqn.evaluation import training_protocol
-    from wn_dqn.games import find_any_game, make_env
-    from wn_dqn.machine import prepare_torch
+    from wn_dqn.config.files import make_settings
+    from wn_dqn.envs.registry import find_any_game, make_env
+    from wn_dqn.envs.rules import training_rules
+    from wn_dqn.runs.doctor import random_batch
+    from wn_dqn.system.hardware import prepare_torch
     from wn_dqn_agents.dqn import DQN
 
     settings = make_settings({"game": GAME, "learning": {"precision": arm["precision"]}})
@@ -174,7 +176,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     prepare_torch(device, arm["precision"])
     size = 2048 if device.type == "cpu" else 8192
     a = torch.randn(size, size, device=device)
-    env = make_env(find_any_game(GAME), arm["num_envs"], training_protocol(settings))
+    env = make_env(find_any_game(GAME), arm["num_envs"], training_rules(settings.environment))
     env.reset(np.arange(arm["num_envs"]))
     agent = DQN(settings, env.num_actions, device)
     batch = random_batch(arm["batch"], device)

@@ -25,13 +25,13 @@ from collections.abc import Callable
 import click
 import torch
 
-from wn_dqn import kernels
-from wn_dqn.agent import Measured
-from wn_dqn.config import make_settings
-from wn_dqn.doctor import random_batch
-from wn_dqn.kernels import find_kernels
-from wn_dqn.machine import prepare_torch
+from wn_dqn.config.files import make_settings
+from wn_dqn.nn import kernels
+from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.runs.doctor import random_batch
+from wn_dqn.system.hardware import prepare_torch
+from wn_dqn.training.agent import Measured
 from wn_dqn_agents.dqn import DQN
 
 

@@ -26,17 +26,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wn_dqn import output_file, plotting, scores
-from wn_dqn.config import Settings, dump_yaml, make_settings, merge, parse_assignment, read_config
+from wn_dqn.analysis import plotting, scores
+from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
+from wn_dqn.config.files import dump_yaml, make_settings, merge, parse_assignment, read_config
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.registry import find_any_game, make_env
+from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.evaluation import Evaluation, GameResult, training_protocol
-from wn_dqn.games import find_any_game, make_env
-from wn_dqn.metrics import NullMetrics
+from wn_dqn.evaluation.rollout import Evaluation, GameResult
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.results import Group, group_runs, read_runs
-from wn_dqn.training import Stop, new_state, train
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.system import output_file
+from wn_dqn.system.progress import ProgressReporter
+from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.loop import train
+from wn_dqn.training.metrics import NullMetrics
+from wn_dqn.training.state import new_state
 from wn_dqn_agents.dqn import DQN
 
 CPU = torch.device("cpu")
@@ -81,7 +86,7 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     """Between the Q-values of any two arms, each initialized from the batch that their runs come upon."""
     settings = arms[0]
     num_envs = settings.environment.num_envs
-    env = make_env(find_any_game(settings.game), num_envs, training_protocol(settings))
+    env = make_env(find_any_game(settings.game), num_envs, training_rules(settings.environment))
     replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, CPU)
     explorer = _UntilInitialization(settings, env.num_actions, CPU)
     with contextlib.suppress(Stop):

@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 import torch
 
+from wn_dqn.envs.registry import find_any_game
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation import PROTOCOLS
-from wn_dqn.games import find_any_game
-from wn_dqn.policies import load_policy, play_games
-from wn_dqn.progress import ProgressReporter
+from wn_dqn.evaluation.protocols import PROTOCOLS
+from wn_dqn.runs.policy import load_policy, play_games
+from wn_dqn.system.progress import ProgressReporter
 
 
 @click.command(help=__doc__)

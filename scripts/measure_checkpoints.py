@@ -23,16 +23,17 @@ import click
 import numpy as np
 import torch
 
-from wn_dqn.atari.games import find_game
-from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
-from wn_dqn.config import Settings, make_settings
-from wn_dqn.environment import VectorEnv
-from wn_dqn.evaluation import training_protocol
-from wn_dqn.games import make_env
-from wn_dqn.machine import num_cores
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.replay_store import ReplayStore
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.atari_games import find_game
+from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.rules import training_rules
+from wn_dqn.envs.vector_env import VectorEnv
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
+from wn_dqn.runs.replay_files import ReplayStore
+from wn_dqn.system.hardware import num_cores
+from wn_dqn.system.progress import ProgressReporter
 from wn_dqn_agents.dqn import DQN
 
 _MB = 1e6
@@ -116,7 +117,7 @@ def training_speed(settings: Settings, env: VectorEnv, replay: ReplayBuffer, age
 def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> None:
     data = {"game": "SpaceInvaders", "replay": {"capacity": transitions}, "learning": {"start_steps": 10_000}}
     settings, device = make_settings(data), torch.device("cpu")
-    env = make_env(find_game(settings.game), settings.environment.num_envs, training_protocol(settings))
+    env = make_env(find_game(settings.game), settings.environment.num_envs, training_rules(settings.environment))
     replay = ReplayBuffer(transitions, env.num_envs, settings.learning.discount, device)
     replay_bytes = ReplayBuffer.memory_bytes(transitions, env.num_envs)
     agent = DQN(settings, env.num_actions, device)

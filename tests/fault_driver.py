@@ -27,9 +27,9 @@ from typing import Any
 import torch
 import torch._dynamo  # the optimizer would import it, in every child anew
 
-from wn_dqn import experiment, launch
-from wn_dqn.config import make_settings, read_config
-from wn_dqn.progress import ProgressReporter
+from wn_dqn.config.files import make_settings, read_config
+from wn_dqn.runs import experiment, launch
+from wn_dqn.system.progress import ProgressReporter
 
 torch.set_num_threads(1)
 

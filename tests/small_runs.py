@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wn_dqn import launch
-from wn_dqn.checkpoint import load_checkpoint
-from wn_dqn.config import Settings, make_settings, merge
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.replay_store import ReplayStore
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.config.files import make_settings, merge
+from wn_dqn.config.schema import Settings
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs import launch
+from wn_dqn.runs.checkpoint import load_checkpoint
+from wn_dqn.runs.replay_files import ReplayStore
+from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.system.progress import ProgressReporter
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wn_dqn.catch import GRID, Catch
-from wn_dqn.environment import EnvStep
+from wn_dqn.envs.catch import GRID, Catch
+from wn_dqn.envs.vector_env import EnvStep
 
 CELL = 84 // GRID
 STAY = 1

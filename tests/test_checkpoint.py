@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from mutations import mutated
 from torch import Tensor
 
-from wn_dqn.checkpoint import (
+from wn_dqn.runs.checkpoint import (
     FORMAT_VERSION,
     CheckpointError,
     _digest,

@@ -17,12 +17,14 @@ from command import wn_dqn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wn_dqn import __version__, doctor, launch, reevaluation
-from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
-from wn_dqn.cli import cli, main
-from wn_dqn.config import parse_yaml, setting_help
-from wn_dqn.evaluation import Evaluation, GameResult
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn import __version__
+from wn_dqn.cli import main
+from wn_dqn.cli.main import cli
+from wn_dqn.config.files import parse_yaml, setting_help
+from wn_dqn.evaluation.rollout import Evaluation, GameResult
+from wn_dqn.runs import doctor, launch, reevaluation
+from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
+from wn_dqn.runs.run_directory import RunDirectory
 
 TINY = [
     *("--game", "Catch", "--device", "cpu", "--num-envs", "4", "--steps", "64"),
@@ -515,7 +517,7 @@ def nothing_is_played() -> Iterator[None]:
     with (
         mock.patch.object(launch, "train_run", return_value=0),
         mock.patch.object(reevaluation, "play_games", return_value=result),
-        mock.patch("wn_dqn.commands.information.examine", return_value=[]),
+        mock.patch("wn_dqn.cli.information.examine", return_value=[]),
     ):
         yield
 
@@ -533,7 +535,7 @@ def test_no_arguments_make_a_traceback(args: list[str]) -> None:
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no mistake of the user's."""
     monkeypatch.setattr(sys, "argv", ["wn-dqn", "train", "--game", "Pong"])
-    monkeypatch.setattr("wn_dqn.commands.runs.find_any_game", mock.Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr("wn_dqn.cli.runs.find_any_game", mock.Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         main()
 

@@ -11,10 +11,10 @@ from PIL import Image
 from small_runs import assert_same, outcome, settings_for, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wn_dqn import panel
-from wn_dqn.evaluation import Evaluation, GameResult
-from wn_dqn.experiment import Experiment
-from wn_dqn.training import TrainingState
+from wn_dqn.evaluation.rollout import Evaluation, GameResult
+from wn_dqn.render import q_panel as panel
+from wn_dqn.runs.experiment import Experiment
+from wn_dqn.training.state import TrainingState
 
 TAG = "evaluation/best_network"
 
@@ -66,7 +66,7 @@ def test_the_best_network_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     scores = {120: 0.0, 240: 1.0, 320: 0.5}
     shown: list[str] = []
 
-    class Panel(panel.Panel):
+    class QPanel(panel.QPanel):
         def __init__(self, title: str, subtitle: str, names: Any) -> None:
             shown.append(subtitle)
             super().__init__(title, subtitle, names)
@@ -81,8 +81,8 @@ def test_the_best_network_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     experiment_steps: list[int] = []
     after_step = Experiment.after_step
-    monkeypatch.setattr("wn_dqn.experiment.Panel", Panel)
-    monkeypatch.setattr("wn_dqn.experiment.evaluate", evaluate)
+    monkeypatch.setattr("wn_dqn.runs.experiment.QPanel", QPanel)
+    monkeypatch.setattr("wn_dqn.runs.experiment.evaluate", evaluate)
     monkeypatch.setattr(Experiment, "after_step", remember)
     assert train(settings_for(output={"video_period_epochs": 1}), tmp_path / "run") == 0
     assert shown == ["wn, step 120", "wn, step 240", "wn, step 240"]

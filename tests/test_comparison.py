@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from small_runs import SMALL, settings_for
 
-from wn_dqn.config import dump_yaml
+from wn_dqn.analysis.read_runs import read_run
+from wn_dqn.config.files import dump_yaml
 from wn_dqn.errors import UsageError
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.results import read_run
+from wn_dqn.system.progress import ProgressReporter
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wn_dqn.config import (
-    EPSILONS,
-    LEARNING_RATES,
-    AgentName,
-    LearningSettings,
-    NetworkSettings,
-    OptimizerName,
-    Param,
-    Settings,
+from wn_dqn.config.files import (
     differences,
     dump_yaml,
     make_settings,
@@ -29,11 +21,21 @@ from wn_dqn.config import (
     read_config,
     setting_help,
 )
+from wn_dqn.config.schema import (
+    EPSILONS,
+    LEARNING_RATES,
+    AgentName,
+    LearningSettings,
+    NetworkSettings,
+    OptimizerName,
+    Param,
+    Settings,
+)
 from wn_dqn.errors import UsageError
+from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.uniform_init import UNIFORM_INITS
-from wn_dqn.optimizers import OPTIMIZERS
-from wn_dqn.q_learning import LOSSES
+from wn_dqn.training.q_learning import LOSSES
 from wn_dqn_agents import AGENTS
 
 

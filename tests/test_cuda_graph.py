@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wn_dqn import kernels
-from wn_dqn.config import make_settings
-from wn_dqn.cuda_graph import WARM_UP_CALLS, CudaGraph
-from wn_dqn.nn import weight_norm
+from wn_dqn.config.files import make_settings
+from wn_dqn.nn import kernels, weight_norm
+from wn_dqn.nn.cuda_graph import WARM_UP_CALLS, CudaGraph
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn_agents.dqn import DQN
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wn_dqn import durable
-from wn_dqn.durable import GrowingFile, write_durably
+from wn_dqn.system import durable
+from wn_dqn.system.durable import GrowingFile, write_durably
 
 
 def test_write_durably_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wn_dqn.environment import EnvStep, VectorEnv
+from wn_dqn.envs.vector_env import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation import PROTOCOLS, Evaluation, GameResult, Protocol, evaluate, find_protocol
-from wn_dqn.instruments import VisitedStates
+from wn_dqn.evaluation.diagnostics import VisitedStates
+from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, find_protocol
+from wn_dqn.evaluation.rollout import Evaluation, GameResult, evaluate
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ScriptedEnv:
         return EnvStep(self._obs, reward, terminated, truncated, life_lost=np.zeros(self.num_envs, np.bool_))
 
 
-def play(env: VectorEnv, protocol: Protocol, seed: int = 0, q_values=None, **options) -> Evaluation:
+def play(env: VectorEnv, protocol: EvaluationProtocol, seed: int = 0, q_values=None, **options) -> Evaluation:
     seeds = np.arange(env.num_envs, dtype=np.int64)
     return evaluate(q_values, env, protocol, seeds, np.random.default_rng(seed), **options)
 
@@ -74,12 +75,12 @@ def listed(games: Sequence[Game]) -> Callable[[int], Game]:
     return lambda _env: next(endless)
 
 
-def by_steps(steps: int) -> Protocol:
-    return Protocol("test", epsilon=1.0, steps=steps)
+def by_steps(steps: int) -> EvaluationProtocol:
+    return EvaluationProtocol("test", epsilon=1.0, steps=steps)
 
 
-def by_games(games: int) -> Protocol:
-    return Protocol("test", epsilon=1.0, games=games)
+def by_games(games: int) -> EvaluationProtocol:
+    return EvaluationProtocol("test", epsilon=1.0, games=games)
 
 
 def sequential_player(games: Iterator[Game], budget: int) -> Evaluation:
@@ -115,7 +116,7 @@ def test_an_unfinished_game_counts_only_alone() -> None:
     """With the score it had at the cut, and not one step more."""
     alone = play(ScriptedEnv(3, listed([Game(100, points=2)])), by_steps(10))
     assert alone == Evaluation((GameResult(20.0, 10, finished=False),), unfinished_games=0)
-    assert alone.figures()["cut_games"] == 1
+    assert alone.metrics()["truncated_games"] == 1
     second = play(ScriptedEnv(3, listed([Game(4), Game(100)])), by_steps(10))
     assert second == Evaluation((GameResult(4.0, 4, finished=True),), unfinished_games=1)
     exact = play(ScriptedEnv(3, listed([Game(10), Game(100)])), by_steps(10))
@@ -126,7 +127,7 @@ def test_games_cut_by_the_time_limit_count_and_are_told() -> None:
     result = play(ScriptedEnv(2, listed([Game(3), Game(5, cut=True), Game(2)])), by_games(5))
     assert [game.finished for game in result.games] == [True, False, True, True, False]
     assert result.scores == [3.0, 5.0, 2.0, 3.0, 5.0]
-    assert result.figures()["cut_games"] == 2
+    assert result.metrics()["truncated_games"] == 2
 
 
 def random_games(seed: int) -> Callable[[int], Game]:
@@ -149,7 +150,7 @@ def first_to_finish(env: ScriptedEnv, count: int) -> float:
 
 
 @pytest.mark.parametrize("protocol", [by_games(8), by_steps(60)], ids=["games", "steps"])
-def test_parallel_games_are_unbiased(protocol: Protocol) -> None:
+def test_parallel_games_are_unbiased(protocol: EvaluationProtocol) -> None:
     """Scores tied to a game's length have the mean of sequential play; the naive rule would favour short games."""
     seeds = range(600)
     sequential = [play(ScriptedEnv(1, random_games(seed)), protocol).mean for seed in seeds]
@@ -171,14 +172,14 @@ def test_parallel_games_are_unbiased(protocol: Protocol) -> None:
 def test_figures_are_the_textbook_ones() -> None:
     scores = [1.0, 4.0, 4.0, 7.0]
     result = Evaluation(tuple(GameResult(score, 10, score < 5) for score in scores), unfinished_games=1)
-    assert result.figures() == {
+    assert result.metrics() == {
         "mean_return": 4.0,
         "median_return": 4.0,
         "std_return": pytest.approx(math.sqrt(18 / 3)),
         "min_return": 1.0,
         "max_return": 7.0,
         "games": 4,
-        "cut_games": 1,
+        "truncated_games": 1,
         "unfinished_games": 1,
         "game_steps": 40,
     }
@@ -205,7 +206,7 @@ def test_actions_are_greedy_with_probability_one_minus_epsilon(epsilon: float) -
         return torch.nn.functional.one_hot(obs[:, 0].long() % 4, 4).float()
 
     env = ScriptedEnv(8, listed([Game(1)]))
-    play(env, Protocol("test", epsilon, games=16_000), q_values=q_values)
+    play(env, EvaluationProtocol("test", epsilon, games=16_000), q_values=q_values)
     actions = np.stack(env.actions)
     greedy = (actions == np.arange(8) % 4).mean()
     probability = 1 - epsilon + epsilon / 4
@@ -218,7 +219,7 @@ def test_actions_are_greedy_with_probability_one_minus_epsilon(epsilon: float) -
 def test_without_a_network_the_policy_is_uniform() -> None:
     """Whatever the protocol's epsilon; the generator alone decides."""
     env, same, other = (ScriptedEnv(8, listed([Game(1)])) for _ in range(3))
-    protocol = Protocol("test", epsilon=0.0, games=16_000)
+    protocol = EvaluationProtocol("test", epsilon=0.0, games=16_000)
     for each, seed in ((env, 1), (same, 1), (other, 2)):
         play(each, protocol, seed)
     counts = np.bincount(np.stack(env.actions).ravel(), minlength=4)
@@ -246,7 +247,7 @@ def test_visited_states_are_told_what_the_network_said() -> None:
     """Games of two steps, a point each, discount 1/2: returns 1.5 and 1; the network says 3 everywhere."""
     env = ScriptedEnv(2, listed([Game(2)]))
     visited = VisitedStates(0.5, terminal_on_life_loss=True)
-    protocol = Protocol("test", epsilon=0.0, games=10)
+    protocol = EvaluationProtocol("test", epsilon=0.0, games=10)
     result = play(env, protocol, q_values=lambda obs: torch.tensor([[1.0, 3.0]]).expand(len(obs), 2), visited=visited)
     assert (result.visited_max_q, result.visited_return) == (3.0, 1.25)
     assert math.isnan(play(ScriptedEnv(2, listed([Game(2)])), by_games(10)).visited_max_q)
@@ -255,20 +256,20 @@ def test_visited_states_are_told_what_the_network_said() -> None:
 @pytest.mark.parametrize("ends", [{}, {"steps": 1, "games": 1}])
 def test_a_protocol_ends_after_steps_or_games(ends: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="give one of the two"):
-        Protocol("test", epsilon=0.0, **ends)
+        EvaluationProtocol("test", epsilon=0.0, **ends)
 
 
 def test_protocols_are_the_published_ones() -> None:
     five_minutes = 18_000  # at 60 frames per second
-    assert find_protocol("paper") == Protocol(
+    assert find_protocol("paper") == EvaluationProtocol(
         "paper", 0.05, steps=125_000, games=None, max_game_frames=None,
         repeat_action_probability=0.0, full_action_set=False, max_noop_frames=30,
     )  # fmt: skip
-    assert find_protocol("nature") == Protocol(
+    assert find_protocol("nature") == EvaluationProtocol(
         "nature", 0.05, steps=None, games=30, max_game_frames=five_minutes,
         repeat_action_probability=0.0, full_action_set=False, max_noop_frames=30,
     )  # fmt: skip
-    assert find_protocol("machado2018") == Protocol(
+    assert find_protocol("machado2018") == EvaluationProtocol(
         "machado2018", 0.01, steps=None, games=100, max_game_frames=five_minutes,
         repeat_action_probability=0.25, full_action_set=True, max_noop_frames=0,
     )  # fmt: skip

@@ -21,15 +21,16 @@ from safetensors.torch import load_file, save_file
 from small_runs import CPU, assert_same, outcome, settings_for, train
 from torch import Tensor, nn
 
-from wn_dqn import cli, launch
-from wn_dqn.atari.vector_env import AtariEnv
-from wn_dqn.config import dump_yaml
+from wn_dqn.cli import main as cli
+from wn_dqn.config.files import dump_yaml
+from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.errors import UsageError
-from wn_dqn.nature_weights import assign, read_weights
+from wn_dqn.interop import import_run
+from wn_dqn.interop.import_weights import assign, read_weights
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.q_network import QNetwork
-from wn_dqn.policies import load_policy
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.runs.policy import load_policy
+from wn_dqn.runs.run_directory import RunDirectory
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -116,8 +117,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = {}
     for param in ("wn", "standard"):
         runs[param] = folder / param
-        settings = launch.settings_for_network({"game": "breakout", "param": param}, network)
-        launch.import_run(settings, runs[param], network, CPU)
+        settings = import_run.settings_for_network({"game": "breakout", "param": param}, network)
+        import_run.import_run(settings, runs[param], network, CPU)
     return runs
 
 
@@ -178,7 +179,7 @@ class TestImport:
         network = read_weights(tmp_path / "catch.pt")
         settings = settings_for(param=param)
         for name in ("run", "stopped"):
-            launch.import_run(settings, tmp_path / name, network, CPU)
+            import_run.import_run(settings, tmp_path / name, network, CPU)
         warm_up = settings_for(param=param, learning={"total_steps": 56})
         assert train(warm_up, tmp_path / "stopped") == 0
         before = load_policy(tmp_path / "stopped", "last", CPU).agent.online.state_dict()
@@ -214,7 +215,7 @@ class TestImport:
     def test_all_18_actions_are_taken_where_the_network_has_them(self) -> None:
         def full(game: str, outputs: int) -> bool:
             network = QNetwork(PARAMETERIZATIONS["standard"], outputs)
-            return launch.settings_for_network({"game": game}, network).environment.full_action_set
+            return import_run.settings_for_network({"game": game}, network).environment.full_action_set
 
         assert [full("Breakout", 4), full("Breakout", 18), full("Seaquest", 18)] == [False, True, False]
 
@@ -395,6 +396,6 @@ def test_what_a_run_needs_to_be_imported() -> None:
     """The game; a parameterization that a plain network can be put into."""
     network = QNetwork(PARAMETERIZATIONS["standard"], 3)
     with pytest.raises(UsageError, match="setting 'game' is missing"):
-        launch.settings_for_network({}, network)
+        import_run.settings_for_network({}, network)
     with pytest.raises(UsageError, match=re.escape("unknown game 'Pomg'; did you mean Pong")):
-        launch.settings_for_network({"game": "Pomg"}, network)
+        import_run.settings_for_network({"game": "Pomg"}, network)

@@ -17,12 +17,12 @@ import pytest
 from fault_driver import RESUME_MOMENTS
 from small_runs import assert_same, outcome, settings_for, train
 
-from wn_dqn import checkpoint
-from wn_dqn.config import dump_yaml
+from wn_dqn.config.files import dump_yaml
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.experiment import Experiment
-from wn_dqn.run_directory import RunDirectory
-from wn_dqn.training import TrainingState
+from wn_dqn.runs import checkpoint
+from wn_dqn.runs.experiment import Experiment
+from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.training.state import TrainingState
 
 DRIVER = Path(__file__).with_name("fault_driver.py")
 
@@ -217,7 +217,7 @@ def test_a_directory_in_use_is_refused_by_name(tmp_path: Path) -> None:
 HANG = """
 import os, threading
 import numpy as np
-from wn_dqn.atari import vector_env
+from wn_dqn.envs import atari as vector_env
 
 vector_env.HANG_TIMEOUT_S = 0.5
 def told():

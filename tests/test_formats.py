@@ -12,15 +12,15 @@ import pytest
 import torch
 from small_runs import CPU, outcome, settings_for, train
 
-from wn_dqn.checkpoint import FORMAT_VERSION
 from wn_dqn.cli import main
-from wn_dqn.config import dump_yaml, parse_yaml
-from wn_dqn.evaluation import Protocol
-from wn_dqn.experiment import verify_checkpoint
-from wn_dqn.games import find_any_game
-from wn_dqn.policies import load_policy, play_games
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.config.files import dump_yaml, parse_yaml
+from wn_dqn.envs.registry import find_any_game
+from wn_dqn.evaluation.protocols import EvaluationProtocol
+from wn_dqn.runs.checkpoint import FORMAT_VERSION
+from wn_dqn.runs.experiment import verify_checkpoint
+from wn_dqn.runs.policy import load_policy, play_games
+from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.system.progress import ProgressReporter
 
 FIXTURES = sorted(Path(__file__).with_name("fixtures").glob("run-format-*.tar.xz"))
 
@@ -47,7 +47,7 @@ def test_an_old_run_can_be_tested(old_run: RunDirectory) -> None:
     torch.testing.assert_close(
         policy.agent.q_values(obs), torch.tensor([[35.58988, 24.46197, 36.26702]]), rtol=1e-3, atol=1e-4
     )
-    protocol = Protocol("3 games", epsilon=0.0, games=3)
+    protocol = EvaluationProtocol("3 games", epsilon=0.0, games=3)
     game = find_any_game(policy.settings.game)
     assert math.isfinite(play_games(policy, game, protocol, 2, 0, ProgressReporter()).mean)
 

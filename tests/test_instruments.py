@@ -9,15 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from wn_dqn.instruments import (
-    VisitedStates,
-    activation_figures,
-    discounted_returns,
+from wn_dqn.evaluation.diagnostics import VisitedStates, discounted_returns
+from wn_dqn.nn.instruments import (
+    activation_metrics,
     mean_angle_degrees,
     mean_relative_norm,
-    td_figures,
-    update_figures,
-    weight_figures,
+    td_metrics,
+    update_metrics,
+    weight_metrics,
 )
 from wn_dqn.nn.standard import Linear
 from wn_dqn.nn.weight_norm import WeightNormLinear
@@ -63,13 +62,13 @@ def test_an_update_of_a_weight_normalized_layer() -> None:
     """v from (3, 4) by (4, -3), at a right angle: 5/5 long, and 45 degrees of turn; the gradient is 2.5 long."""
     before, after = one_unit([3.0, 4.0], 2.0), one_unit([7.0, 1.0], 7.0)
     after.v.grad = torch.tensor([[1.5, -2.0]])
-    assert weight_figures(before) == {"w_norm_mean": pytest.approx(2.0), "g_mean": 2.0, "v_norm_mean": 5.0}
-    assert update_figures(before, after) == {
+    assert weight_metrics(before) == {"w_norm_mean": pytest.approx(2.0), "g_mean": 2.0, "v_norm_mean": 5.0}
+    assert update_metrics(before, after) == {
         "step_ratio": pytest.approx(1.0),
         "angle_degrees": pytest.approx(45.0),
         "gradient_ratio": pytest.approx(0.5),
     }
-    turned = update_figures(before, one_unit_with_gradient([3.0, 4.0], -2.0))  # g < 0 turns w round, and not v
+    turned = update_metrics(before, one_unit_with_gradient([3.0, 4.0], -2.0))  # g < 0 turns w round, and not v
     assert turned["angle_degrees"] == pytest.approx(180.0)
     assert turned["step_ratio"] == 0.0
 
@@ -87,8 +86,8 @@ def test_an_update_of_a_standard_layer() -> None:
         before.weight.copy_(torch.tensor([[2.0, 0.0]]))
         after.weight.copy_(torch.tensor([[2.0, 1.0]]))
     after.weight.grad = torch.tensor([[0.0, 3.0]])
-    assert weight_figures(before) == {"w_norm_mean": 2.0}
-    assert update_figures(before, after) == {
+    assert weight_metrics(before) == {"w_norm_mean": 2.0}
+    assert update_metrics(before, after) == {
         "step_ratio": pytest.approx(0.5),
         "angle_degrees": pytest.approx(math.degrees(math.atan(0.5))),
         "gradient_ratio": pytest.approx(1.5),
@@ -100,7 +99,7 @@ def test_activations_of_a_linear_layer() -> None:
     layer = nn.Linear(2, 3, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 3.0], [-1.0, -1.0], [0.0, -4.0]]))
-    figures = activation_figures(layer, {"one": layer}, torch.eye(2))
+    figures = activation_metrics(layer, {"one": layer}, torch.eye(2))
     assert figures == {
         "one": {
             "preactivation_mean": pytest.approx((2 - 1 - 2) / 3),
@@ -118,7 +117,7 @@ def test_activations_of_a_convolution() -> None:
         layer.bias.zero_()  # type: ignore[union-attr]
     images = torch.zeros(2, 1, 1, 2)
     images[1, 0, 0, 1] = 4.0
-    figures = activation_figures(layer, {"one": layer}, images)["one"]
+    figures = activation_metrics(layer, {"one": layer}, images)["one"]
     assert figures["preactivation_mean"] == 0.0  # 1 and -1
     assert figures["preactivation_std"] == pytest.approx(math.sqrt(3.0))  # of 0, 0, 0, 4
     assert figures["dead_share"] == 0.5
@@ -127,7 +126,7 @@ def test_activations_of_a_convolution() -> None:
 def test_activations_leave_running_averages_alone() -> None:
     """And the mode; they are those of evaluation mode: mean 0 and variance 1 are what a new layer assumes."""
     layer = nn.BatchNorm1d(1, eps=0.0).train()
-    figures = activation_figures(layer, {"one": layer}, torch.tensor([[2.0], [6.0]]))["one"]
+    figures = activation_metrics(layer, {"one": layer}, torch.tensor([[2.0], [6.0]]))["one"]
     assert (figures["preactivation_mean"], figures["preactivation_std"]) == (4.0, 2.0)
     assert layer.training
     assert layer.running_mean is not None
@@ -135,7 +134,7 @@ def test_activations_leave_running_averages_alone() -> None:
 
 
 def test_td_errors() -> None:
-    assert td_figures(torch.tensor([0.5, -1.0, 1.5, -3.0])) == {"abs_td_error": 1.5, "clipped_share": 0.5}
+    assert td_metrics(torch.tensor([0.5, -1.0, 1.5, -3.0])) == {"abs_td_error": 1.5, "clipped_share": 0.5}
 
 
 def test_discounted_returns() -> None:

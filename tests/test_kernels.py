@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from small_runs import outcome, settings_for, train
 from torch import nn
 
-from wn_dqn import doctor, kernels
-from wn_dqn.kernels import Found, adamax_, find_kernels, unit_interval
+from wn_dqn.nn import kernels
+from wn_dqn.nn.kernels import Found, adamax_, find_kernels, unit_interval
 from wn_dqn.nn.weight_norm import WeightNormLinear
+from wn_dqn.runs import doctor
 
 # Where there is a compiler there must be kernels: one that refuses kernels.c is a failure, not a reason to skip.
 needs_compiler = pytest.mark.skipif(not shutil.which(kernels._compiler()[0]), reason="no C compiler")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from wn_dqn.config import make_settings, merge
-from wn_dqn.evaluation import Protocol
-from wn_dqn.games import find_any_game
-from wn_dqn.launch import train_run
-from wn_dqn.policies import load_policy, play_games
-from wn_dqn.progress import ProgressReporter
+from wn_dqn.config.files import make_settings, merge
+from wn_dqn.envs.registry import find_any_game
+from wn_dqn.evaluation.protocols import EvaluationProtocol
+from wn_dqn.runs.launch import train_run
+from wn_dqn.runs.policy import load_policy, play_games
+from wn_dqn.system.progress import ProgressReporter
 
 MAXIMUM_RETURN = 1.0
 SETTINGS: dict[str, Any] = {
@@ -33,7 +33,7 @@ def mean_return_after_training(difference: dict[str, Any], folder: Path) -> floa
     settings, cpu = make_settings(merge([SETTINGS, difference])), torch.device("cpu")
     assert train_run(settings, folder / "run", cpu, ProgressReporter()) == 0
     policy = load_policy(folder / "run", "last", cpu)
-    protocol = Protocol("200 games", epsilon=0.0, games=200)
+    protocol = EvaluationProtocol("200 games", epsilon=0.0, games=200)
     return play_games(policy, find_any_game("Catch"), protocol, num_envs=16, seed=1, reporter=ProgressReporter()).mean
 
 

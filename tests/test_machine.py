@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wn_dqn import machine
 from wn_dqn.errors import UsageError
-from wn_dqn.machine import GIB, _cgroup_memory_left, find_device, num_cores, prepare_torch, require_memory
+from wn_dqn.system import hardware as machine
+from wn_dqn.system.hardware import GIB, _cgroup_memory_left, find_device, num_cores, prepare_torch, require_memory
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from wn_dqn.metrics import MetricsWriter, NullMetrics, flatten
+from wn_dqn.runs.metrics_writer import MetricsWriter, flatten
+from wn_dqn.training.metrics import NullMetrics
 
 HYPERPARAMETERS = {
     "game": "Catch",

@@ -11,9 +11,9 @@ from ruamel.yaml import YAML
 from small_runs import settings_for, train
 from written_runs import write_run
 
-from wn_dqn import model_card, plotting
-from wn_dqn.config import read_config
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.analysis import model_card, plotting
+from wn_dqn.config.files import read_config
+from wn_dqn.runs.run_directory import RunDirectory
 
 FRESH = {"checkpoint": "step-500000", "steps": 500_000, "protocol": "paper", "games": 61, "mean": 1450.25, "std": 400.0}
 

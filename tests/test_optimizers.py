@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.config import OptimizerName, OptimizerSettings
-from wn_dqn.optimizers import OPTIMIZERS, Adamax, RMSpropNature, load_optimizer_state, optimizer_state
+from wn_dqn.config.schema import OptimizerName, OptimizerSettings
+from wn_dqn.nn.optimizers import OPTIMIZERS, Adamax, RMSpropNature, load_optimizer_state, optimizer_state
 
 SHAPES = [(8, 4, 3, 3), (5, 8), (5,)]
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)

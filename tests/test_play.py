@@ -14,17 +14,18 @@ import torch
 from small_runs import settings_for, train
 from torch import Tensor
 
-from wn_dqn import cli, play
-from wn_dqn.atari.games import find_game
-from wn_dqn.evaluation import PROTOCOLS, Protocol, changed_protocol
-from wn_dqn.games import find_any_game
+from wn_dqn.cli import main as cli
+from wn_dqn.envs.atari_games import find_game
+from wn_dqn.envs.registry import find_any_game, single_game
+from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
-from wn_dqn.panel import Moment, Panel, readable
-from wn_dqn.policies import load_policy
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.watching import watch
+from wn_dqn.render import play
+from wn_dqn.render.q_panel import Moment, QPanel, readable
+from wn_dqn.runs.film import watch
+from wn_dqn.runs.policy import load_policy
+from wn_dqn.system.progress import ProgressReporter
 
-GREEDY = Protocol("greedy", epsilon=0.0, games=1, max_game_frames=102, max_noop_frames=0)
+GREEDY = EvaluationProtocol("greedy", epsilon=0.0, games=1, max_game_frames=102, max_noop_frames=0)
 CPU = torch.device("cpu")
 Command = Callable[..., tuple[int, str, str]]
 
@@ -36,7 +37,7 @@ def looks_at_the_picture(obs: Tensor) -> Tensor:
 
 def test_all_frames_of_a_real_game_are_shown() -> None:
     """Four per step, in colour; the last two of a step are what the network sees of it."""
-    env = play.single_game(find_game("Assault"), GREEDY)
+    env = single_game(find_game("Assault"), GREEDY.env_rules)
     steps = list(play.play(looks_at_the_picture, env, GREEDY, 1, seed=3))
     assert [len(step.rgb_frames) for step in steps] == [5] + 24 * [4] + [2]  # 102 frames and the opening one
     assert [step.ended for step in steps] == 25 * [False] + [True]
@@ -61,7 +62,7 @@ def test_games_are_repeated_by_their_seed_and_explored_by_chance() -> None:
     game = find_game("Assault")
 
     def moments(seed: int) -> list[tuple[int, bool, float]]:
-        env = play.single_game(game, rules)
+        env = single_game(game, rules.env_rules)
         rewards: list[float] = []
 
         def step(action: int, original: Any = env.step) -> Any:
@@ -106,14 +107,14 @@ def pixels(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 def test_bars_are_as_long_as_q_is_high() -> None:
     """Blue for the network's choice, orange for chance; the range is that of all values shown."""
-    from wn_dqn import panel
+    from wn_dqn.render import q_panel as panel
 
-    drawn = Panel("Pong", "wn", ("NOOP", "FIRE", "UP")).draw(moment([0.0, 1.0, 0.5], 1))
+    drawn = QPanel("Pong", "wn", ("NOOP", "FIRE", "UP")).draw(moment([0.0, 1.0, 0.5], 1))
     bars = pixels(drawn, panel._BAR).sum(axis=1), pixels(drawn, panel._CHOSEN)[:, 138:247].sum(axis=1)
     assert drawn.shape == (420, 320, 3)
     assert (bars[0].max(), bars[1][:300].max()) == (55, 109)  # of 108 pixels, both ends drawn
     assert not pixels(drawn, panel._RANDOM).any()
-    drawn = Panel("Pong", "wn", ("NOOP", "FIRE", "UP")).draw(moment([0.0, 1.0, 0.5], 2, explored=True))
+    drawn = QPanel("Pong", "wn", ("NOOP", "FIRE", "UP")).draw(moment([0.0, 1.0, 0.5], 2, explored=True))
     assert pixels(drawn, panel._RANDOM)[:, 138:247].sum(axis=1).max() == 55
 
 
@@ -121,7 +122,7 @@ def test_bars_are_as_long_as_q_is_high() -> None:
 def test_everything_fits_on_the_panel(actions: int) -> None:
     """The margins stay empty; a history comes where there is room."""
     names = ("NOOP", "RIGHT", "UPRIGHTFIRE", *("DOWNRIGHTFIRE" for _ in range(15)))[:actions]
-    drawn = Panel("NameThisGame", "standard, step 50,000,000, epsilon 0.05", names).draw(
+    drawn = QPanel("NameThisGame", "standard, step 50,000,000, epsilon 0.05", names).draw(
         moment(np.linspace(-1234, 99, actions).tolist(), 2)
     )
     for margin in (drawn[:8], drawn[-8:], drawn[:, :8], drawn[:, -8:]):
@@ -131,7 +132,7 @@ def test_everything_fits_on_the_panel(actions: int) -> None:
 
 def test_saliency_glows_on_the_screen() -> None:
     step = next(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), play.CatchGame(), GREEDY, 1, seed=0))
-    panel_ = Panel("Catch", "", ("LEFT", "STAY", "RIGHT"))
+    panel_ = QPanel("Catch", "", ("LEFT", "STAY", "RIGHT"))
     plain = next(play.Painter(panel_).paint(step))
     assert plain.shape == (420, 740, 3)
     np.testing.assert_array_equal(plain[::60, :420:60], step.rgb_frames[0][::12, ::12])
@@ -156,7 +157,7 @@ def test_watching_a_run(run: Path) -> None:
     assert len(frames) == 2 * (1 + 6 * 12)
     assert {frame.shape for frame in frames} == {(420, 740, 3)}
     plain = fold(policy.agent.online, 3)
-    env = play.single_game(find_any_game("Catch"), GREEDY)
+    env = single_game(find_any_game("Catch"), GREEDY.env_rules)
     for step in play.play(policy.agent.q_values, env, GREEDY, 2, 0):
         torch.testing.assert_close(plain(torch.from_numpy(step.obs)[None])[0], torch.from_numpy(step.moment.q))
 

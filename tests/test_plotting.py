@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_runs import write_run
 
-from wn_dqn import plotting
-from wn_dqn.results import group_runs, read_runs
+from wn_dqn.analysis import plotting
+from wn_dqn.analysis.read_runs import group_runs, read_runs
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_another_process_draws_the_same_and_no_other_command_loads_what_draws(ru
     """matplotlib would cost every command most of a second."""
     here, there = tmp_path / "here.svg", tmp_path / "there.svg"
     wn_dqn("plot", str(runs), "-o", str(here))
-    code = "import sys, wn_dqn.cli; print('matplotlib' in sys.modules); wn_dqn.cli.main()"
+    code = "import sys, wn_dqn.cli.main; print('matplotlib' in sys.modules); wn_dqn.cli.main()"
     command = [sys.executable, "-c", code, "plot", str(runs), "-o", str(there)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith("False\n")

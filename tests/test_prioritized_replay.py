@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_replay import CPU, GAMMA, LIFE_LOST, PLAIN, TIME_LIMIT, Model, naive_n_step, transitions
 
-from wn_dqn.config import make_settings
+from wn_dqn.config.files import make_settings
 from wn_dqn.errors import RunError
-from wn_dqn.prioritized_replay import PrioritizedReplay, make_replay
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.prioritized import PrioritizedReplay, make_replay
+from wn_dqn.replay.transitions import TransitionBatch
 
 
 def minibatch(replay: ReplayBuffer, size: int, beta: float = 1.0, seed: int = 0) -> TransitionBatch:
@@ -54,7 +54,7 @@ def test_probabilities_and_weights_by_hand(beta: float, weights: list[float]) ->
     assert batch.weight.dtype == torch.float32
     expected = [weight for i, weight in enumerate(weights, start=1) for _ in range(i)]
     assert batch.weight.tolist() == pytest.approx(expected, rel=1e-6)
-    assert replay.figures() == {"replay/max_priority": 16.0, "replay/evenness": pytest.approx(100 / (4 * 30))}
+    assert replay.metrics() == {"replay/max_priority": 16.0, "replay/evenness": pytest.approx(100 / (4 * 30))}
 
 
 def test_a_new_transition_has_the_largest_priority_so_far() -> None:
@@ -223,4 +223,4 @@ def test_without_an_exponent_the_replay_is_the_uniform_one(n_steps: int) -> None
         assert transitions(batch) == transitions(expected)
         small.buffers[0].update_priorities(torch.ones(6))
     assert one.bit_generator.state == other.bit_generator.state
-    assert small.buffers[0].state_dict() == small.buffers[0].figures() == {}
+    assert small.buffers[0].state_dict() == small.buffers[0].metrics() == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wn_dqn import progress
+from wn_dqn.system import progress
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wn_dqn.q_learning import LOSSES, Reduction, clipped_td_loss, double_q_learning_target, q_learning_target
+from wn_dqn.training.q_learning import LOSSES, Reduction, clipped_td_loss, double_q_learning_target, q_learning_target
 
 
 def test_target_is_reward_plus_discounted_best_next_value() -> None:

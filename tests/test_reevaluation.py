@@ -15,12 +15,13 @@ import pytest
 import torch
 from small_runs import settings_for, train
 
-from wn_dqn import __version__, cli
+from wn_dqn import __version__
+from wn_dqn.cli import main as cli
+from wn_dqn.envs.registry import find_any_game
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation import PROTOCOLS, changed_protocol, find_protocol
-from wn_dqn.games import find_any_game
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy
+from wn_dqn.evaluation.protocols import PROTOCOLS, changed_protocol, find_protocol
+from wn_dqn.runs.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy
+from wn_dqn.system.progress import ProgressReporter
 
 CPU = torch.device("cpu")
 
@@ -197,7 +198,7 @@ def test_a_worker_that_dies_is_told(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is killed for its memory."""
-    monkeypatch.setattr("wn_dqn.reevaluation._end_silently_when_interrupted", _die)
+    monkeypatch.setattr("wn_dqn.runs.reevaluation._end_silently_when_interrupted", _die)
     status, out, err = command(capsys, monkeypatch, run, "--all", "--jobs", 2)
     assert (status, out) == (1, "")
     assert err.splitlines()[-1] == (

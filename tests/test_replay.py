@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from wn_dqn.atari.vector_env import AtariEnv
-from wn_dqn.catch import Catch
-from wn_dqn.environment import VectorEnv
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.envs.atari import AtariEnv
+from wn_dqn.envs.catch import Catch
+from wn_dqn.envs.vector_env import VectorEnv
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.transitions import TransitionBatch
 
 GAMMA = 0.75
 CPU = torch.device("cpu")

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from mutations import mutated
 from numpy.typing import NDArray
 
-import wn_dqn.replay_store
-from wn_dqn.checkpoint import CheckpointError, VerifiedFile
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.replay_store import ReplayIndex, ReplayStore, read_arrays, write_arrays
+import wn_dqn.runs.replay_files
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile
+from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays
 
 CAPACITY, NUM_ENVS = 50, 2
 MAGIC = b"wn_dqn arrays 1\n"
@@ -37,7 +37,7 @@ def tiny_segments_in_order() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wn_dqn.replay_store, "_SLOTS_PER_SEGMENT", 8)
+        patch.setattr(wn_dqn.runs.replay_files, "_SLOTS_PER_SEGMENT", 8)
         yield
     torch.set_num_threads(threads)
 
@@ -504,8 +504,8 @@ def test_a_slow_writer_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """No slot is overwritten before it is in a file."""
     run = Run(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(wn_dqn.replay_store, "ThreadPoolExecutor", LazyPool)
-        patch.setattr(wn_dqn.replay_store, "wait", lambda futures: [future.exception() for future in futures])
+        patch.setattr(wn_dqn.runs.replay_files, "ThreadPoolExecutor", LazyPool)
+        patch.setattr(wn_dqn.runs.replay_files, "wait", lambda futures: [future.exception() for future in futures])
         run.store = ReplayStore(tmp_path, run.replay)
         for num_steps, begin in [(30, False), (40, True), (33, True), (1, True), (1, True), (31, False)]:
             run.play(num_steps, begin)
@@ -517,7 +517,7 @@ def test_the_order_in_which_segments_are_read_does_not_matter(
     saved: tuple[Run, ReplayIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are read by two threads: whoever comes last must not undo what the other one read."""
-    monkeypatch.setattr(wn_dqn.replay_store, "ThreadPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(wn_dqn.runs.replay_files, "ThreadPoolExecutor", ThreadPoolExecutor)
     run, _ = saved
     run.play(3)
     index = run.store.save()

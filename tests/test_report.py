@@ -14,8 +14,8 @@ from command import wn_dqn
 from test_tensorboard import script
 from written_runs import write_run
 
-from wn_dqn import scores
-from wn_dqn.results import group_runs, read_run, read_runs
+from wn_dqn.analysis import scores
+from wn_dqn.analysis.read_runs import group_runs, read_run, read_runs
 
 LENGTH = 200
 

@@ -12,11 +12,11 @@ import pytest
 from small_runs import settings_for, train
 from written_runs import write_run
 
-from wn_dqn import model_card
-from wn_dqn.config import Param
-from wn_dqn.curves import make_curve, stretch_means, trailing_mean
+from wn_dqn.analysis import model_card
+from wn_dqn.analysis.curves import make_curve, stretch_means, trailing_mean
+from wn_dqn.analysis.read_runs import PARAM_LABELS, Group, group_runs, read_run, read_runs
+from wn_dqn.config.schema import Param
 from wn_dqn.errors import UsageError
-from wn_dqn.results import PARAM_LABELS, Group, group_runs, read_run, read_runs
 
 
 def groups_of(folder: Path) -> list[Group]:

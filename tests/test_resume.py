@@ -19,17 +19,19 @@ import pytest
 import torch
 from small_runs import CPU, assert_same, outcome, settings_for, train
 
-from wn_dqn import launch
-from wn_dqn.checkpoint import load_checkpoint
-from wn_dqn.config import Settings, dump_yaml, make_settings
+from wn_dqn.config.files import dump_yaml, make_settings
+from wn_dqn.config.schema import Settings
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.evaluation import Evaluation
-from wn_dqn.experiment import Experiment
+from wn_dqn.evaluation.rollout import Evaluation
+from wn_dqn.interop import import_run
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.q_network import QNetwork
-from wn_dqn.progress import ProgressReporter
-from wn_dqn.run_directory import RunDirectory
-from wn_dqn.training import TrainingState
+from wn_dqn.runs import launch
+from wn_dqn.runs.checkpoint import load_checkpoint
+from wn_dqn.runs.experiment import Experiment
+from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.system.progress import ProgressReporter
+from wn_dqn.training.state import TrainingState
 
 
 def stop_when(monkeypatch: pytest.MonkeyPatch, condition: Callable[[TrainingState], bool]) -> None:
@@ -120,7 +122,7 @@ def test_other_agents_resume_exactly(
 def test_an_imported_network_goes_on_with_priorities(tmp_path: Path) -> None:
     """It comes without a replay; the run that goes on from it saves its priorities with its own."""
     settings = settings_for(replay=PRIORITIZED, learning={"total_steps": 120})
-    launch.import_run(settings, tmp_path, QNetwork(PARAMETERIZATIONS["standard"], 3), CPU)
+    import_run.import_run(settings, tmp_path, QNetwork(PARAMETERIZATIONS["standard"], 3), CPU)
     assert train(settings, tmp_path) == 0
     values = outcome_state(tmp_path)["priorities"]["values"]
     assert values.shape == (8, 160 // 8 + 4)
@@ -315,7 +317,7 @@ def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
 import signal, sys
 from pathlib import Path
 from wn_dqn.cli import main
-from wn_dqn.experiment import Experiment
+from wn_dqn.runs.experiment import Experiment
 
 def after_step(experiment, state):
     original(experiment, state)

@@ -19,9 +19,9 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from small_runs import assert_same, outcome, settings_for, train
 
-from wn_dqn.config import Settings
-from wn_dqn.experiment import Experiment
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.config.schema import Settings
+from wn_dqn.runs.experiment import Experiment
+from wn_dqn.runs.run_directory import RunDirectory
 
 EPOCH_STEPS = 80
 

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from wn_dqn.checkpoint import CheckpointError, save_checkpoint
-from wn_dqn.config import Settings, make_settings
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.runs.checkpoint import CheckpointError, save_checkpoint
+from wn_dqn.runs.run_directory import RunDirectory
 
 HOLDER = """
 import sys
 from pathlib import Path
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.runs.run_directory import RunDirectory
 with RunDirectory(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.q_network import QNetwork
-from wn_dqn.saliency import Method, saliency_map
+from wn_dqn.render.saliency import Method, saliency_map
 
 
 def q_network(x: Tensor) -> Tensor:

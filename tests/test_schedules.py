@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wn_dqn.schedules import LinearSchedule
+from wn_dqn.training.schedules import LinearSchedule
 
 PAPER = LinearSchedule(1.0, 0.1, begin_steps=50_000, decay_steps=1_000_000)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rliable import library, metrics
 
-from wn_dqn.statistics import (
+from wn_dqn.analysis.resampling import (
     Scores,
     bootstrap_interval,
     improvement_interval,

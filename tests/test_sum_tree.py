@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
 
-from wn_dqn.sum_tree import SumTree
+from wn_dqn.replay.sum_tree import SumTree
 
 EXACT = st.integers(0, 2**20).map(lambda k: k / 16) | st.just(0.0)
 """values whose sums are not rounded"""

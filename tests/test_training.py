@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 from small_runs import assert_same
 from torch import Tensor
 
-from wn_dqn.agent import Measured, UpdateMetrics
-from wn_dqn.config import Settings, make_settings
-from wn_dqn.environment import EnvStep
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.vector_env import EnvStep
 from wn_dqn.errors import RunError
-from wn_dqn.evaluation import Evaluation, GameResult
-from wn_dqn.metrics import NullMetrics
-from wn_dqn.prioritized_replay import PrioritizedReplay
-from wn_dqn.replay import ReplayBuffer
+from wn_dqn.evaluation.rollout import Evaluation, GameResult
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.seeding import env_seeds
-from wn_dqn.training import Stop, TrainingState, new_state, restore_games, train
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.training.agent import Measured, UpdateMetrics
+from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.loop import restore_games, train
+from wn_dqn.training.metrics import NullMetrics
+from wn_dqn.training.state import TrainingState, new_state
 
 Event = tuple[Any, ...]
 ENVS = [1, 2, 8, 3]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wn_dqn import video
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.video import Frame, write_video
+from wn_dqn.render import video
+from wn_dqn.render.video import Frame, write_video
 
 
 def moving_square(count: int) -> Iterator[Frame]:

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from wn_dqn.kernels import find_kernels
+from wn_dqn.nn.kernels import find_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +42,7 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     imported = run(python, "-c", "import wn_dqn, wn_dqn_agents; print(wn_dqn.__file__)", cwd=tmp_path)
     assert imported.startswith(str(site))
-    why_not = run(python, "-c", "import wn_dqn.kernels as k; print(k.find_kernels().why_not)", cwd=tmp_path).strip()
+    why_not = run(python, "-c", "import wn_dqn.nn.kernels as k; print(k.find_kernels().why_not)", cwd=tmp_path).strip()
     assert why_not == find_kernels().why_not  # the source is in the wheel
     command = tmp_path / "env" / "bin" / "wn-dqn"
     run(command, "train", "--config", "smoke", "--device", "cpu", cwd=tmp_path)

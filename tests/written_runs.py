@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wn_dqn.config import make_settings, merge, nested
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.config.files import make_settings, merge, nested
+from wn_dqn.runs.run_directory import RunDirectory
 
 FINISHED = "2026-01-02T12:00:00+0000"
 
@@ -39,7 +39,7 @@ def write_run(
     names = ["median_return", "std_return", "min_return", "max_return"]
     rows = [
         {"steps": 250_000 * epoch, "mean_return": score, **dict.fromkeys(names, score)}
-        | {"games": 60, "cut_games": 0, "unfinished_games": 1, "game_steps": 124_000}
+        | {"games": 60, "truncated_games": 0, "unfinished_games": 1, "game_steps": 124_000}
         | {"held_out_max_q": score / 100, "train_s": 3600.0 * epoch}
         for epoch, score in enumerate(scores, start=1)
     ]

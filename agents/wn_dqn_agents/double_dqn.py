@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wn_dqn.q_learning import double_q_learning_target
+from wn_dqn.training.q_learning import double_q_learning_target
 from wn_dqn_agents.dqn import DQN
 
 

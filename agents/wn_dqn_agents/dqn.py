@@ -12,32 +12,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.agent import Measured, UpdateMetrics
-from wn_dqn.config import Settings
-from wn_dqn.cuda_graph import CudaGraph
+from wn_dqn.config.schema import Settings
 from wn_dqn.errors import RunError
-from wn_dqn.instruments import (
-    ACTIVATION_FIGURES,
-    TD_FIGURES,
-    UPDATE_FIGURES,
-    activation_figures,
-    td_figures,
-    update_figures,
-    weight_figures,
-)
 from wn_dqn.nn.batch_statistics import adopt_batch_statistics
+from wn_dqn.nn.cuda_graph import CudaGraph
 from wn_dqn.nn.data_dependent_init import initialize_from_data
+from wn_dqn.nn.instruments import (
+    ACTIVATION_METRICS,
+    TD_METRICS,
+    UPDATE_METRICS,
+    activation_metrics,
+    td_metrics,
+    update_metrics,
+    weight_metrics,
+)
+from wn_dqn.nn.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
 from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
 from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
-from wn_dqn.optimizers import OPTIMIZERS, load_optimizer_state, optimizer_state
-from wn_dqn.q_learning import LOSSES, q_learning_target, td_error
+from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.seeding import numpy_generator, torch_generator
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.training.agent import Measured, UpdateMetrics
+from wn_dqn.training.q_learning import LOSSES, q_learning_target, td_error
 
 
 class DQN:
-    """An online and a target network, epsilon-greedy actions, clipped TD errors. See :class:`wn_dqn.agent.Agent`.
+    """An online and a target network, epsilon-greedy actions, clipped TD errors.
+
+    See :class:`wn_dqn.training.agent.Agent`.
 
     Where a parameterization normalizes with statistics of the minibatch, they serve in one place only: the online
     network's forward pass that is learned from. Everything else sees running averages: acting, testing, and the
@@ -62,17 +64,17 @@ class DQN:
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
         """The initialization of the online network, by default the data-dependent one (section 3); target := online."""
         obs = obs.to(self._device)
-        network, figures = self._settings.network, {}
+        network, metrics = self._settings.network, {}
         generator = torch_generator(self._settings.seed, "init")
         if network.init == "data":
             report = initialize_from_data(self.online, obs, generator)
-            figures = {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
+            metrics = {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
         else:
             initialize_uniform(self.online, UNIFORM_INITS[network.init], generator)
         self.online.scale_q_values_(network.output_init_scale)
         adopt_batch_statistics(self.online, obs)
         self.update_target()
-        return figures
+        return metrics
 
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
         """Epsilon-greedy actions [N]. Draws the same random numbers whatever the network says."""
@@ -137,20 +139,20 @@ class DQN:
             target.copy_(online)
 
     def diagnostics(self, measured: Measured | None) -> dict[str, float]:
-        """What the instruments say (:mod:`wn_dqn.instruments`), per layer and of the TD errors."""
+        """What the instruments say (:mod:`wn_dqn.nn.instruments`), per layer and of the TD errors."""
         layers = initializable_layers(self.online)
-        told = {name: weight_figures(layer) for name, layer in layers.items()}
+        told = {name: weight_metrics(layer) for name, layer in layers.items()}
         if measured is None:
-            td = dict.fromkeys(TD_FIGURES, math.nan)
+            td = dict.fromkeys(TD_METRICS, math.nan)
             for name in layers:
-                told[name] |= dict.fromkeys((*UPDATE_FIGURES, *ACTIVATION_FIGURES), math.nan)
+                told[name] |= dict.fromkeys((*UPDATE_METRICS, *ACTIVATION_METRICS), math.nan)
         else:
             updated, metrics = self._after_one_more_update(measured.batch)
             updated_layers = initializable_layers(updated.online)
-            activations = activation_figures(self.online, layers, measured.states.to(self._device))
-            td = td_figures(metrics.td_error)
+            activations = activation_metrics(self.online, layers, measured.states.to(self._device))
+            td = td_metrics(metrics.td_error)
             for name, layer in layers.items():
-                told[name] |= {**update_figures(layer, updated_layers[name]), **activations[name]}
+                told[name] |= {**update_metrics(layer, updated_layers[name]), **activations[name]}
         for name in self.online.OUTPUT_LAYERS:
             del told[name]["dead_share"]  # no ReLU follows
         return {

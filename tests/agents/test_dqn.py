@@ -13,15 +13,16 @@ import torch.nn.functional as F
 from small_runs import assert_same
 from torch import Tensor
 
-from wn_dqn.agent import Measured
-from wn_dqn.catch import Catch
-from wn_dqn.checkpoint import load_checkpoint, save_checkpoint
-from wn_dqn.config import BATCH_STATISTICS_PARAMS, Param, make_settings
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.schema import BATCH_STATISTICS_PARAMS, Param
+from wn_dqn.envs.catch import Catch
 from wn_dqn.errors import RunError, UsageError
+from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.optimizers import OPTIMIZERS
+from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.seeding import torch_generator
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.training.agent import Measured
 from wn_dqn_agents.double_dqn import DoubleDQN
 from wn_dqn_agents.dqn import DQN
 

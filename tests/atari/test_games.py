@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wn_dqn.atari.games import _PAPER, _RANDOM_AND_HUMAN, PaperScores, all_games, find_game
+from wn_dqn.envs.atari_games import _PAPER, _RANDOM_AND_HUMAN, PaperScores, all_games, find_game
 from wn_dqn.errors import UsageError
 
 REGISTERED = {

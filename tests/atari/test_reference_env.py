@@ -11,9 +11,9 @@ import pytest
 from ale_py.env import AtariEnv as GymnasiumAtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-from wn_dqn.atari.games import all_games
-from wn_dqn.atari.reference_env import ReferenceEnv
-from wn_dqn.atari.vector_env import AtariEnv
+from wn_dqn.envs.atari import AtariEnv
+from wn_dqn.envs.atari_games import all_games
+from wn_dqn.envs.atari_reference import ReferenceEnv
 
 ALL_ROMS = sorted(
     spec.kwargs["game"] for spec in gymnasium.registry.values() if spec.id.startswith("ALE/") and spec.kwargs

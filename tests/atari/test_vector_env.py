@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wn_dqn.atari.vector_env import AtariEnv
-from wn_dqn.environment import EnvStep
+from wn_dqn.envs.atari import AtariEnv
+from wn_dqn.envs.vector_env import EnvStep
 
 
 def play(env: AtariEnv, seeds: list[int], steps: int) -> tuple[np.ndarray, list[EnvStep]]:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from wn_dqn.config import Precision, Settings, make_settings
-from wn_dqn.machine import prepare_torch
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.schema import Precision, Settings
+from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.optimizers import OPTIMIZERS
-from wn_dqn.prioritized_replay import PrioritizedReplay
-from wn_dqn.replay import ReplayBuffer
-from wn_dqn.transitions import TransitionBatch
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.system.hardware import prepare_torch
 from wn_dqn_agents.dqn import DQN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

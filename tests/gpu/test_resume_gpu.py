@@ -12,8 +12,8 @@ import pytest
 import torch
 from small_runs import assert_same, outcome, settings_for
 
-from wn_dqn.config import dump_yaml
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.config.files import dump_yaml
+from wn_dqn.runs.run_directory import RunDirectory
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,10 +27,10 @@ from pathlib import Path
 
 import torch
 
-from wn_dqn.config import make_settings, read_config
-from wn_dqn.experiment import Experiment
-from wn_dqn.launch import train_run
-from wn_dqn.progress import ProgressReporter
+from wn_dqn.config.files import make_settings, read_config
+from wn_dqn.runs.experiment import Experiment
+from wn_dqn.runs.launch import train_run
+from wn_dqn.system.progress import ProgressReporter
 
 config, folder, stop_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 original = Experiment.after_step

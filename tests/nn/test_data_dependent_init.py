@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.atari.vector_env import AtariEnv
-from wn_dqn.catch import Catch
+from wn_dqn.envs.atari import AtariEnv
+from wn_dqn.envs.catch import Catch
 from wn_dqn.nn.data_dependent_init import InitReport, initialize_from_data
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
 from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wn_dqn.kernels import unit_interval
+from wn_dqn.nn.kernels import unit_interval
 from wn_dqn.nn.parameterization import Parameterization, initializable_layers
 
 _FEATURES = 64 * 7 * 7

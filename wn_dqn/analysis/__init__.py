@@ -1,0 +1,1 @@
+"""What runs have come to: tables read back, statistics, plots, reports, model cards."""

@@ -1,0 +1,152 @@
+"""Learning curves: one quantity over the course of training, aggregated over the seeds of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wn_dqn.analysis.read_runs import Group, Run, Table
+from wn_dqn.analysis.resampling import AGGREGATES, Scores, bootstrap_interval, mean
+from wn_dqn.errors import UsageError, closest
+from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
+
+X_AXES = ("epochs", "steps", "frames", "hours")
+MAX_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure. All arrays are over the same points."""
+
+    label: str
+    param: str
+    x: Scores
+    center: Scores
+    interval: Scores | None
+    """95% bootstrap interval of the centre [2, T]; None for a single seed"""
+    runs: tuple[Scores, ...]
+    """the curve of each seed"""
+
+
+def table_with(run: Run, metric: str) -> Table | None:
+    """The table of the run that has the column `metric`, evaluations first."""
+    return next((table for table in (run.evaluations, run.metrics) if metric in table and metric != "steps"), None)
+
+
+def metric_names(runs: Iterable[Run]) -> list[str]:
+    """Every numeric column of the runs, evaluations first."""
+    runs = list(runs)
+    tables = [run.evaluations for run in runs] + [run.metrics for run in runs]
+    return [name for name in dict.fromkeys(name for table in tables for name in table) if name != "steps"]
+
+
+def make_curve(
+    group: Group,
+    metric: str,
+    *,
+    x_axis: str = "epochs",
+    statistic: str = "mean",
+    smoothing: int = 1,
+    points: int = MAX_POINTS,
+) -> tuple[Curve | None, list[str]]:
+    """The curve of a group, and a line for each thing about it that a person should know.
+
+    It reaches as far as all its seeds do: a mean over fewer and fewer runs would bend without any of them doing so.
+    `smoothing`: each value becomes the mean of the last so many values of its run; `points`: a longer curve becomes
+    means over so many equal stretches. None if no run has a value.
+    """
+    notes, series, used = [], [], []
+    for run in group.runs:
+        table = table_with(run, metric)
+        known = np.zeros(0, bool) if table is None else np.isfinite(table[metric])
+        if table is None or not known.any():
+            notes.append(f"{run.path} has no {metric} yet ({run.told_state()})")
+            continue
+        series.append((table["steps"][known], trailing_mean(table[metric][known], smoothing)))
+        used.append(run)
+    if not series:
+        return None, notes
+    begin, end = max(steps[0] for steps, _ in series), min(steps[-1] for steps, _ in series)
+    grid = np.unique(np.concatenate([steps for steps, _ in series]))
+    furthest, grid = grid[-1], grid[(grid >= begin) & (grid <= end)]
+    if furthest > end:
+        notes.append(
+            f"{group.game.name}, {group.label}: the curve ends at step {end:,.0f}, where the shortest of "
+            f"{len(series)} runs does"
+        )
+    if not len(grid):
+        return None, notes
+    values, x = np.stack([np.interp(grid, *each) for each in series]), _x_values(used, grid, x_axis)
+    if len(grid) > points:
+        values, x = stretch_means(values, points), stretch_means(x, points)
+    curve = Curve(
+        label=f"{group.label} ({len(series)} seeds)" if len(series) > 1 else f"{group.label} (1 seed, no band)",
+        param=group.param,
+        x=x,
+        center=AGGREGATES[statistic](values.T),
+        interval=bootstrap_interval([values], AGGREGATES[statistic]) if len(series) > 1 else None,
+        runs=tuple(values),
+    )
+    return curve, notes
+
+
+def trailing_mean(values: Scores, window: int) -> Scores:
+    """The mean of each value and up to `window` - 1 before it: it knows nothing of what comes later."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    end = np.arange(1, len(values) + 1)
+    begin = np.maximum(end - window, 0)
+    averaged: Scores = (sums[end] - sums[begin]) / (end - begin)
+    return averaged
+
+
+def stretch_means(values: Scores, count: int) -> Scores:
+    """Means over `count` stretches of the last axis, as equal as can be."""
+    edges = np.linspace(0, values.shape[-1], count + 1).astype(int)
+    averaged: Scores = np.add.reduceat(values, edges[:-1], axis=-1) / np.diff(edges)
+    return averaged
+
+
+def _x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
+    if x_axis == "frames":
+        return steps * FRAMES_PER_STEP
+    if x_axis == "epochs":
+        return steps / runs[0].settings.evaluation.epoch_steps
+    if x_axis == "hours":
+        return mean(np.stack([np.interp(steps, *_clock(run)) for run in runs], axis=-1)) / 3600
+    return steps
+
+
+def _clock(run: Run) -> tuple[Scores, Scores]:
+    """Steps and the seconds of training they had taken."""
+    table, column = (run.metrics, "time/train_s") if run.metrics else (run.evaluations, "train_s")
+    return table["steps"], table[column]
+
+
+def x_label(runs: Sequence[Run], x_axis: str) -> str:
+    """What the x axis counts."""
+    if x_axis == "hours":
+        return "hours of training, mean over seeds (evaluations not counted)"
+    if x_axis == "frames":
+        return f"frames of training ({FRAMES_PER_STEP} per step)"
+    epochs = {run.settings.evaluation.epoch_steps for run in runs}
+    if x_axis == "epochs" and len(epochs) == 1:
+        return f"training epochs of {epochs.pop():,} steps"
+    return f"training {x_axis}"
+
+
+def y_label(metric: str, statistic: str, smoothing: int) -> str:
+    """What the y axis shows, with all that was done to it."""
+    name = "test score per game" if metric == "mean_return" else metric
+    over = {"mean": "mean over seeds", "iqm": "interquartile mean over seeds"}[statistic]
+    return f"{name}\n({over}" + (f"; mean of the last {smoothing} values)" if smoothing > 1 else ")")
+
+
+def require_metric(runs: Sequence[Run], metric: str) -> None:
+    """UsageError with the closest names if no run has such a column."""
+    names = metric_names(runs)
+    if not names:
+        raise UsageError("these runs have no evaluations and no metrics yet: " + ", ".join(str(r.path) for r in runs))
+    if metric not in names:
+        raise UsageError(f"no run has a column {metric!r}; {closest(metric, names)}")

@@ -1,0 +1,288 @@
+"""Figures of learning curves, after Figure 5 of Salimans & Kingma (2016).
+
+Colours are those of Okabe and Ito, which people with any colour vision can tell apart; the lines differ in their
+dashes and markers too, for print in black and white. The same data gives the same bytes.
+
+matplotlib takes most of a second to import: only functions that draw do so.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wn_dqn.analysis.curves import MAX_POINTS, Curve, make_curve, require_metric, x_label, y_label
+from wn_dqn.analysis.read_runs import Group
+from wn_dqn.envs.atari_games import Game
+from wn_dqn.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+_STYLES: dict[str, dict[str, Any]] = {
+    "wn": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+    "standard": {"color": "#0072B2", "linestyle": (0, (5, 2)), "marker": "s"},
+}
+_MORE_STYLES: list[dict[str, Any]] = [
+    {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    {"color": "#CC79A7", "linestyle": (0, (1, 1)), "marker": "v"},
+    {"color": "#56B4E9", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D"},
+    {"color": "#E69F00", "linestyle": (0, (8, 2)), "marker": "P"},
+    {"color": "#000000", "linestyle": (0, (3, 3)), "marker": "x"},
+]
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "svg.hashsalt": "wn_dqn",  # names inside the file do not change from run to run
+    "path.simplify": True,
+}
+_NO_DATES = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_GRAY = "#666666"
+_NEAR = 0.2  # of the axis: how far beyond the curves a published score may lie and still get its place
+
+
+@dataclass(frozen=True)
+class Level:
+    """A published score, drawn as a horizontal line."""
+
+    label: str
+    score: float
+    style: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """One set of axes."""
+
+    title: str
+    curves: Sequence[Curve]
+    levels: Sequence[Level] = ()
+
+
+def published_levels(game: Game) -> list[Level]:
+    """The paper's maxima over epochs, and what a random policy and a human reach."""
+    levels = []
+    if game.paper is not None:
+        plain = {key: {k: v for k, v in style.items() if k != "marker"} for key, style in _STYLES.items()}
+        levels += [
+            Level("paper, wn", game.paper.wn, plain["wn"]),
+            Level("paper, standard", game.paper.standard, plain["standard"]),
+            Level("Mnih 2015", game.paper.mnih2015, {"color": "#000000", "linestyle": ":"}),
+        ]
+    for name, score in (("random", game.random), ("human", game.human)):
+        if score is not None:
+            levels.append(Level(name, score, {"color": _GRAY, "linestyle": (0, (1, 3))}))
+    return levels
+
+
+def draw_curves(
+    panels: Sequence[CurvePanel],
+    *,
+    x_title: str,
+    y_title: str,
+    caption: str,
+    levels: str = "auto",
+    each_run: bool = False,
+) -> Figure:
+    """One panel per game. `levels`: auto marks published scores beyond the axis with an arrow, all makes room for
+    them, none leaves them out.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 2)
+    rows = math.ceil(len(panels) / columns)
+    width, height = (6.4, 4.2) if columns == 1 else (5.3 * columns, 3.5 * rows)
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        styles = _styles([curve for panel in panels for curve in panel.curves])
+        for number, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            _draw_panel(axes, panel, styles, each_run=each_run)
+            axes.set_title(panel.title, loc="left", fontweight="bold", pad=8 + 13 * len(panel.curves))
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, borderaxespad=0.2, fontsize=8.5)
+            if levels != "none":
+                _draw_levels(axes, panel.levels, height / rows * 0.7, make_room=levels == "all")
+            axes.set_ylabel(y_title if number % columns == 0 else "")
+            axes.set_xlabel(x_title if number + columns >= len(panels) else "")
+        wrapped = textwrap.fill(caption, round(width * 16))
+        figure.text(0.01, -0.01, wrapped, fontsize=7.5, color=_GRAY, va="top")
+    return figure
+
+
+def draw_small_multiples(panels: Sequence[CurvePanel], x_title: str) -> Figure:
+    """Many small panels, four in a row, with one legend for all."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    columns = 4
+    rows = math.ceil(len(panels) / columns)
+    with mpl.rc_context({**_RC, "font.size": 7.5}):
+        height = 1.75 * rows + 0.75
+        figure = Figure(figsize=(11, height))
+        styles = _styles([curve for panel in panels for curve in panel.curves])
+        handles: dict[str, Any] = {}
+        for number, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            _draw_panel(axes, panel, styles, each_run=False)
+            axes.set_title(panel.title, loc="left", fontsize=8)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        figure.subplots_adjust(0.055, 0.42 / height, 0.99, 1 - 0.5 / height, 0.3, 0.55)
+        figure.legend(handles.values(), handles.keys(), loc="upper left", ncols=3, frameon=False, fontsize=8.5)
+        figure.text(0.5, 0.06 / height, x_title, ha="center", fontsize=8.5)
+    return figure
+
+
+def _styles(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
+    """A style for each label without its number of seeds; `wn` and `standard` have their own."""
+    styles: dict[str, dict[str, Any]] = {}
+    more = iter(_MORE_STYLES * (1 + len(curves) // len(_MORE_STYLES)))
+    for curve in curves:
+        name = _name(curve)
+        if name not in styles:
+            own = _STYLES.get(curve.param)
+            styles[name] = next(more) if own is None or own in styles.values() else own
+    return styles
+
+
+def _name(curve: Curve) -> str:
+    return curve.label.rsplit(" (", 1)[0]
+
+
+def _draw_panel(axes: Axes, panel: CurvePanel, styles: dict[str, dict[str, Any]], *, each_run: bool) -> None:
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
+    for number, curve in enumerate(panel.curves):
+        style = styles[_name(curve)]
+        every = max(len(curve.x) // 8, 1)
+        if curve.interval is not None:
+            axes.fill_between(curve.x, *curve.interval, color=style["color"], alpha=0.18, linewidth=0)
+        if each_run and len(curve.runs) > 1:
+            for values in curve.runs:
+                axes.plot(curve.x, values, color=style["color"], linewidth=0.5, alpha=0.6)
+        marks = {"markevery": (min(number * every // 2, len(curve.x) - 1), every), "markersize": 3.5}
+        axes.plot(curve.x, curve.center, label=curve.label, linewidth=1.5, **style, **marks)  # type: ignore[arg-type]
+    axes.margins(x=0.02)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    if all((curve.x == curve.x.round()).all() for curve in panel.curves):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
+    if axes.get_xlim()[1] >= 1e4:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _draw_levels(axes: Axes, levels: Sequence[Level], height_inches: float, *, make_room: bool) -> None:
+    """Lines across the axes, their names beside them, moved apart where they would cover each other."""
+    low, high = axes.get_ylim()
+    reach = math.inf if make_room else _NEAR * (high - low)
+    near = [level.score for level in levels if low - reach <= level.score <= high + reach]
+    lowest, highest = min(near, default=low), max(near, default=high)
+    space = 0.03 * (max(high, highest) - min(low, lowest))
+    axes.set_ylim(min(low, lowest - space), max(high, highest + space))
+    low, high = axes.get_ylim()
+    ordered = sorted(levels, key=lambda level: level.score)
+    heights = _spread([(level.score - low) / (high - low) for level in ordered], 0.15 / height_inches)
+    for level, text_height in zip(ordered, heights, strict=True):
+        arrow = "↑ " if level.score > high else "↓ " if level.score < low else ""
+        inside = not arrow
+        if inside:
+            axes.axhline(level.score, linewidth=1.0, alpha=0.9, zorder=1.5, **level.style)
+        axes.annotate(
+            f"{arrow}{level.label} {level.score:,.6g}",
+            xy=(1, level.score) if inside else (1, text_height),
+            xycoords=axes.get_yaxis_transform() if inside else "axes fraction",
+            xytext=(1.04, text_height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7.5,
+            color=level.style["color"],
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": level.style["color"], "linewidth": 0.6} if inside else None,
+        )
+
+
+def _spread(heights: Sequence[float], distance: float) -> list[float]:
+    """Ascending heights in [0, 1], moved as little as two passes can so that neighbours are `distance` apart."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(min(max(height, 0.0), 1.0), placed[-1] + distance if placed else 0.0))
+    ceiling = 1.0
+    for index in reversed(range(len(placed))):
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - distance
+    return placed
+
+
+def figure_bytes(figure: Figure, file_format: str) -> bytes:
+    """The figure as a file: png, svg or pdf. What stands beside the axes is inside: the paper grows to it."""
+    import matplotlib as mpl
+
+    file = io.BytesIO()
+    with mpl.rc_context(_RC):
+        figure.savefig(
+            file, format=file_format, dpi=150, metadata=_NO_DATES[file_format], bbox_inches="tight", pad_inches=0.12
+        )
+    return file.getvalue()
+
+
+def learning_curves(
+    groups: Sequence[Group],
+    metric: str = "mean_return",
+    *,
+    x_axis: str = "epochs",
+    statistic: str = "mean",
+    smoothing: int = 1,
+    levels: str = "auto",
+    each_run: bool = False,
+) -> tuple[Figure, list[str]]:
+    """The figure of `groups`, a panel per game, and lines for a person: what is missing in it.
+
+    UsageError if there is nothing to draw.
+    """
+    runs = [run for group in groups for run in group.runs]
+    require_metric(runs, metric)
+    panels, notes = [], []
+    for name in dict.fromkeys(group.game.name for group in groups):
+        curves = []
+        for group in [group for group in groups if group.game.name == name]:
+            curve, more = make_curve(group, metric, x_axis=x_axis, statistic=statistic, smoothing=smoothing)
+            notes += more
+            curves += [] if curve is None else [curve]
+        if curves:
+            game = next(group.game for group in groups if group.game.name == name)
+            panels.append(CurvePanel(name, curves, published_levels(game) if metric == "mean_return" else ()))
+    if not panels:
+        raise UsageError("nothing to draw: " + "; ".join(notes))
+    caption = (
+        "Bands: 95% stratified bootstrap over seeds."
+        if any(c.interval is not None for p in panels for c in p.curves)
+        else "One seed each: no bands."
+    )
+    if levels != "none" and any(panel.levels for panel in panels):
+        caption += " Horizontal lines: published scores, those of the papers being maxima over epochs" + (
+            " (arrows: beyond the axis)." if levels == "auto" else "."
+        )
+    if any(len(curve.x) == MAX_POINTS for panel in panels for curve in panel.curves):
+        caption += f" Longer curves are means over {MAX_POINTS} equal stretches."
+    figure = draw_curves(
+        panels,
+        x_title=x_label(runs, x_axis),
+        y_title=y_label(metric, statistic, smoothing),
+        caption=caption,
+        levels=levels,
+        each_run=each_run,
+    )
+    return figure, notes

@@ -1,0 +1,234 @@
+"""What runs have come to: their tables, read back, and grouped by what is comparable."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wn_dqn.config.schema import Param, Settings
+from wn_dqn.envs.atari_games import Game, all_games
+from wn_dqn.errors import UsageError
+from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, flatten
+from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
+
+PARAM_LABELS: dict[Param, str] = {
+    "standard": "standard parameterization",
+    "wn": "weight normalization",
+    "wn-exp": "weight normalization, g = exp(s)",
+    "mean-only-bn": "mean-only batch normalization",
+    "wn-mean-only-bn": "weight norm. + mean-only batch norm.",
+    "bn": "batch normalization",
+}
+# Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
+_NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
+
+Table = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Reevaluation:
+    """Fresh games of one checkpoint."""
+
+    steps: int
+    protocol: str
+    games: int
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, as it was found."""
+
+    path: Path
+    settings: Settings
+    game: Game
+    status: dict[str, Any]
+    evaluations: Table
+    """columns of evaluations.csv; empty if there was no evaluation yet"""
+    metrics: Table
+    """columns of metrics.csv, NaN where there was nothing to tell"""
+    reevaluations: tuple[Reevaluation, ...]
+    provenance: tuple[dict[str, Any], ...]
+    """one entry for each process that worked on the run"""
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def steps(self) -> int:
+        """Steps done, as far as the run has told."""
+        tables = [int(table["steps"][-1]) for table in (self.evaluations, self.metrics) if table]
+        return max([int(self.status.get("steps", 0)), *tables])
+
+    @property
+    def finished(self) -> bool:
+        return self.status.get("status") == "finished"
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Mean return of each epoch's evaluation."""
+        return self.evaluations.get("mean_return", np.empty(0))
+
+    @property
+    def best_steps(self) -> int:
+        """When the best epoch ended, the first of equal ones."""
+        return int(self.evaluations["steps"][np.argmax(self.scores)])
+
+    def told_state(self) -> str:
+        """Whether it is finished, and how far it is if not; what a process that died told last is not its state."""
+        total = self.settings.learning.total_steps
+        if self.finished:
+            return "finished"
+        status = self.status.get("status", "not started")
+        last_told = f", last heard of {self.status['time']}" if status == "running" and "time" in self.status else ""
+        reason = self.status.get("error") or self.status.get("reason")
+        return f"{status} at step {self.steps:,} of {total:,}{last_told}" + (f" ({reason})" if reason else "")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed."""
+
+    game: Game
+    param: Param
+    variant: str
+    """how its settings differ from those of other groups of the same game and parameterization; mostly empty"""
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        return PARAM_LABELS[self.param] + (f", {self.variant}" if self.variant else "")
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """The runs in `paths` (run directories, or folders of them), and a line for each that cannot be read."""
+    runs, problems = [], []
+    found = dict.fromkeys(folder.resolve() for path in paths for folder in _run_folders(path))
+    for path in found:
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        try:
+            runs.append(read_run(shown))
+        except UsageError as error:
+            problems.append(str(error))
+    return runs, problems
+
+
+def _run_folders(path: Path) -> list[Path]:
+    if not path.is_dir() or RunDirectory(path).exists:
+        return [path]
+    return [child for child in sorted(path.iterdir()) if RunDirectory(child).exists] or [path]
+
+
+def read_run(path: Path) -> Run:
+    """The run in `path`; UsageError if it is none, or a file of it is damaged."""
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a run directory: " + ("it is a file" if path.exists() else "there is none"))
+    directory = RunDirectory(path)
+    settings = directory.read_settings()
+    games = {game.name: game for game in all_games().values()}
+    return Run(
+        path=path,
+        settings=settings,
+        game=games.get(settings.game, Game(settings.game.lower(), settings.game, None, None, None)),
+        status=directory.read_status(),
+        evaluations=_read_table(path / EVALUATIONS_CSV),
+        metrics=_read_table(path / METRICS_CSV),
+        reevaluations=_read_reevaluations(path / REEVALUATIONS),
+        provenance=_read_provenance(path / "provenance.json"),
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Whole lines (the last one may be in the making); none if there is no file."""
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+
+
+def _read_table(path: Path) -> Table:
+    rows = list(csv.reader(_read_lines(path)))
+    if len(rows) < 2:
+        return {}
+    header, values = rows[0], []
+    for number, row in enumerate(rows[1:], start=2):
+        try:
+            values.append([float(cell) if cell else math.nan for cell in row])
+        except ValueError:
+            values.append([])
+        if len(values[-1]) != len(header) or header[0] != "steps" or math.isnan(values[-1][0]):
+            raise UsageError(f"{path} is damaged in line {number}")
+    columns = np.array(values).T
+    if (np.diff(columns[0]) <= 0).any():
+        raise UsageError(f"{path} is damaged: its steps do not increase")
+    return dict(zip(header, columns, strict=True))
+
+
+def _read_reevaluations(path: Path) -> tuple[Reevaluation, ...]:
+    found = []
+    for number, line in enumerate(_read_lines(path), start=1):
+        try:
+            entry = json.loads(line)
+            std = math.nan if entry.get("std") is None else float(entry["std"])
+            steps, games = int(entry["steps"]), int(entry["games"])
+            found.append(Reevaluation(steps, str(entry["protocol"]), games, float(entry["mean"]), std))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise UsageError(f"{path} is damaged in line {number}") from None
+    return tuple(found)
+
+
+def _read_provenance(path: Path) -> tuple[dict[str, Any], ...]:
+    try:
+        entries = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ()
+    return tuple(entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+    """The runs by game, parameterization and what else sets them apart, and a line for each that is left out.
+
+    A repetition of a seed is left out: it would count as a second sample, and is none.
+    """
+    groups, problems = [], []
+    for game, param in sorted({(run.game.name, run.settings.param) for run in runs}, key=_order):
+        arm = [run for run in runs if (run.game.name, run.settings.param) == (game, param)]
+        differing = differing_settings(arm)
+        by_variant: dict[str, dict[int, Run]] = {}
+        for run in arm:
+            settings = flatten(run.settings.model_dump())
+            variant = ", ".join(
+                f"{key} {settings[key]}" for key in differing if not key.startswith(_NOT_PART_OF_A_GROUP)
+            )
+            first = by_variant.setdefault(variant, {}).setdefault(run.settings.seed, run)
+            if first is not run:
+                problems.append(f"{run.path} repeats seed {run.settings.seed} of {first.path}: left out")
+        for variant, by_seed in sorted(by_variant.items()):
+            seeds = sorted(by_seed)
+            groups.append(Group(by_seed[seeds[0]].game, param, variant, tuple(by_seed[seed] for seed in seeds)))
+    return groups, problems
+
+
+def _order(game_and_param: tuple[str, Param]) -> tuple[str, int]:
+    game, param = game_and_param
+    return game, list(PARAM_LABELS).index(param)
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Dotted keys whose values are not the same in all runs, each with the value in each run."""
+    flat = [flatten(run.settings.model_dump()) for run in runs]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    values = {key: [settings.get(key) for settings in flat] for key in keys}
+    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}

@@ -1,0 +1,101 @@
+"""What runs scored, each figure with what it is worth, and how long they took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from wn_dqn.analysis.read_runs import Group, Reevaluation, Run
+from wn_dqn.analysis.resampling import Scores, bootstrap_interval, mean
+from wn_dqn.config.schema import Settings
+
+LAST_EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class FreshGames:
+    """Re-evaluations of the best networks of some runs under one protocol."""
+
+    protocol: str
+    means: Scores
+    """one for each run that has one"""
+    games: int
+    """of all of them"""
+
+
+def maximum(run: Run) -> float:
+    """The paper's figure: the highest mean return of all epochs. Biased upward: it picks the luckiest evaluation."""
+    return float(run.scores.max())
+
+
+def last_epochs(run: Run) -> float:
+    """Mean of the last evaluations: no choice has biased it."""
+    return float(run.scores[-LAST_EPOCHS:].mean())
+
+
+def latest_reevaluations(run: Run) -> dict[str, Reevaluation]:
+    """The last test of the run's best network under each protocol."""
+    if not len(run.scores):
+        return {}
+    return {entry.protocol: entry for entry in run.reevaluations if entry.steps == run.best_steps}
+
+
+def fresh_games(group: Group) -> FreshGames | None:
+    """Fresh games of each run's best network, under the protocol that most runs have, the paper's if several do.
+
+    None if there are none.
+    """
+    by_protocol: dict[str, list[Reevaluation]] = {}
+    for run in group.runs:
+        for protocol, entry in latest_reevaluations(run).items():
+            by_protocol.setdefault(protocol, []).append(entry)
+    if not by_protocol:
+        return None
+    protocol = max(sorted(by_protocol), key=lambda name: (len(by_protocol[name]), name == "paper"))
+    entries = by_protocol[protocol]
+    return FreshGames(protocol, np.array([entry.mean for entry in entries]), sum(entry.games for entry in entries))
+
+
+def mean_and_interval(values: Scores) -> tuple[float, tuple[float, float] | None]:
+    """Mean over seeds and its 95% bootstrap interval; None for a single seed."""
+    if len(values) < 2:
+        return float(values.mean()), None
+    low, high = bootstrap_interval([values[:, None]], mean)[:, 0]
+    return float(values.mean()), (float(low), float(high))
+
+
+def told_protocol(settings: Settings) -> list[str]:
+    """How the agent was tested after each epoch, in a few words each."""
+    environment, evaluation = settings.environment, settings.evaluation
+    limit = environment.max_game_frames
+    parts = [
+        f"{evaluation.steps:,} steps",
+        f"epsilon {evaluation.epsilon:g}",
+        "no time limit" if limit is None else f"at most {limit:,} frames",
+    ]
+    if environment.repeat_action_probability:
+        parts.append(f"sticky actions {environment.repeat_action_probability:g}")
+    if environment.full_action_set:
+        parts.append("all 18 actions")
+    return parts
+
+
+def training_hours(run: Run) -> float | None:
+    """Hours of training, evaluations not counted; None if there is no row yet."""
+    for table, column in ((run.metrics, "time/train_s"), (run.evaluations, "train_s")):
+        if column in table:
+            return float(table[column][-1]) / 3600
+    return None
+
+
+def wall_clock_hours(run: Run) -> float | None:
+    """Hours from the first start to the last word of the run, pauses included; None if it does not say."""
+    try:
+        began, ended = (
+            datetime.strptime(str(entry["time"]), "%Y-%m-%dT%H:%M:%S%z") for entry in (run.provenance[0], run.status)
+        )
+    except (LookupError, ValueError):
+        return None
+    return (ended - began).total_seconds() / 3600

@@ -1,0 +1,167 @@
+"""Settings from files and command lines: YAML, named configs, merging, and errors of one line."""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from wn_dqn.config.schema import Settings
+from wn_dqn.errors import UsageError, closest
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, `no` is a word
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    return yaml
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """What a YAML 1.2 text says; UsageError, naming `source`, if it is none."""
+    try:
+        return _yaml().load(text)
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())  # a tag that lies raises anything
+        raise UsageError(f"{source} is not valid YAML: {reason}") from None
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """`data` as YAML."""
+    stream = io.StringIO()
+    _yaml().dump(dict(data), stream)
+    return stream.getvalue()
+
+
+def config_folder() -> Path:
+    """The folder of the named configs: inside an installed package, or at the top of the repository."""
+    packaged = Path(str(importlib.resources.files("wn_dqn"))) / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "configs"
+
+
+def named_configs() -> list[str]:
+    """Names that ``--config`` takes beside file paths."""
+    return sorted(path.stem for path in config_folder().glob("*.yaml"))
+
+
+def read_config(name_or_path: str) -> dict[str, Any]:
+    """The mapping in a config file, given by name (`quick`) or by path (`my/quick.yaml`)."""
+    path = Path(name_or_path)
+    if name_or_path in named_configs():
+        path = config_folder() / f"{name_or_path}.yaml"
+    elif not os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
+        raise UsageError(
+            f"no config {name_or_path!r}: neither a file nor a name; {closest(name_or_path, named_configs())}"
+        )
+    return read_yaml_mapping(path, "config")
+
+
+def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
+    """The mapping in a YAML file; UsageError, calling it `kind`, if it cannot be read or is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {kind} {path}: {error}") from None
+    data = parse_yaml(text, f"{kind} {path}")
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{kind} {path} must be a mapping of settings, not a {type(data).__name__}")
+    return data
+
+
+def parse_assignment(assignment: str) -> dict[str, Any]:
+    """``section.key=value`` as a nested mapping, the value read as YAML."""
+    key, equals, value = assignment.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set {assignment!r} is not of the form section.key=value, like learning.batch_size=32")
+    return nested(key.strip(), parse_yaml(value, f"the value of --set {assignment!r}"))
+
+
+def nested(dotted_key: str, value: object) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` for the key ``a.b``."""
+    head, _, rest = dotted_key.partition(".")
+    return {head: nested(rest, value) if rest else value}
+
+
+def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One nested mapping out of several; later layers win, key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge([merged[key], value]) if both else value
+    return merged
+
+
+def make_settings(data: Mapping[str, Any]) -> Settings:
+    """Validated settings; UsageError with the first mistake, the key it is at, and the closest valid one."""
+    try:
+        return Settings.model_validate(dict(data))
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from None
+
+
+def setting_help(model: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Dotted key, default as YAML, and description of every setting."""
+    rows: list[tuple[str, str, str]] = []
+    for key, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            rows += setting_help(section, f"{prefix}{key}.")
+        else:
+            default = "null" if field.is_required() or field.default is None else str(field.default).lower()
+            rows.append((prefix + key, default, field.description or ""))
+    return rows
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys in which two nested mappings differ, each with both values: ``key: old -> new``."""
+    lines: list[str] = []
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def _valid_keys() -> list[str]:
+    return [*Settings.model_fields, *(key for key, _, _ in setting_help() if "." in key)]
+
+
+def _explain(error: ValidationError) -> str:
+    mistake = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        return f"unknown setting {key!r}; {closest(key, _valid_keys())}"
+    if mistake["type"] == "missing":
+        return f"setting {key!r} is missing: give --{key} or put it in the config"
+    message = mistake["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"invalid settings: {message}"
+    value = mistake["input"]
+    hint = (
+        f" ({closest(value, mistake['ctx']['expected'].replace(chr(39), '').replace(' or ', ', ').split(', '))})"
+        if (mistake["type"] == "literal_error" and isinstance(value, str))
+        else ""
+    )
+    return f"invalid value {_short(value)} for {key}: {message}{hint}"
+
+
+def _short(value: object) -> str:
+    """`value` for a message of one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print a number of more than 4,300 digits
+        return "of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."

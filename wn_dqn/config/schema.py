@@ -1,0 +1,290 @@
+"""Settings: typed, frozen, complete. The defaults are the paper's protocol; a config file holds differences only.
+
+Counts carry their unit in their name: `_steps` are agent steps (4 frames each, summed over all environments),
+`_frames` are emulator frames, `_updates` are gradient steps.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Param = Literal["standard", "wn", "wn-exp", "mean-only-bn", "wn-mean-only-bn", "bn"]
+AgentName = Literal["dqn", "double-dqn"]
+OptimizerName = Literal["adamax", "adamax-salimans", "rmsprop-nature", "adam", "sgd"]
+Precision = Literal["float32", "tf32", "bf16"]
+Count = Annotated[int, Field(gt=0, le=10**12)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+BATCH_STATISTICS_PARAMS: tuple[Param, ...] = ("mean-only-bn", "wn-mean-only-bn", "bn")
+"""Those whose training output depends on the whole minibatch."""
+
+# Adamax with standard and wn: Salimans & Kingma 2016, section 5.4. The rest is our choice: 3e-4 where the scale of v
+# or w is of no account to the function, as with wn; 1e-4 where it is.
+_ADAMAX_LEARNING_RATES: dict[Param, float] = {
+    "standard": 1e-4,
+    "wn": 3e-4,
+    "wn-exp": 3e-4,
+    "mean-only-bn": 1e-4,
+    "wn-mean-only-bn": 3e-4,
+    "bn": 3e-4,
+}
+LEARNING_RATES: dict[OptimizerName, dict[Param, float]] = {
+    "adamax": _ADAMAX_LEARNING_RATES,
+    "adamax-salimans": _ADAMAX_LEARNING_RATES,
+    "adam": _ADAMAX_LEARNING_RATES,  # our choice
+    "rmsprop-nature": dict.fromkeys(get_args(Param), 2.5e-4),  # Mnih et al. 2015, extended data table 1
+    "sgd": dict.fromkeys(get_args(Param), 1e-2),  # our choice
+}
+EPSILONS: dict[OptimizerName, float] = {
+    "adamax": 1e-8,
+    "adamax-salimans": 1e-6,  # the paper's reference code
+    "rmsprop-nature": 0.01,
+    "adam": 1e-8,
+    "sgd": 1e-8,  # has none
+}
+BETA1S: dict[OptimizerName, float] = dict.fromkeys(get_args(OptimizerName), 0.5) | {"adam": 0.9}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class EnvironmentSettings(_Section):
+    """How the games are played in training."""
+
+    num_envs: int = Field(
+        8, gt=0, le=1024, description="games played in lockstep; part of the experiment: it changes results"
+    )
+    repeat_action_probability: Probability = Field(0.0, description="sticky actions; 0 as in the paper")
+    full_action_set: bool = Field(False, description="all 18 actions instead of the game's minimal set")
+    max_noop_frames: int = Field(30, ge=0, le=1000, description="no-op frames at a game's start: uniform on 0..this")
+    max_game_frames: Count | None = Field(
+        None, description="cut a game after so many frames; null: never, as in the paper"
+    )
+    terminal_on_life_loss: bool = Field(True, description="a lost life ends the episode for the learner, not the game")
+
+
+class ReplaySettings(_Section):
+    """The replay buffer, and prioritized replay (Schaul et al. 2016, the proportional variant)."""
+
+    capacity: Count = Field(1_000_000, description="transitions kept; each takes 7 KB of memory")
+    priority_exponent: Probability = Field(
+        0.0,
+        description=(
+            "alpha: a transition is drawn in proportion to (|TD error| + priority_epsilon)^alpha. 0: uniformly, as in "
+            "DQN, and the next three are of no account; the paper of prioritized replay has 0.6 and a quarter of the "
+            "learning rate"
+        ),
+    )
+    priority_epsilon: float = Field(
+        1e-6, gt=0, le=1, description="added to |TD error|: what has no error left is still drawn (our choice)"
+    )
+    importance_exponent: Probability = Field(
+        0.4,
+        description=(
+            "beta when learning starts: a drawn transition counts (N P(i))^-beta, relative to the largest of its "
+            "minibatch; then beta goes to 1 on a straight line"
+        ),
+    )
+    importance_anneal_steps: Count = Field(
+        50_000_000,
+        description="steps from the start of learning until beta is 1; set it to the length of a shorter run",
+    )
+
+
+class NetworkSettings(_Section):
+    """The network's head, and its initialization (section 3 of the paper)."""
+
+    dueling: bool = Field(
+        False,
+        description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",
+    )
+    init: Literal["data", "torch", "nature"] = Field(
+        "data",
+        description=(
+            "data: from a batch, section 3; torch: uniform on +-1/sqrt(fan-in), torch's default and Mnih's; nature: "
+            "uniform on +-sqrt(3/fan-in), biases 0.1, the Nature network of deep_q_rl"
+        ),
+    )
+    init_batch_size: int = Field(
+        1024,
+        ge=2,
+        description="transitions in the batch of the data-dependent initialization, and of the first running "
+        "statistics (our choice)",
+    )
+    output_init_scale: float = Field(
+        1.0, gt=0, description="scale of the Q-values after initialization; 1 is the paper's reading"
+    )
+
+
+class LearningSettings(_Section):
+    """The DQN loop (Mnih et al. 2015, extended data table 1; minibatch of 64 from Salimans & Kingma 2016)."""
+
+    total_steps: Count = Field(50_000_000, description="agent steps of training: 200 epochs of 250,000")
+    start_steps: Count = Field(50_000, description="steps of random play before learning starts")
+    update_period_steps: Count = Field(4, description="one update per so many transitions, whatever num_envs is")
+    batch_size: Count = Field(64, description="transitions per update")
+    discount: float = Field(0.99, ge=0, le=1, description="gamma")
+    n_steps: int = Field(
+        1, ge=1, le=1000, description="rewards summed, discounted, before the target network's estimate; 1 as in DQN"
+    )
+    target_period_steps: Count = Field(
+        10_000, description="copy the network to the target network every so many steps of learning"
+    )
+    loss: Literal["huber", "mse"] = Field(
+        "huber",
+        description="huber: the TD error is clipped at 1; mse: half its square, not clipped: large errors, large steps",
+    )
+    loss_reduction: Literal["mean", "sum"] = Field(
+        "mean", description="over the batch; Adamax is blind to the difference but for its epsilon"
+    )
+    precision: Precision = Field(
+        "float32",
+        description=(
+            "of matrix products and convolutions: tf32 (GPU) and bf16 round what they multiply; parameters stay float32"
+        ),
+    )
+    deterministic: bool = Field(
+        False, description="on a GPU, only kernels that repeat to the bit: slower; a CPU always repeats itself"
+    )
+
+
+class ExplorationSettings(_Section):
+    """Epsilon-greedy exploration: epsilon falls on a straight line from `initial` to `final` once learning starts."""
+
+    initial: Probability = Field(1.0, description="epsilon until learning starts")
+    final: Probability = Field(0.1, description="epsilon in the end")
+    decay_steps: Count = Field(1_000_000, description="steps from the start of learning until epsilon is final")
+
+
+class OptimizerSettings(_Section):
+    """The optimizer."""
+
+    name: OptimizerName = Field(
+        "adamax",
+        description=(
+            "adamax (torch's), adamax-salimans (the paper's reference code: no bias correction), rmsprop-nature "
+            "(centred, epsilon inside the root), adam, or sgd (plain)"
+        ),
+    )
+    learning_rate: float = Field(
+        gt=0,
+        description=(
+            "null: for adamax what the paper found, 3e-4 for wn and 1e-4 for standard; adamax-salimans and adam the "
+            "same, wn-exp, wn-mean-only-bn and bn like wn, mean-only-bn like standard (our choice); 2.5e-4 for "
+            "rmsprop-nature (Mnih's); 1e-2 for sgd (our choice)"
+        ),
+    )
+    beta1: float = Field(ge=0, lt=1, description="adamax, adam: momentum; null: 0.5, the paper's; 0.9 for adam")
+    beta2: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="adamax, adam: decay of the infinity norm, of the squares (the paper does not state it)",
+    )
+    rho: float = Field(0.95, ge=0, lt=1, description="rmsprop-nature: decay of both moving averages")
+    epsilon: float = Field(
+        gt=0, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
+    )
+
+
+class EvaluationSettings(_Section):
+    """The evaluation after each epoch: the `paper` protocol, by default as long as the paper's."""
+
+    epoch_steps: Count = Field(
+        250_000, description="training steps per epoch; an evaluation and a checkpoint follow each"
+    )
+    steps: Count = Field(125_000, description="test steps per evaluation; games completed within them count")
+    epsilon: Probability = Field(0.05, description="epsilon of the test policy")
+    num_envs: int = Field(
+        16, gt=0, le=1024, description="games played at once; the rule that counts games is blind to it"
+    )
+    held_out_states: Count = Field(
+        3_200, description="states drawn once when learning starts, on which mean max-Q is followed"
+    )
+
+
+class OutputSettings(_Section):
+    """What is written, and how often. None of this changes what is learned."""
+
+    log_period_steps: Count = Field(10_000, description="steps between rows of metrics.csv")
+    checkpoint_period_steps: Count = Field(
+        250_000, description="steps between checkpoints; each end of an epoch saves one, too"
+    )
+    keep_checkpoints: Count = Field(2, description="newest checkpoints kept, beside the best")
+    save_replay: bool = Field(
+        True, description="save the replay; without it a resumed run starts with an empty one and is not exact"
+    )
+    video_period_epochs: int = Field(
+        0, ge=0, description="epochs between clips in TensorBoard of ten seconds of the best network so far; 0: none"
+    )
+
+
+class Settings(_Section):
+    """All settings of a run."""
+
+    game: str = Field(description="name of the game")
+    param: Param = Field("wn", description="parameterization of the network: " + ", ".join(get_args(Param)))
+    agent: AgentName = Field(
+        "dqn", description="dqn, or double-dqn: the online network chooses the next action that the target values"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
+    environment: EnvironmentSettings = EnvironmentSettings()
+    replay: ReplaySettings = ReplaySettings()
+    network: NetworkSettings = NetworkSettings()
+    learning: LearningSettings = LearningSettings()
+    exploration: ExplorationSettings = ExplorationSettings()
+    optimizer: OptimizerSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+    output: OutputSettings = OutputSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_depends_on_the_parameterization(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("optimizer", {}), dict):
+            return data
+        optimizer = {key: value for key, value in data.get("optimizer", {}).items() if value is not None}
+        name, param = optimizer.get("name", "adamax"), data.get("param", "wn")
+        if name in get_args(OptimizerName) and param in get_args(Param):
+            optimizer.setdefault("learning_rate", LEARNING_RATES[name][param])
+            optimizer.setdefault("beta1", BETA1S[name])
+            optimizer.setdefault("epsilon", EPSILONS[name])
+        else:  # the wrong name gets the error message, not what follows from it
+            optimizer = {"learning_rate": 1.0, "beta1": 0.5, "epsilon": 1.0} | optimizer
+        return {**data, "optimizer": optimizer}
+
+    @model_validator(mode="after")
+    def _sizes_fit_together(self) -> Settings:
+        learning, capacity, num_envs = self.learning, self.replay.capacity, self.environment.num_envs
+        for name, smaller, other, larger in (
+            ("learning.start_steps", learning.start_steps, "replay.capacity", capacity),
+            ("learning.batch_size", learning.batch_size, "learning.start_steps", learning.start_steps),
+            ("network.init_batch_size", self.network.init_batch_size, "learning.start_steps", learning.start_steps),
+            (
+                "evaluation.held_out_states",
+                self.evaluation.held_out_states,
+                "learning.start_steps",
+                learning.start_steps,
+            ),
+            ("environment.num_envs", num_envs, "learning.start_steps", learning.start_steps),
+            (
+                "learning.n_steps times environment.num_envs",
+                learning.n_steps * num_envs,
+                "learning.start_steps",
+                learning.start_steps,
+            ),
+        ):
+            if smaller > larger:
+                raise ValueError(f"{name} ({smaller:,}) must not exceed {other} ({larger:,})")
+        if learning.target_period_steps % learning.update_period_steps:
+            raise ValueError("learning.target_period_steps must be a multiple of learning.update_period_steps")
+        if learning.batch_size == 1 and self.param in BATCH_STATISTICS_PARAMS:
+            raise ValueError(f"learning.batch_size must be at least 2 for {self.param}: one sample is its own mean")
+        return self
+
+    @property
+    def target_period_updates(self) -> int:
+        """Updates between copies to the target network: 2,500 by default."""
+        return self.learning.target_period_steps // self.learning.update_period_steps

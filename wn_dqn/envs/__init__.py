@@ -1,0 +1,1 @@
+"""Environments: Atari, the reference that Atari is tested against, and Catch."""

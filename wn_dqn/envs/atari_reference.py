@@ -1,0 +1,106 @@
+"""The reference environment: the preprocessing of :mod:`wn_dqn.envs.atari` in plain gymnasium + OpenCV.
+
+One game, one readable step. It is the oracle that the fast environment is tested against, and the source of the RGB
+frames of a video. Driven with the same seed, no-ops and actions, the two agree pixel by pixel.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import ale_py
+import cv2
+import numpy as np
+from ale_py.env import AtariEnv as GymnasiumAtariEnv
+from numpy.typing import NDArray
+
+_FRAME_SKIP = 4
+_STACK = 4
+_SIZE = 84
+
+
+class ReferenceEnv:
+    """One game: gray, maximum of the last two of four frames, area resize to 84x84, stack of four padded with zeros.
+
+    Rewards are raw, a lost life does not end the game, and a game that ended waits for `reset`.
+    """
+
+    def __init__(
+        self,
+        rom_id: str,
+        *,
+        repeat_action_probability: float = 0.0,
+        full_action_set: bool = False,
+        max_game_frames: int | None = None,
+    ) -> None:
+        """`rom_id` like ``space_invaders``; the frames of `max_game_frames` count from the end of the no-ops."""
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self._env = GymnasiumAtariEnv(
+            rom_id,
+            frameskip=1,
+            repeat_action_probability=repeat_action_probability,
+            full_action_space=full_action_set,
+        )
+        self._ale = ale = self._env.ale
+        actions = ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet()
+        self.num_actions = len(actions)
+        self.action_names = tuple(action.name for action in actions)
+        """what each action is called, like UPRIGHTFIRE"""
+        self.rgb_frames: NDArray[np.uint8] = np.empty((0, *ale.getScreenDims(), 3), np.uint8)
+        """[k, height, width, 3], mostly 210x160: the frames shown since the last call of `step` (four; fewer where the
+        game ended), or the one that the game begins with after `reset`"""
+        self.lives = 0
+        """lives left; always 0 in a game that counts none"""
+        self._max_game_frames = max_game_frames
+        self._game_frames = 0
+        self._last_two: deque[NDArray[np.uint8]] = deque(maxlen=2)
+        self._stack = np.zeros((_STACK, _SIZE, _SIZE), np.uint8)
+
+    def reset(self, seed: int | None = None, noop_frames: int = 0) -> NDArray[np.uint8]:
+        """Begin a game and let `noop_frames` pass; returns uint8 [4, 84, 84].
+
+        The seed in [0, 2^31) is the emulator's own, which decides the sticky actions; None goes on with the last one.
+        """
+        if seed is not None:
+            self._ale.setInt("random_seed", seed)  # gymnasium's own reset(seed=...) would hash it first
+            self._env.load_game()
+        self._env.reset()
+        for _ in range(noop_frames):
+            self._ale.act(ale_py.Action.NOOP)  # not `step(0)`: Backgammon's action 0 is FIRE
+            if self._ale.game_over():
+                self._env.reset()
+        self.rgb_frames = self._ale.getScreenRGB()[None]
+        self.lives = self._ale.lives()
+        self._game_frames = 0
+        gray = self._ale.getScreenGrayscale()
+        self._last_two.extend((gray, gray))
+        self._stack[:] = 0
+        return self._observe()
+
+    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, int]:
+        """Repeat `action` for four frames; returns (obs [4, 84, 84], reward, terminated, truncated, lives).
+
+        Raises ValueError for an action that the game does not have.
+        """
+        if not 0 <= action < self.num_actions:
+            raise ValueError(f"action must be 0..{self.num_actions - 1}, got {action}")
+        rgb_frames, reward, terminated, truncated = [], 0.0, False, False
+        for _ in range(_FRAME_SKIP):
+            rgb, frame_reward, terminated, _, info = self._env.step(action)
+            rgb_frames.append(rgb)
+            reward += frame_reward
+            self.lives = info["lives"]
+            self._last_two.append(self._ale.getScreenGrayscale())
+            self._game_frames += 1
+            truncated = self._game_frames == self._max_game_frames and not terminated
+            if terminated or truncated:
+                break
+        self.rgb_frames = np.stack(rgb_frames)
+        return self._observe(), reward, terminated, truncated, self.lives
+
+    def _observe(self) -> NDArray[np.uint8]:
+        """Push the newest frame onto the stack; returns a copy of it."""
+        self._stack[:-1] = self._stack[1:]
+        frame = np.maximum(self._last_two[0], self._last_two[1])
+        self._stack[-1] = cv2.resize(frame, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA)
+        return self._stack.copy()

@@ -1,0 +1,36 @@
+"""The rules that games are played by, in training and in tests alike."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wn_dqn.config.schema import EnvironmentSettings
+
+
+@dataclass(frozen=True)
+class EnvRules:
+    """How the games of an environment are played. Environments without frame skip or lives ignore what they lack."""
+
+    repeat_action_probability: float = 0.0
+    """sticky actions: the chance that the emulator repeats the last action instead"""
+    full_action_set: bool = False
+    """all 18 actions instead of the game's minimal set"""
+    max_noop_frames: int = 30
+    """no-op frames at a game's start: uniform on 0..this"""
+    max_game_frames: int | None = None
+    """a game is truncated after this many frames; None: never"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rules by name."""
+        return asdict(self)
+
+
+def training_rules(environment: EnvironmentSettings) -> EnvRules:
+    """The rules of the training games."""
+    return EnvRules(
+        repeat_action_probability=environment.repeat_action_probability,
+        full_action_set=environment.full_action_set,
+        max_noop_frames=environment.max_noop_frames,
+        max_game_frames=environment.max_game_frames,
+    )

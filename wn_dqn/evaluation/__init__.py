@@ -1,0 +1,1 @@
+"""How agents are tested: protocols, games played in parallel, diagnostics."""

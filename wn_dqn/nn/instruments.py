@@ -1,0 +1,95 @@
+"""Instruments: what an update does to weight vectors, what layers put out, and what Q-values promise.
+
+Pure mathematics. A weight vector is what one output unit sees its inputs through: a row of a tensor [units, ...]. What
+differs from unit to unit is told as its mean over the units of a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks
+
+UPDATE_METRICS = ("step_ratio", "angle_degrees", "gradient_ratio")
+ACTIVATION_METRICS = ("preactivation_mean", "preactivation_std", "dead_share")
+TD_METRICS = ("abs_td_error", "clipped_share")
+
+
+@torch.no_grad()
+def weight_metrics(layer: Any) -> dict[str, float]:
+    """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||."""
+    metrics = {"w_norm_mean": layer.weight.flatten(1).norm(dim=1).mean().item()}
+    if hasattr(layer, "v_norm"):
+        metrics |= {"g_mean": layer.g.mean().item(), "v_norm_mean": layer.v_norm().mean().item()}
+    return metrics
+
+
+@torch.no_grad()
+def update_metrics(before: Any, after: Any) -> dict[str, float]:
+    """`UPDATE_METRICS` of a layer, given as it was and as an update left it, with the gradient of that update.
+
+    ||dv||/||v||, the angle between w before and after, and ||gradient of v||/||v||; v is what is trained: w itself in
+    a standard layer.
+    """
+    name = "v" if hasattr(before, "v") else "weight"
+    old, new = getattr(before, name), getattr(after, name)
+    values = (
+        mean_relative_norm(new - old, old),
+        mean_angle_degrees(before.weight, after.weight),
+        mean_relative_norm(new.grad, old),
+    )
+    return dict(zip(UPDATE_METRICS, values, strict=True))
+
+
+def mean_relative_norm(change: Tensor, weight: Tensor) -> float:
+    """Mean over units of ||change||/||weight||, both [units, ...]; NaN if a weight vector is zero.
+
+    Of an update's change of v, this is the effective learning rate of its direction: ||v|| grows in training, and the
+    same step turns it less and less (Salimans & Kingma 2016, section 2.1).
+    """
+    return float((change.flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)).mean())
+
+
+def mean_angle_degrees(before: Tensor, after: Tensor) -> float:
+    """Mean over units of the angle between two weight vectors, [units, ...] each; NaN if one is zero.
+
+    By the half-angle formula 2 atan2(|a - b|, |a + b|) of unit vectors a, b (Kahan 2006, section 12): the angle of one
+    update is so small that its cosine rounds to 1.
+    """
+    a, b = (w.flatten(1) / w.flatten(1).norm(dim=1, keepdim=True) for w in (before, after))
+    angle = 2.0 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
+    return math.degrees(angle.mean().item())
+
+
+def activation_metrics(network: nn.Module, layers: Mapping[str, nn.Module], obs: Tensor) -> dict[str, dict[str, float]]:
+    """For each layer, `ACTIVATION_METRICS` of what it puts out for `obs`, in evaluation mode, before any ReLU.
+
+    Mean and standard deviation (1/N) of a unit are over the batch, and the positions for a convolution; told are their
+    means over units: 0 and 1 right after the data-dependent initialization. A unit is dead that is 0 after the ReLU
+    for the whole batch, and so has no gradient.
+    """
+    metrics: dict[str, dict[str, float]] = {}
+
+    def measure(name: str) -> Hook:
+        def hook(_layer: object, _inputs: object, t: Tensor) -> None:
+            others = [0, *range(2, t.ndim)]
+            var, mean = torch.var_mean(t, dim=others, correction=0)
+            dead = t.amax(dim=others) <= 0.0
+            values = (mean.mean().item(), var.sqrt().mean().item(), dead.float().mean().item())
+            metrics[name] = dict(zip(ACTIVATION_METRICS, values, strict=True))
+
+        return hook
+
+    forward_with_hooks(network, obs, {layer: measure(name) for name, layer in layers.items()})
+    return metrics
+
+
+def td_metrics(td_error: Tensor) -> dict[str, float]:
+    """`TD_METRICS` of TD errors [B]: the mean of |d|, and the share with |d| > 1, which the Huber loss clips."""
+    size = td_error.abs()
+    return dict(zip(TD_METRICS, (size.mean().item(), (size > 1.0).float().mean().item()), strict=True))

@@ -1,0 +1,146 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.config.schema import OptimizerSettings
+from wn_dqn.nn.kernels import adamax_
+
+
+def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: str) -> list[list[Tensor]]:
+    """The parameters of `group` that have a gradient, their gradients, and their states of each name, 0 at first."""
+    params = [p for p in group["params"] if p.grad is not None]
+    for p in params:
+        if not optimizer.state[p]:
+            optimizer.state[p] = {name: torch.zeros_like(p) for name in names}
+    return [params, [p.grad for p in params], *([optimizer.state[p][name] for p in params] for name in names)]
+
+
+class RMSpropNature(torch.optim.Optimizer):
+    """The centred RMSProp of Mnih et al. (2015), with epsilon inside the root and no momentum.
+
+    For a gradient d: m = rho m + (1 - rho) d; s = rho s + (1 - rho) d^2; x -= lr d / sqrt(s - m^2 + epsilon).
+    ``torch.optim.RMSprop`` adds epsilon outside the root: with epsilon = 0.01 that is another optimizer.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, rho: float, epsilon: float) -> None:
+        super().__init__(params, {"lr": lr, "rho": rho, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        for group in self.param_groups:
+            params, grads, means, squares = _updated(self, group, "mean", "square")
+            rho = group["rho"]
+            torch._foreach_lerp_(means, grads, 1.0 - rho)
+            torch._foreach_mul_(squares, rho)
+            torch._foreach_addcmul_(squares, grads, grads, 1.0 - rho)
+            roots = torch._foreach_addcmul(squares, means, means, -1.0)
+            torch._foreach_clamp_min_(roots, 0.0)  # a variance; rounding can make it negative
+            torch._foreach_add_(roots, group["epsilon"])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_addcdiv_(params, grads, roots, -group["lr"])
+
+
+class Adamax(torch.optim.Adamax):
+    """torch's Adamax; on a CPU in one pass through memory if that can be had (:mod:`wn_dqn.nn.kernels`)."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        if self.defaults["capturable"]:
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                state = self.state[param]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["exp_avg"], state["exp_inf"] = torch.zeros_like(param), torch.zeros_like(param)
+                state["step"] += 1
+                step_size = group["lr"] / (1.0 - group["betas"][0] ** state["step"].item())
+                mean, largest = state["exp_avg"], state["exp_inf"]
+                adamax_(param, param.grad, mean, largest, group["betas"], group["eps"], step_size)
+
+
+class AdamaxSalimans(torch.optim.Optimizer):
+    """The Adamax of the weight-normalization paper's reference code: no bias correction, epsilon in the divisor.
+
+    For a gradient d: m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d|); x -= lr m / (u + epsilon).
+    ``torch.optim.Adamax`` divides m by 1 - beta1^t, and has epsilon inside the maximum: with the paper's beta1 = 0.5
+    the first ten steps differ, and elements whose gradient is about epsilon.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], epsilon: float = 1e-6
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        for group in self.param_groups:
+            params, grads, means, norms = _updated(self, group, "mean", "norm")
+            beta1, beta2 = group["betas"]
+            torch._foreach_lerp_(means, grads, 1.0 - beta1)
+            torch._foreach_mul_(norms, beta2)
+            torch._foreach_maximum_(norms, torch._foreach_abs(grads))
+            divisors = torch._foreach_add(norms, group["epsilon"])
+            torch._foreach_addcdiv_(params, means, divisors, -group["lr"])
+
+
+Build = Callable[[list[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
+
+OPTIMIZERS: dict[str, Build] = {
+    "adamax": lambda params, settings: Adamax(
+        params,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        capturable=params[0].is_cuda,  # the count of steps lives on the GPU, as a CUDA graph needs it
+    ),
+    "adamax-salimans": lambda params, settings: AdamaxSalimans(
+        params, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
+    ),
+    "adam": lambda params, settings: torch.optim.Adam(
+        params,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        foreach=True,
+        capturable=params[0].is_cuda,
+    ),
+    "sgd": lambda params, settings: torch.optim.SGD(params, lr=settings.learning_rate, foreach=True),
+    "rmsprop-nature": lambda params, settings: RMSpropNature(
+        params, lr=settings.learning_rate, rho=settings.rho, epsilon=settings.epsilon
+    ),
+}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """The tensors of an optimizer by parameter index and name, without its settings: those are the config's."""
+    state: dict[str, Any] = optimizer.state_dict()["state"]
+    return {str(index): dict(tensors) for index, tensors in state.items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Tensor]]) -> None:
+    """Put back what :func:`optimizer_state` gave."""
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+
+    def like_parameter(index: int, tensor: Tensor) -> Tensor:  # in its memory format, too: updates stay as fast
+        param = params[index]
+        return torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
+
+    full = optimizer.state_dict()
+    full["state"] = {
+        int(index): {name: like_parameter(int(index), tensor) for name, tensor in tensors.items()}
+        for index, tensors in state.items()
+    }
+    optimizer.load_state_dict(full)

@@ -1,0 +1,1 @@
+"""The replay buffer: frames stored once, uniform and prioritized sampling."""

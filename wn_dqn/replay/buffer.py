@@ -1,0 +1,272 @@
+"""The replay buffer: each frame is stored once, and stacks of four are rebuilt when they are read.
+
+N games in lockstep fill N rings. A slot holds a frame and the transition that begins with it:
+
+    slot      ...   t-3   t-2   t-1    t    t+1  ...
+    frame           f     f     f      f    f           uint8 [84, 84]
+    transition                        (obs_t = frames t-3..t, action_t, reward_t, terminal_t, obs_t+1 = frames t-2..t+1)
+
+Frames live on the learner's device, so that only new frames ever cross to it; what says which frames form a stack is
+small and stays on the host, so the same seed draws the same minibatches on every device. A frame from before a game
+began is the zero frame, one row behind all rings: a stack is a gather, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wn_dqn.replay.transitions import TransitionBatch
+
+FRAME_SHAPE = (84, 84)
+FRAME_BYTES = 84 * 84
+STACK = 4
+_HISTORY = STACK - 1
+_MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to draw
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions of N games in lockstep, drawn uniformly.
+
+    The capacity is rounded up to a multiple of `num_envs`. A cut transition (a time limit, a game abandoned at an
+    epoch's end) takes its place but is never drawn: its next observation is not known, and it is not terminal.
+
+    With `n_steps` > 1 what is drawn are n transitions in a row as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
+    ... up to a terminal transition or the n-th, and the observation after it, discounted by gamma^n. Rows with a cut or
+    not yet complete transition among them, before a terminal one, are not drawn.
+    """
+
+    def __init__(self, capacity: int, num_envs: int, discount: float, device: torch.device, n_steps: int = 1) -> None:
+        self.num_envs = num_envs
+        self.capacity_per_env = -(-capacity // num_envs)
+        # Three slots of history before the oldest transition, and the slot of the current frame.
+        self.num_slots = self.capacity_per_env + STACK
+        self.discount = discount
+        self.n_steps = n_steps
+        self.device = device
+        self.num_appended = 0
+        """Slots begun since the buffer was made, the current one included; the same for every ring."""
+        self.num_transitions = 0
+        """Transitions that can be drawn if `n_steps` is 1, over all rings."""
+        rings = (num_envs, self.num_slots)
+        self._frames = torch.empty((num_envs * self.num_slots + 1, *FRAME_SHAPE), dtype=torch.uint8, device=device)
+        self._frames[-1] = 0
+        self._zero_frame = num_envs * self.num_slots
+        self._rings = self._frames[:-1].view(*rings, *FRAME_SHAPE)
+        self._history = np.zeros(rings, np.uint8)  # earlier frames of the same game, at most 3
+        self._action = np.zeros(rings, np.uint8)
+        self._reward = np.zeros(rings, np.float32)
+        self._terminal = np.zeros(rings, np.bool_)
+        self._drawable = np.zeros(rings, np.bool_)
+        self._first_slot_of_env = np.arange(num_envs) * self.num_slots
+
+    @staticmethod
+    def memory_bytes(capacity: int, num_envs: int) -> int:
+        """The memory that a buffer takes when full."""
+        num_slots = num_envs * (-(-capacity // num_envs) + STACK)
+        return num_slots * (FRAME_BYTES + 1 + 1 + 4 + 1 + 1) + FRAME_BYTES
+
+    def begin(self, frames: NDArray[np.uint8]) -> None:
+        """N new games begin with `frames` [N, 84, 84]; a transition that had begun is cut."""
+        self._begin_slot(frames, np.zeros(self.num_envs, np.uint8))
+
+    def append(
+        self,
+        action: NDArray[np.int64],
+        reward: NDArray[np.float32],
+        terminal: NDArray[np.bool_],
+        cut: NDArray[np.bool_],
+        next_frames: NDArray[np.uint8],
+        new_game: NDArray[np.bool_],
+    ) -> None:
+        """Complete the current transitions and begin the next ones, all arguments of length N.
+
+        `terminal`: no value follows (a lost life, the game's end). `cut`: the next observation is not known.
+        `next_frames` [N, 84, 84] are the newest frames; `new_game` where they begin a game.
+        """
+        current = (self.num_appended - 1) % self.num_slots
+        self._action[:, current] = action
+        self._reward[:, current] = reward
+        self._terminal[:, current] = terminal
+        self._drawable[:, current] = ~cut
+        self.num_transitions += int(np.count_nonzero(~cut))
+        history = np.minimum(self._history[:, current] + 1, _HISTORY).astype(np.uint8)
+        self._begin_slot(next_frames, np.where(new_game, 0, history).astype(np.uint8))
+
+    def _begin_slot(self, frames: NDArray[np.uint8], history: NDArray[np.uint8]) -> None:
+        slot = self.num_appended % self.num_slots
+        self._rings[:, slot] = self._to_device(frames)
+        self._history[:, slot] = history
+        self._drawable[:, slot] = False
+        self.num_appended += 1
+        leaving = self.num_appended - 2 - self.capacity_per_env
+        if leaving >= 0:
+            leaving %= self.num_slots
+            self.num_transitions -= int(np.count_nonzero(self._drawable[:, leaving]))
+            self._drawable[:, leaving] = False
+
+    def latest_observation(self) -> Tensor:
+        """The stacks [N, 4, 84, 84] (uint8, on the buffer's device) that the current frames end."""
+        slot = np.full(self.num_envs, (self.num_appended - 1) % self.num_slots)
+        rows = self._stack_rows(np.arange(self.num_envs), slot, newest=0)
+        return self._gather(self._to_device(rows))
+
+    def sample(
+        self, generator: np.random.Generator, batch_size: int, num_batches: int = 1
+    ) -> Iterator[TransitionBatch]:
+        """`num_batches` minibatches drawn uniformly with replacement; ValueError if there is no transition.
+
+        All indices are drawn at once, now; frames are gathered batch by batch as the iterator advances.
+        """
+        if num_batches == 0:
+            return iter(())
+        return self._batches(*self._draw(generator, (num_batches, batch_size)))
+
+    def minibatches(
+        self, generator: np.random.Generator, batch_size: int, num_batches: int, importance_exponent: float
+    ) -> Iterator[TransitionBatch]:
+        """`num_batches` minibatches to learn from; here, those of `sample`, and `importance_exponent` is of no account.
+
+        See :class:`wn_dqn.replay.prioritized.PrioritizedReplay` for the other kind, and the next four methods.
+        """
+        return self.sample(generator, batch_size, num_batches)
+
+    def update_priorities(self, td_error: Tensor) -> None:
+        """Told the TD errors [B] of the update from the minibatch that `minibatches` gave last."""
+
+    def metrics(self) -> dict[str, float]:
+        """Figures for every log period, by tag."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an identical continuation needs beside what `read` gives: arrays and JSON values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave, once ``finish_restoring`` is done."""
+
+    def _batches(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> Iterator[TransitionBatch]:
+        """A minibatch for each row of `env` and `slot` [num_batches, B]."""
+        action = self._to_device(self._action[env, slot].astype(np.int64))
+        if self.n_steps == 1:
+            rows = self._to_device(self._stack_rows(env, slot, newest=1))
+            reward = self._to_device(self._reward[env, slot])
+            discount = self._to_device(np.where(self._terminal[env, slot], 0.0, self.discount).astype(np.float32))
+        else:
+            total, factor = self._n_step_return(env, slot)
+            after = np.where(factor == 0.0, slot, slot + self.n_steps) % self.num_slots  # it may not be there
+            obs_rows = [self._stack_rows(env, each, newest=0) for each in (slot, after)]
+            rows = self._to_device(np.concatenate(obs_rows, axis=-1))
+            reward, discount = self._to_device(total), self._to_device(factor)
+        return self._gather_batches(rows, action, reward, discount)
+
+    def oldest_stored(self) -> int:
+        """The first slot, counted from the first ever begun, that is still stored."""
+        return max(0, self.num_appended - self.num_slots)
+
+    def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Slots start..stop of all rings, counted from the first ever begun: arrays [N, stop - start, ...]."""
+        slots = np.arange(start, stop) % self.num_slots
+        frames = self._rings[:, torch.from_numpy(slots).to(self.device)].cpu().numpy()
+        return {"frames": frames} | {name: ring[:, slots] for name, ring in self._host_rings().items()}
+
+    def write(self, start: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Put back what `read` gave, from slot `start` on; ``finish_restoring`` makes it count."""
+        slots = np.arange(start, start + arrays["frames"].shape[1]) % self.num_slots
+        self._rings[:, torch.from_numpy(slots).to(self.device)] = torch.from_numpy(arrays["frames"]).to(self.device)
+        for name, ring in self._host_rings().items():
+            ring[:, slots] = arrays[name]
+
+    def finish_restoring(self, num_appended: int) -> None:
+        """Continue as the buffer whose slots were put back, `num_appended` of them begun."""
+        self.num_appended = num_appended
+        current = num_appended - 1
+        inside = np.arange(max(0, current - self.capacity_per_env), current) % self.num_slots
+        drawable = np.zeros_like(self._drawable)
+        drawable[:, inside] = self._drawable[:, inside]
+        self._drawable = drawable
+        self.num_transitions = int(np.count_nonzero(drawable))
+
+    def _host_rings(self) -> dict[str, NDArray[Any]]:
+        return {
+            "history": self._history,
+            "action": self._action,
+            "reward": self._reward,
+            "terminal": self._terminal,
+            "drawable": self._drawable,
+        }
+
+    def _gather_batches(
+        self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor
+    ) -> Iterator[TransitionBatch]:
+        for batch in range(len(rows)):
+            frames = self._gather(rows[batch])
+            yield TransitionBatch(frames[:, :STACK], action[batch], reward[batch], discount[batch], frames[:, -STACK:])
+
+    def _draw(
+        self, generator: np.random.Generator, shape: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ring and slot of drawable transitions; the few that are cut, or before a cut, are drawn again."""
+        if self.num_transitions == 0:
+            raise ValueError("the replay buffer holds no transition to draw")
+        current = self.num_appended - 1
+        count = min(current, self.capacity_per_env)
+        oldest = current - count
+        draws = generator.integers(0, self.num_envs * count, shape)
+        redraws = 0
+        while True:
+            env, age = np.divmod(draws, count)
+            slot = (oldest + age) % self.num_slots
+            cut = ~self._drawable[env, slot] if self.n_steps == 1 else ~self._complete(env, slot)
+            if not cut.any():
+                return env, slot
+            redraws += 1
+            if redraws == _MAX_REDRAWS and not self._any_complete():
+                raise ValueError(f"the replay buffer holds no {self.n_steps} transitions in a row to draw")
+            draws[cut] = generator.integers(0, self.num_envs * count, int(cut.sum()))
+
+    def _any_complete(self) -> bool:
+        """Looks at every slot: too slow to be asked before every draw."""
+        env, slot = np.nonzero(self._drawable)
+        return bool(self._complete(env, slot).any())
+
+    def _complete(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether n transitions in a row, or those up to a terminal one, are there and none of them is cut."""
+        complete = np.ones(slot.shape, np.bool_)
+        ended = np.zeros(slot.shape, np.bool_)
+        for step in range(self.n_steps):
+            at = (slot + step) % self.num_slots
+            complete &= ended | self._drawable[env, at]
+            ended |= self._terminal[env, at]
+        return complete
+
+    def _n_step_return(
+        self, env: NDArray[np.int64], slot: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The discounted sum of the next n rewards, and gamma^n, or 0 where a terminal transition ends the sum."""
+        total, factor = np.zeros(slot.shape), np.ones(slot.shape)
+        for step in range(self.n_steps):
+            at = (slot + step) % self.num_slots
+            total += factor * self._reward[env, at]
+            factor *= np.where(self._terminal[env, at], 0.0, self.discount)
+        return total.astype(np.float32), factor.astype(np.float32)
+
+    def _stack_rows(self, env: NDArray[np.int64], slot: NDArray[np.int64], newest: int) -> NDArray[np.int64]:
+        """Rows of `_frames` that hold frames -3..newest around each slot, oldest first: [..., 4 + newest]."""
+        offsets = np.arange(-_HISTORY, newest + 1)
+        rows = (slot[..., None] + offsets) % self.num_slots + self._first_slot_of_env[env][..., None]
+        return np.where(-offsets > self._history[env, slot][..., None], self._zero_frame, rows)
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Frames [..., 84, 84] at `rows` [...]."""
+        return self._frames.index_select(0, rows.flatten()).view(*rows.shape, *FRAME_SHAPE)
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        """`array` on its way to the device; nobody waits for it, and it may be changed at once on a GPU."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor

@@ -1,0 +1,1 @@
+"""Run directories: experiments, checkpoints, tables, policies and their tests."""

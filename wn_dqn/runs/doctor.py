@@ -1,0 +1,129 @@
+"""What this machine has, what a training would use, and how fast it is."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wn_dqn import __version__
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.atari_games import find_game
+from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.rules import training_rules
+from wn_dqn.nn.kernels import find_kernels
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores, prepare_torch
+from wn_dqn_agents import AGENTS
+
+_SECONDS_PER_TEST = 0.6
+_NUMS_OF_ENVS = (1, 8, 16, 32, 64)
+
+
+def examine(device: torch.device) -> Iterator[str]:
+    """Lines for a person, as they become known; takes about ten seconds."""
+    settings = make_settings({"game": "SpaceInvaders"})
+    prepare_torch(device, settings.learning.precision)
+    packages = ("torch", "ale-py", "gymnasium", "numpy", "tensorboard")
+    yield f"wn-dqn {__version__}, Python {platform.python_version()}, " + ", ".join(
+        f"{p} {version(p)}" for p in packages
+    )
+    yield f"device: {torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'} ({device})"
+    yield f"cores: {num_cores()}; torch uses {torch.get_num_threads()} threads, the emulators up to {num_cores()}"
+    if device.type == "cpu":
+        kernels, why_not = find_kernels()
+        yield "kernels: compiled" if kernels else f"kernels: none, training is slower ({why_not}); gcc brings them"
+    yield from _memory(settings, device)
+    yield (
+        f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; the replay takes most of a "
+        "checkpoint: 0.26 GB for a million transitions of Space Invaders under random play"
+    )
+    update_s = _update_seconds(settings, device)
+    yield f"one update alone, batch {settings.learning.batch_size}, weight norm: {update_s * 1e3:.2f} ms"
+    yield "agent steps/s of Space Invaders by number of environments:"
+    yield "     N   emulators alone   acting alone   training, at least   at most"
+    at_least: dict[int, float] = {}
+    for num_envs in _NUMS_OF_ENVS:
+        emulator_s = _emulator_seconds(settings, num_envs)
+        acting_s = _acting_seconds(settings, device, num_envs)
+        learner_s = acting_s + num_envs * update_s / settings.learning.update_period_steps
+        at_least[num_envs] = num_envs / (emulator_s + learner_s)
+        yield (
+            f"{num_envs:6} {num_envs / emulator_s:17,.0f} {num_envs / acting_s:14,.0f} {at_least[num_envs]:20,.0f}"
+            f"{num_envs / max(emulator_s + acting_s, learner_s):10,.0f}"
+        )
+    default, fastest = settings.environment.num_envs, max(at_least, key=lambda n: at_least[n])
+    yield f"fastest here: --num-envs {fastest}; part of the experiment (default {default}): results change with it"
+    days = settings.learning.total_steps / at_least[default] / 86400
+    yield (
+        f"the paper's {settings.learning.total_steps:,} steps take up to {days:,.1f} days here at N = {default}, "
+        "evaluations not counted"
+    )
+
+
+def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
+    needed = ReplayBuffer.memory_bytes(settings.replay.capacity, settings.environment.num_envs)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        yield f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        room: int | None = free
+    else:
+        room = available_memory_bytes()
+    have = "unknown" if room is None else f"{room / GIB:.1f} GiB"
+    verdict = (
+        "" if room is None else (", it fits" if needed < room - GIB else ", it does not fit: lower replay.capacity")
+    )
+    yield f"memory available: {have}; a replay of {settings.replay.capacity:,} takes {needed / GIB:.1f} GiB{verdict}"
+
+
+def _emulator_seconds(settings: Settings, num_envs: int) -> float:
+    """Seconds for a step of all games."""
+    env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
+    env.reset(np.arange(env.num_envs))
+    generator = np.random.Generator(np.random.PCG64(0))
+
+    def step() -> None:
+        env.send(generator.integers(0, env.num_actions, env.num_envs))
+        env.receive()
+
+    return _seconds_per_call(step)
+
+
+def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
+    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
+    obs = torch.zeros((num_envs, 4, 84, 84), dtype=torch.uint8, device=device)
+    return _seconds_per_call(lambda: agent.act(obs, 0.0))
+
+
+def _update_seconds(settings: Settings, device: torch.device) -> float:
+    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
+    batch = random_batch(settings.learning.batch_size, device)
+    agent.initialize(batch.obs)
+    return _seconds_per_call(lambda: agent.update(batch).loss.item())
+
+
+def random_batch(size: int, device: torch.device) -> TransitionBatch:
+    """A minibatch of noise, to measure with."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)
+    zeros, discount = torch.zeros(size, device=device), torch.full((size,), 0.99, device=device)
+    return TransitionBatch(frames[:, :4], zeros.long(), zeros, discount, frames[:, 1:])
+
+
+def _seconds_per_call(call: Callable[[], object]) -> float:
+    call()
+    times = []
+    began_s = time.perf_counter()
+    while time.perf_counter() - began_s < _SECONDS_PER_TEST:
+        call_s = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - call_s)
+    return float(np.median(times))

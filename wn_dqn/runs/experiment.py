@@ -1,0 +1,335 @@
+"""The experiment: what a run is made of, how it is saved, restored and told about."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wn_dqn.config.files import differences
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.atari_games import Game
+from wn_dqn.envs.registry import find_any_game, make_env, single_game
+from wn_dqn.envs.rules import training_rules
+from wn_dqn.envs.vector_env import VectorEnv
+from wn_dqn.errors import RunError, UsageError, first_line
+from wn_dqn.evaluation.diagnostics import VisitedStates
+from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, training_protocol
+from wn_dqn.evaluation.rollout import Evaluation, evaluate
+from wn_dqn.render.play import Painter, play
+from wn_dqn.render.q_panel import QPanel
+from wn_dqn.render.video import FRAMES_PER_S, Frame, write_gif
+from wn_dqn.replay.buffer import STACK, ReplayBuffer
+from wn_dqn.replay.prioritized import make_replay
+from wn_dqn.runs.checkpoint import (
+    CheckpointError,
+    NewerFormatError,
+    VerifiedFile,
+    best_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    read_state_json,
+    read_verified,
+    remove_leftovers,
+    save_checkpoint,
+    set_aside,
+)
+from wn_dqn.runs.metrics_writer import MetricsWriter
+from wn_dqn.runs.policy import load_policy
+from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays
+from wn_dqn.runs.run_directory import RunDirectory, arithmetic
+from wn_dqn.runs.stop_request import StopRequest
+from wn_dqn.seeding import env_seeds, numpy_generator
+from wn_dqn.system.progress import ProgressReporter, ProgressTask
+from wn_dqn.training.loop import games_in_progress, restore_games, train
+from wn_dqn.training.state import TrainingState, new_state
+from wn_dqn_agents import AGENTS, DQN
+
+_STATUS_PERIOD_S = 30.0
+_CLIP_FRAMES = 10 * FRAMES_PER_S
+
+
+@dataclass
+class Experiment:
+    """Everything that one run is made of. Implements :class:`wn_dqn.training.callbacks.Callbacks`."""
+
+    settings: Settings
+    directory: RunDirectory
+    game: Game
+    env: VectorEnv
+    agent: DQN
+    replay: ReplayBuffer
+    store: ReplayStore | None
+    metrics: MetricsWriter
+    state: TrainingState
+    stop: StopRequest
+    reporter: ProgressReporter
+    task: ProgressTask | None = None
+    held_out_file: VerifiedFile | None = None
+    test_env: VectorEnv | None = None
+    last_evaluation: str = ""
+    unsaved: OSError | None = None
+    _unwritten: OSError | None = None
+    _status_s: float = 0.0
+
+    def run(self) -> None:
+        """Train to the end; see :func:`wn_dqn.training.loop.train`."""
+        total = self.settings.learning.total_steps
+        with self.stop.listening(), self.reporter.task("training", total, self.state.steps) as self.task:
+            train(self.settings, self.env, self.agent, self.replay, self.metrics, self, self.state)
+
+    def evaluate(self, steps: int) -> Evaluation:
+        protocol = training_protocol(self.settings)
+        if self.test_env is None:  # kept: an emulator's threads are never given back
+            on_hang = _end_because_emulator_hangs(self.directory, self.reporter)
+            self.test_env = make_env(self.game, self.settings.evaluation.num_envs, protocol.env_rules, on_hang)
+        seed, num_envs = self.settings.seed, self.settings.evaluation.num_envs
+        visited = VisitedStates(
+            self.settings.learning.discount,
+            terminal_on_life_loss=self.settings.environment.terminal_on_life_loss,
+        )
+        with self.reporter.task("evaluating", self.settings.evaluation.steps) as task:
+
+            def on_step(done: int) -> None:
+                self.stop.check()
+                task.update(done)
+
+            result = evaluate(
+                self.agent.q_values,
+                self.test_env,
+                protocol,
+                env_seeds(seed, "evaluation", steps, 0, num_envs=num_envs),
+                numpy_generator(seed, "evaluation", steps, 1),
+                on_step,
+                visited,
+            )
+        self.last_evaluation = f"evaluation {result.mean:,.1f}"
+        self.reporter.message(
+            f"step {steps:,}: mean score {result.mean:,.1f}, median {result.median:,.1f}, "
+            f"{len(result.games)} games (training protocol)"
+        )
+        period_epochs = self.settings.output.video_period_epochs
+        epoch = round(steps / self.settings.evaluation.epoch_steps)
+        if period_epochs and epoch % period_epochs == 0:
+            self._write_clip(steps, result.mean)
+        return result
+
+    def _write_clip(self, steps: int, score: float) -> None:
+        """Ten seconds of the best network so far, this one or the best that was saved, for TensorBoard."""
+        agent, trained_steps = self.agent, steps
+        best = best_checkpoint(list_checkpoints(self.directory.checkpoints))
+        if best is not None and (best.score or 0.0) >= score:
+            with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
+                agent, trained_steps = load_policy(best.path, "", torch.device("cpu")).agent, best.steps
+        protocol = training_protocol(self.settings)
+        env = single_game(self.game, protocol.env_rules)
+        panel = QPanel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.action_names)
+        painter = Painter(panel)
+        with self.reporter.task("recording a clip", _CLIP_FRAMES) as task:
+
+            def frames() -> Iterator[Frame]:
+                for done, step in enumerate(play(agent.q_values, env, protocol, 1, self.settings.seed)):
+                    self.stop.check()
+                    task.update(done * FRAMES_PER_STEP)
+                    yield from painter.paint(step)
+
+            file = io.BytesIO()
+            write_gif(file, itertools.islice(frames(), _CLIP_FRAMES))
+        self.metrics.write_clip(steps, "evaluation/best_network", file.getvalue(), painter.size)
+
+    def on_initialized(self, outcome: Mapping[str, int]) -> None:
+        told = "".join(f", {name.replace('_', ' ')} {value:,}" for name, value in outcome.items())
+        init = self.settings.network.init
+        self.reporter.message(f"step {self.state.steps:,}: network initialized (init {init}{told})")
+
+    def after_step(self, state: TrainingState) -> None:
+        if self.store is not None:
+            self.store.write_behind()
+        assert self.task is not None
+        period = state.period
+        speed = f"{period.steps / period.train_s:,.0f} steps/s" if period.train_s > 0 else ""
+        self.task.update(state.steps, ", ".join(filter(None, (speed, self.last_evaluation))))
+        self._tell_whether_rows_wait()
+        now_s = time.monotonic()
+        if now_s - self._status_s > _STATUS_PERIOD_S:
+            self._status_s = now_s
+            self.write_status("running")
+
+    def _tell_whether_rows_wait(self) -> None:
+        before, self._unwritten = self._unwritten, self.metrics.unwritten
+        if self._unwritten is not None and before is None:
+            self.reporter.message(f"rows of the tables wait in memory: {self._unwritten}")
+        if (self._unwritten is None) != (before is None):
+            self.write_status("running")
+
+    def check_stop(self) -> None:
+        self.stop.check()
+
+    def save(self, state: TrainingState, score: float | None) -> None:
+        """Save a checkpoint. If the disk refuses, training goes on and the next save tries again."""
+        self.agent.check_finite()
+        try:
+            if state.held_out is not None and self.held_out_file is None:
+                held_out = {"obs": state.held_out.numpy()}
+                self.held_out_file = write_arrays(self.directory.replay / "held_out.arrays", held_out)
+            content = {
+                "settings": self.settings.model_dump(),
+                "arithmetic": arithmetic(self.replay.device),
+                "training": state.state_dict(),
+                "agent": self.agent.state_dict(),
+                "metrics": self.metrics.state_dict(),
+                "replay": None if self.store is None else self.store.save(),
+                "priorities": {} if self.store is None else self.replay.state_dict(),
+                "held_out": self.held_out_file,
+            }
+            save_checkpoint(self.directory.checkpoints, state.steps, content, score)
+            keep = self.settings.output.keep_checkpoints
+            prune_checkpoints(self.directory.checkpoints, keep)
+            if self.store is not None:
+                newest = list_checkpoints(self.directory.checkpoints)[-keep:]
+                self.store.prune([_replay_index(checkpoint.path) for checkpoint in newest])
+            if self.unsaved is not None:
+                self.reporter.message(f"checkpoint at step {state.steps:,} saved: the disk takes them again")
+            self.unsaved = None
+        except OSError as error:
+            self.unsaved = error
+            self.reporter.message(f"checkpoint at step {state.steps:,} failed: {error}; the last good one stays")
+        self.write_status("running")
+
+    def restore(self) -> str | None:
+        """Continue from the newest checkpoint that is whole; returns what was restored, None if there is none.
+
+        RunError if there are checkpoints, but none that can be read.
+        """
+        remove_leftovers(self.directory.checkpoints)
+        remove_leftovers(self.directory.replay)
+        paths = sorted(self.directory.checkpoints.glob("step-*"), reverse=True)
+        reasons = []
+        for path in paths:
+            try:
+                self._restore_from(path)
+            except NewerFormatError as error:  # not damaged: to go on from an older one would throw it away
+                raise RunError(str(error)) from None
+            except CheckpointError as error:
+                reasons.append(str(error))
+                self.reporter.message(f"skipping a checkpoint: {error}")
+                continue
+            for skipped in paths[: len(reasons)]:
+                set_aside(skipped)
+            lost = max(int(self.directory.read_status().get("steps", 0)) - self.state.steps, 0)
+            return f"resumed from {path.name}: step {self.state.steps:,}" + (f", {lost:,} steps lost" if lost else "")
+        if reasons:
+            raise RunError(
+                f"no checkpoint in {self.directory.path} can be read: {reasons[0]}; start anew with another --run-dir"
+            )
+        self.metrics.load_state_dict({})
+        return None
+
+    def _restore_from(self, path: Path) -> None:
+        content = load_checkpoint(path)
+        try:
+            self.held_out_file, self.state.held_out = content["held_out"], None
+            if content["held_out"] is not None:
+                shape = (self.settings.evaluation.held_out_states, STACK, 84, 84)
+                like = {"obs": np.empty(shape, np.uint8)}
+                self.state.held_out = torch.from_numpy(
+                    read_arrays(self.directory.replay, content["held_out"], like)["obs"]
+                )
+            self.state.load_state_dict(content["training"])
+            self.agent.load_state_dict(content["agent"])
+            if content["replay"] is not None and self.store is not None:
+                self.store.load(content["replay"])
+                self.replay.load_state_dict(content.get("priorities", {}))  # older ones have none
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
+        if games_in_progress(self.settings, self.state):
+            with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
+                restore_games(self.settings, self.env, self.state, task.update)
+            if self.replay.num_appended == 0:
+                self.replay.begin(self.state.obs[:, -1])
+        if self.state.steps > 0 and (content["replay"] is None or self.store is None):
+            self.reporter.message("the replay was not saved: learning goes on once it has filled again")
+            self.state.learning_from_steps = self.state.steps + self.settings.learning.start_steps
+        self.metrics.load_state_dict(content["metrics"])
+        here = arithmetic(self.replay.device)
+        changed = differences(content.get("arithmetic", here), here)
+        if changed:
+            self.reporter.message(f"other arithmetic than before ({'; '.join(changed)}): the last bits may differ")
+
+    def write_status(self, status: str, **details: Any) -> None:
+        """Tell other programs how the run is."""
+        error = self.unsaved or self.metrics.unwritten
+        if error is not None:
+            status, details = "degraded", {"error": str(error), **details}
+        with contextlib.suppress(OSError):  # a full disk is told on the console; the status can wait
+            self.directory.write_status(status, steps=self.state.steps, **details)
+
+
+def build_experiment(
+    settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
+) -> Experiment:
+    """The experiment that `settings` describe, at its beginning; nothing in `directory` is read yet."""
+    game = find_any_game(settings.game)
+    num_envs = settings.environment.num_envs
+    on_hang = _end_because_emulator_hangs(directory, reporter)
+    env = make_env(game, num_envs, training_rules(settings.environment), on_hang)
+    replay = make_replay(settings, device)
+    return Experiment(
+        settings=settings,
+        directory=directory,
+        game=game,
+        env=env,
+        agent=AGENTS[settings.agent](settings, env.num_actions, device),
+        replay=replay,
+        store=ReplayStore(directory.replay, replay) if settings.output.save_replay else None,
+        metrics=MetricsWriter(directory.path, settings.model_dump()),
+        state=new_state(settings),
+        stop=stop,
+        reporter=reporter,
+    )
+
+
+def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressReporter) -> Callable[[], None]:
+    def end() -> None:
+        error = "the emulator has stopped answering; the same command goes on from the last checkpoint"
+        reporter.message(f"wn-dqn: {error}")
+        with contextlib.suppress(OSError):
+            directory.write_status("failed", error=error)
+        os._exit(1)  # the main thread waits for the emulator, and always will
+
+    return end
+
+
+def _replay_index(path: Path) -> ReplayIndex | None:
+    """What the checkpoint at `path` needs of the replay; None if it says nothing readable."""
+    try:
+        index: ReplayIndex | None = read_state_json(path)["replay"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return index
+
+
+def verify_checkpoint(directory: RunDirectory, path: Path, *, resumable: bool) -> None:
+    """Read every byte of the checkpoint at `path`; CheckpointError if one is not as it was written.
+
+    `resumable`: the replay and the held-out states, too.
+    """
+    content = load_checkpoint(path)
+    if not resumable:
+        return
+    try:
+        files = [] if content["replay"] is None else list(content["replay"]["segments"])
+        for file in [*files, *filter(None, [content["held_out"]])]:
+            read_verified(directory.replay, file)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this agent: {error}") from None

@@ -1,0 +1,53 @@
+"""A trained network's games as a stream of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from wn_dqn.envs.registry import find_any_game, single_game
+from wn_dqn.errors import UsageError
+from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, EvaluationProtocol, changed_protocol
+from wn_dqn.nn.folding import fold
+from wn_dqn.render.play import Painter, play
+from wn_dqn.render.q_panel import QPanel
+from wn_dqn.render.saliency import Method
+from wn_dqn.render.video import Frame
+from wn_dqn.runs.policy import Policy
+from wn_dqn.system.progress import ProgressReporter
+
+_LONG_GAME_FRAMES = 18_000
+
+
+def watch(
+    policy: Policy,
+    protocol: EvaluationProtocol,
+    num_games: int,
+    seed: int,
+    saliency: Method | None,
+    reporter: ProgressReporter,
+) -> Iterator[Frame]:
+    """RGB frames of `num_games` games under `protocol`, but with the action set that the network was trained with."""
+    game = find_any_game(policy.settings.game)
+    protocol = changed_protocol(protocol, full_action_set=policy.settings.environment.full_action_set)
+    env = single_game(game, protocol.env_rules)
+    if env.num_actions != policy.agent.num_actions:
+        raise UsageError(
+            f"{policy.path}: the network has {policy.agent.num_actions} outputs, but {game.name} has "
+            f"{env.num_actions} actions"
+        )
+    subtitle = f"{policy.settings.param}, step {policy.steps:,}, epsilon {protocol.epsilon:g}"
+    painter = Painter(
+        QPanel(game.name, subtitle, env.action_names),
+        None if saliency is None else fold(policy.agent.online, env.num_actions),
+        saliency,
+    )
+    with reporter.task(f"playing {game.name}", num_games * (protocol.max_game_frames or _LONG_GAME_FRAMES)) as task:
+        frames = 0
+        for step in play(policy.agent.q_values, env, protocol, num_games, seed):
+            yield from painter.paint(step)
+            frames += FRAMES_PER_STEP
+            task.update(frames, f"game {step.moment.game + 1}, score {step.moment.score:,.0f}")
+            if step.ended:
+                reporter.message(
+                    f"game {step.moment.game + 1}: score {step.moment.score:,.0f}, {step.moment.step + 1:,} steps"
+                )

@@ -1,0 +1,108 @@
+"""How a run begins and ends: trained from settings, or around a network that was trained elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from wn_dqn.config.files import differences, dump_yaml
+from wn_dqn.config.schema import Settings
+from wn_dqn.errors import RunError, UsageError
+from wn_dqn.replay.buffer import FRAME_BYTES, STACK, ReplayBuffer
+from wn_dqn.runs.experiment import Experiment, build_experiment
+from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.stop_request import StopRequest
+from wn_dqn.system.hardware import GIB, prepare_torch, require_memory
+from wn_dqn.system.progress import ProgressReporter
+from wn_dqn.training.callbacks import Stop
+
+_OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
+# Settings that may change when a run goes on: they say how long it runs and what is written.
+_CHANGEABLE = ("learning.total_steps", "output.")
+
+
+def train_run(
+    settings: Settings,
+    run_dir: Path,
+    device: torch.device,
+    reporter: ProgressReporter,
+    *,
+    resume: bool = True,
+    stop_after_s: float | None = None,
+    on_finished: Callable[[Path], None] = lambda _run_dir: None,
+) -> int:
+    """Begin, continue or extend the run in `run_dir`; returns the exit status.
+
+    `on_finished` is called with the run's folder once the run is finished, while it is still locked.
+
+    Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
+    """
+    prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
+    directory = RunDirectory(run_dir)
+    if not directory.exists:
+        _require_memory(settings, device)  # before anything is written
+    directory.create()
+    with directory.locked():
+        if directory.exists:
+            if not resume:
+                raise UsageError(
+                    f"{run_dir} holds a run already; choose another --run-dir, or leave out --resume never"
+                )
+            old = directory.read_settings()
+            _require_same_experiment(old, settings, run_dir)
+            done = directory.read_status()
+            if done.get("status") == "finished" and done.get("steps", 0) >= settings.learning.total_steps:
+                reporter.message(f"{run_dir} is finished: {done['steps']:,} steps; raise --steps to go on")
+                return 0
+            _require_memory(settings, device)
+        reporter.message(dump_yaml(settings.model_dump()).rstrip())
+        directory.write_settings(settings)
+        directory.add_provenance(device)
+        experiment = build_experiment(settings, directory, device, reporter, StopRequest(stop_after_s))
+        try:
+            exit_status = _run(experiment)
+            if exit_status == 0:
+                on_finished(run_dir)
+            return exit_status
+        finally:
+            if experiment.store is not None:
+                experiment.store.close()
+
+
+def _run(experiment: Experiment) -> int:
+    try:
+        restored = experiment.restore()
+        experiment.reporter.message(restored or f"training in {experiment.directory.path}")
+        experiment.run()
+        if experiment.unsaved is not None:
+            raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}")
+    except Stop as stop:
+        reason, exit_status = stop.args
+        experiment.write_status("paused", reason=reason)
+        experiment.reporter.message(
+            f"stopped at step {experiment.state.steps:,} ({reason}); the same command goes on from here"
+        )
+        if experiment.unsaved is not None:
+            raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}") from None
+        return int(exit_status)
+    except RunError as error:
+        experiment.write_status("failed", error=str(error))
+        raise
+    experiment.write_status("finished")
+    return 0
+
+
+def _require_same_experiment(old: Settings, new: Settings, run_dir: Path) -> None:
+    changed = differences(old.model_dump(), new.model_dump())
+    refused = [line for line in changed if not line.startswith(_CHANGEABLE)]
+    if refused:
+        raise UsageError(f"{run_dir} holds a run with other settings ({'; '.join(refused)}); choose another --run-dir")
+
+
+def _require_memory(settings: Settings, device: torch.device) -> None:
+    capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
+    replay_bytes = ReplayBuffer.memory_bytes(capacity, num_envs)
+    held_out_bytes = 2 * settings.evaluation.held_out_states * STACK * FRAME_BYTES  # once more while it is saved
+    require_memory(replay_bytes, _OTHER_BYTES + held_out_bytes, replay_bytes // capacity + 1, device)

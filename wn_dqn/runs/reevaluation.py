@@ -1,0 +1,232 @@
+"""Fresh games with trained networks: one checkpoint or many, in parallel, and the record of them in their runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from wn_dqn import __version__
+from wn_dqn.envs.atari_games import Game
+from wn_dqn.envs.registry import find_any_game
+from wn_dqn.errors import RunError
+from wn_dqn.evaluation.protocols import EvaluationProtocol
+from wn_dqn.evaluation.rollout import Evaluation
+from wn_dqn.runs.checkpoint import list_checkpoints
+from wn_dqn.runs.policy import Policy, find_checkpoint, load_policy, play_games
+from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
+from wn_dqn.system.progress import ProgressReporter
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one test."""
+
+    game: Game
+    checkpoint: Path | None
+    """None: a random policy"""
+    param: str | None
+    trained_steps: int | None
+    protocol: EvaluationProtocol
+    seed: int
+    result: Evaluation
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``wn-dqn evaluate --json`` prints."""
+        return _without_nan(
+            {
+                "game": self.game.name,
+                "policy": "random" if self.checkpoint is None else str(self.checkpoint),
+                "param": self.param,
+                "trained_steps": self.trained_steps,
+                "protocol": self.protocol.name,
+                "protocol_settings": self.protocol.rules(),
+                "seed": self.seed,
+                **self.result.metrics(),
+                "human_normalized": self.game.human_normalized(self.result.mean),
+                "paper": None if self.game.paper is None else vars(self.game.paper),
+                "scores": self.result.scores,
+            }
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """The line that a run keeps of it."""
+        assert self.checkpoint is not None
+        return _without_nan(
+            {
+                "checkpoint": self.checkpoint.name,
+                "steps": self.trained_steps,
+                "protocol": self.protocol.name,
+                "protocol_settings": self.protocol.rules(),
+                "games": len(self.result.games),
+                "mean": self.result.mean,
+                "std": self.result.std,
+                "median": self.result.median,
+                "seed": self.seed,
+                "returns": self.result.scores,
+                "wn_dqn_version": __version__,
+                "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+        )
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: the standard deviation of one game is null."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
+
+
+def checkpoint_paths(arguments: Sequence[Path], which: str, *, all_of_a_run: bool) -> list[Path]:
+    """The checkpoints that `arguments` mean: each a checkpoint, or a run and of it `which`, or all of them.
+
+    UsageError if an argument is neither, or its run has no such checkpoint.
+    """
+    paths = []
+    for argument in arguments:
+        run = RunDirectory(argument)
+        if all_of_a_run and run.exists:
+            paths += [info.path for info in list_checkpoints(run.checkpoints)] or [find_checkpoint(argument, which)]
+        else:
+            paths.append(find_checkpoint(argument, which))
+    return list(dict.fromkeys(paths))
+
+
+def evaluate_policy(
+    policy: Policy | None,
+    game: Game,
+    protocol: EvaluationProtocol,
+    num_envs: int,
+    seed: int,
+    reporter: ProgressReporter,
+) -> Report:
+    """Play one test; a uniformly random policy if `policy` is None."""
+    result = play_games(policy, game, protocol, num_envs, seed, reporter)
+    if policy is None:
+        return Report(game, None, None, None, protocol, seed, result)
+    return Report(game, policy.path, policy.settings.param, policy.steps, protocol, seed, result)
+
+
+def evaluate_checkpoints(
+    paths: Sequence[Path],
+    protocol: EvaluationProtocol,
+    num_envs: int,
+    seed: int,
+    device: torch.device,
+    jobs: int,
+    reporter: ProgressReporter,
+    on_report: Callable[[Report], None],
+) -> list[Report]:
+    """Test each checkpoint, `jobs` at a time; `on_report` hears of each as it is done. Returns them in order.
+
+    Every test draws from the same seed and, where there are several, computes with one thread, so that nothing
+    depends on `jobs`. UsageError for the first checkpoint that cannot be tested; what was done before it was told.
+    """
+    task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1)
+    reports: dict[Path, Report] = {}
+    with reporter.task("testing checkpoints", len(paths)) if len(paths) > 1 else contextlib.nullcontext() as progress:
+        for path, report in _outcomes(task, paths, min(jobs, len(paths)), reporter):
+            reports[path] = report
+            on_report(report)
+            if progress is not None:
+                progress.update(len(reports))
+    return [reports[path] for path in paths]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every checkpoint; it travels to the workers."""
+
+    protocol: EvaluationProtocol
+    num_envs: int
+    seed: int
+    device: str
+    one_thread: bool
+
+    def __call__(self, path: Path, reporter: ProgressReporter | None = None) -> Report:
+        threads = torch.get_num_threads()
+        if self.one_thread:
+            torch.set_num_threads(1)
+        try:
+            policy = load_policy(path, "", torch.device(self.device))
+            game = find_any_game(policy.settings.game)
+            silent = ProgressReporter(Console(quiet=True))
+            return evaluate_policy(policy, game, self.protocol, self.num_envs, self.seed, reporter or silent)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _outcomes(
+    task: _Task, paths: Sequence[Path], jobs: int, reporter: ProgressReporter
+) -> Iterator[tuple[Path, Report]]:
+    if jobs <= 1:
+        for path in paths:
+            yield path, task(path, reporter)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked emulator hangs
+    with ProcessPoolExecutor(jobs, context, initializer=_end_silently_when_interrupted) as executor:
+        futures: dict[Future[Report], Path] = {executor.submit(task, path): path for path in paths}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise RunError("a process that tested checkpoints died; with fewer --jobs there is more memory") from None
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_silently_when_interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _run_of(checkpoint: Path) -> RunDirectory | None:
+    """The run that a checkpoint belongs to, if it belongs to one."""
+    folder = checkpoint.resolve().parent
+    run = RunDirectory(folder.parent)
+    return run if folder == run.checkpoints and run.exists else None
+
+
+def read_records(checkpoint: Path) -> list[dict[str, Any]]:
+    """What the run of a checkpoint keeps of its tests, oldest first; lines that were cut are passed over."""
+    run = _run_of(checkpoint)
+    records = []
+    if run is not None and (run.path / REEVALUATIONS).is_file():
+        for line in (run.path / REEVALUATIONS).read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict) and record.get("checkpoint") == checkpoint.name:
+                    records.append(record)
+    return records
+
+
+def append_to_run(report: Report) -> str | None:
+    """Add the report to ``reevaluations.jsonl`` of the run that its checkpoint belongs to, if it belongs to one.
+
+    Returns why it could not be, in one line; the games that were played are not lost for it.
+    """
+    run = None if report.checkpoint is None else _run_of(report.checkpoint)
+    if run is None:
+        return None
+    line = json.dumps(report.as_record()) + "\n"
+    try:
+        with (run.path / REEVALUATIONS).open("ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                line = line if file.read(1) == b"\n" else "\n" + line  # a line that was cut stays alone
+            file.write(line.encode())  # at once, and where the end is then: others may test this run, too
+            os.fsync(file.fileno())
+    except OSError as error:
+        return f"this outcome is not kept in {run.path / REEVALUATIONS}: {error.strerror}"
+    return None

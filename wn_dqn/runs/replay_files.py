@@ -1,0 +1,201 @@
+"""The replay buffer on disk: immutable compressed segments, each written once, in the background.
+
+A segment holds consecutive slots of all rings. Full segments are written while training goes on; a checkpoint adds
+only the tail that fills no segment yet, so it costs what is new since the last one. Checkpoints that follow each
+other share segments, and a segment goes when no checkpoint needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile, read_verified
+from wn_dqn.system.durable import fsync_folder
+
+_MAGIC = b"wn_dqn arrays 1\n"
+_SLOTS_PER_SEGMENT = 16_384  # over all rings: 115 MB of frames, a few MB compressed
+_BLOCK_BYTES = 2**22
+_MAX_HEADER_BYTES = 2**16
+
+
+class Segment(VerifiedFile):
+    """Slots start..stop of all rings, counted from the first slot ever begun."""
+
+    start: int
+    stop: int
+
+
+class ReplayIndex(TypedDict):
+    """What a checkpoint says of the replay buffer."""
+
+    num_appended: int
+    segments: list[Segment]
+
+
+class ReplayStore:
+    """The segments of one run's replay buffer, in one folder."""
+
+    def __init__(self, folder: Path, replay: ReplayBuffer) -> None:
+        self._folder = folder
+        self._replay = replay
+        # A quarter of the ring at most, so that a segment is long written when its slots are overwritten.
+        self._length = max(1, min(_SLOTS_PER_SEGMENT // replay.num_envs, replay.num_slots // 4))
+        self._segments: dict[int, Future[Segment]] = {}  # by number: segment k begins at slot k * length
+        self._next = 0
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay-store")
+
+    def write_behind(self) -> None:
+        """Start writing the segments that have become full. Call it after every step: it returns at once."""
+        complete_slots = self._replay.num_appended - 1
+        while complete_slots >= (self._next + 1) * self._length:
+            start, stop = self._next * self._length, (self._next + 1) * self._length
+            self._segments[self._next] = self._writer.submit(self._write, f"segment-{self._next:08d}", start, stop)
+            self._next += 1
+        next_overwritten = self._replay.num_appended - self._replay.num_slots
+        for number in [k for k in self._segments if k * self._length <= next_overwritten]:
+            wait([self._segments[number]])
+            if (number + 1) * self._length <= self._replay.oldest_stored():
+                del self._segments[number]
+
+    def save(self) -> ReplayIndex:
+        """Write what is in no segment yet and wait for all; returns what a checkpoint needs to find it again.
+
+        Segments that could not be written before are tried again; raises OSError if one still cannot.
+        """
+        self.write_behind()
+        num_appended = self._replay.num_appended
+        for number, future in self._segments.items():
+            if future.exception() is not None:
+                start = max(number * self._length, self._replay.oldest_stored())
+                self._segments[number] = _done(self._write(f"segment-{number:08d}", start, (number + 1) * self._length))
+        segments = [future.result() for future in self._segments.values()]
+        start = self._next * self._length
+        if num_appended > start:
+            segments.append(self._write(f"tail-{start:010d}-{num_appended:010d}", start, num_appended))
+        return {"num_appended": num_appended, "segments": segments}
+
+    def load(self, index: ReplayIndex) -> None:
+        """Fill the replay buffer; CheckpointError unless every byte is as it was written."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            num_appended = index["num_appended"]
+            for future in [pool.submit(self._load, segment, num_appended) for segment in index["segments"]]:
+                future.result()
+        self._replay.finish_restoring(num_appended)
+        self._next = max(num_appended - 1, 0) // self._length
+        self._segments = {}
+        for segment in index["segments"]:
+            if segment["name"].startswith("segment-"):
+                self._segments[segment["start"] // self._length] = _done(segment)
+
+    def prune(self, indices: Iterable[ReplayIndex | None]) -> None:
+        """Remove the files that neither this run nor one of the checkpoints' `indices` needs."""
+        needed = {segment["name"] for index in indices if index for segment in index["segments"]}
+        needed |= {f"segment-{number:08d}.arrays" for number in self._segments}
+        for path in [*self._folder.glob("segment-*"), *self._folder.glob("tail-*")]:
+            if path.name not in needed:
+                path.unlink()
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._writer.shutdown(wait=True)
+
+    def _write(self, stem: str, start: int, stop: int) -> Segment:
+        file = write_arrays(self._folder / f"{stem}.arrays", self._replay.read(start, stop))
+        return {**file, "start": start, "stop": stop}
+
+    def _load(self, segment: Segment, num_appended: int) -> None:
+        first, length = segment["start"], segment["stop"] - segment["start"]
+        if first < 0 or not 0 < length <= self._replay.num_slots or segment["stop"] > num_appended:
+            raise CheckpointError(f"segment {segment['name']} does not fit the replay buffer")
+        like = {
+            name: np.empty((array.shape[0], length, *array.shape[2:]), array.dtype)
+            for name, array in self._replay.read(0, 0).items()
+        }
+        arrays = read_arrays(self._folder, segment, like)
+        # Slots that were overwritten since share their place in the ring with newer ones, of another segment.
+        stale = max(num_appended - self._replay.num_slots - first, 0)
+        self._replay.write(first + stale, {name: array[:, stale:] for name, array in arrays.items()})
+
+
+def _done(segment: Segment) -> Future[Segment]:
+    future: Future[Segment] = Future()
+    future.set_result(segment)
+    return future
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> VerifiedFile:
+    """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        num_bytes, digest = _write_compressed(temporary, arrays)
+        temporary.replace(path)
+    except OSError:  # a full disk: leave it no fuller
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+    return {"name": path.name, "bytes": num_bytes, "sha256": digest}
+
+
+def _write_compressed(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
+    """The size and SHA-256 of what was written and fsynced."""
+    header = json.dumps({name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}).encode()
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        write(_MAGIC + len(header).to_bytes(4, "little") + header)
+        compress = zlib.compressobj(level=1)
+        for array in filter(np.size, arrays.values()):
+            raw = memoryview(np.ascontiguousarray(array).data).cast("B")
+            for start in range(0, len(raw), _BLOCK_BYTES):
+                write(compress.compress(raw[start : start + _BLOCK_BYTES]))
+        write(compress.flush())
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell(), digest.hexdigest()
+
+
+def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Fill the arrays `into` from what :func:`write_arrays` wrote; returns them.
+
+    CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.
+    """
+    data = read_verified(folder, file)
+    header_start = len(_MAGIC) + 4
+    header_length = int.from_bytes(data[len(_MAGIC) : header_start], "little")
+    expected = {name: [array.dtype.str, list(array.shape)] for name, array in into.items()}
+    try:
+        if not data.startswith(_MAGIC) or header_length > _MAX_HEADER_BYTES:
+            raise ValueError("it is not a file of arrays")
+        if json.loads(data[header_start : header_start + header_length]) != expected:
+            raise ValueError("its arrays have other shapes than this run's")
+        decompress = zlib.decompressobj()
+        rest = memoryview(data)[header_start + header_length :]
+        for array in filter(np.size, into.values()):
+            raw = memoryview(array.data).cast("B")
+            filled = 0
+            while filled < len(raw):
+                block = decompress.decompress(rest, min(_BLOCK_BYTES, len(raw) - filled))
+                rest = memoryview(decompress.unconsumed_tail)
+                if not block:
+                    raise ValueError("it ends too early")
+                raw[filled : filled + len(block)] = block
+                filled += len(block)
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise CheckpointError(f"{folder / file['name']} cannot be read: {error}") from None
+    return into

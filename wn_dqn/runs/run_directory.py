@@ -1,0 +1,206 @@
+"""A run directory: the unit that every tool reads.
+
+config.yaml        resolved settings           metrics.csv       a row per log period
+provenance.json    versions, command, commit   evaluations.csv   a row per evaluation
+status.json        running, paused, finished   events.out...     TensorBoard
+checkpoints/       newest ones and the best    replay/           segments of the replay buffer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wn_dqn import __version__
+from wn_dqn.config.files import dump_yaml, make_settings, parse_yaml
+from wn_dqn.config.schema import Settings
+from wn_dqn.errors import UsageError
+from wn_dqn.runs.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, checkpoint_info, list_checkpoints
+from wn_dqn.system.durable import write_durably
+from wn_dqn.system.hardware import num_cores
+
+_CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
+REEVALUATIONS = "reevaluations.jsonl"
+_ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
+_PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
+
+
+class RunDirectory:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        return self.path / "replay"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / _CONFIG).is_file()
+
+    def create(self) -> None:
+        """Make the folder; UsageError if it cannot be written, or holds something that is no run."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            foreign = [item.name for item in self.path.iterdir() if not item.name.startswith(".")]
+            if foreign and not self.exists:
+                raise UsageError(
+                    f"{self.path} is not a run directory, and not empty ({foreign[0]} is in it); choose "
+                    "another --run-dir"
+                )
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"room for a byte?")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.path}: {error.strerror}; choose another --run-dir") from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process; UsageError, naming the holder, if another one lives in it.
+
+        The system drops the lock of a process that died, however it died.
+        """
+        with (self.path / _LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                remedy = "wait for it, or choose another --run-dir"
+                raise UsageError(f"{self.path} is in use by {holder}; {remedy}") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def write_settings(self, settings: Settings) -> None:
+        write_durably(self.path / _CONFIG, dump_yaml(settings.model_dump()).encode())
+
+    def read_settings(self) -> Settings:
+        """The resolved settings; UsageError if this is no run directory or the file is damaged."""
+        path = self.path / _CONFIG
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise UsageError(f"{self.path} is not a run directory: it has no readable {_CONFIG}") from None
+        data = parse_yaml(text, str(path))
+        if not isinstance(data, dict):
+            raise UsageError(f"{path} is damaged: it holds no settings")
+        try:
+            return make_settings(data)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+
+    def write_status(self, status: str, **details: Any) -> None:
+        """Tell other programs how the run is; OSError if not even a full disk's old status can be overwritten."""
+        content = {"status": status, **details, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        data = json.dumps(content, indent=2).encode()
+        try:
+            write_durably(self.path / _STATUS, data)
+        except OSError:  # a full disk, but there is room where the old status stands
+            with (self.path / _STATUS).open("r+b") as file:
+                file.write(data)
+                file.truncate()
+
+    def read_status(self) -> dict[str, Any]:
+        """What `write_status` wrote; empty if nothing or nothing readable."""
+        try:
+            status = json.loads((self.path / _STATUS).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        readable = isinstance(status, dict) and isinstance(status.get("steps", 0), int)
+        return status if readable else {}
+
+    def add_provenance(self, device: torch.device) -> None:
+        """Append how and where this process runs the experiment: a resumed run has several entries."""
+        path = self.path / _PROVENANCE
+        try:
+            entries = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            entries = []
+        if not isinstance(entries, list):
+            entries = []
+        write_durably(path, json.dumps([*entries, provenance(device)], indent=2).encode())
+
+    def find_checkpoint(self, which: str) -> CheckpointInfo:
+        """The checkpoint called `best`, `last`, or by its steps; CheckpointError if there is none."""
+        checkpoints = list_checkpoints(self.checkpoints)
+        if not checkpoints:
+            for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
+                checkpoint_info(path)  # tells why the newest of those that are there is none
+            raise CheckpointError(f"{self.path} has no checkpoint yet")
+        if which == "last":
+            return checkpoints[-1]
+        if which == "best":
+            return best_checkpoint(checkpoints) or checkpoints[-1]
+        for checkpoint in reversed(checkpoints):
+            if which and which.lstrip("0") == str(checkpoint.steps).lstrip("0"):
+                return checkpoint
+        steps = sorted({checkpoint.steps for checkpoint in checkpoints})
+        valid = ", ".join(["best", "last", *map(str, steps)])
+        raise CheckpointError(f"{self.path} has no checkpoint {which!r}; valid: {valid}")
+
+
+def provenance(device: torch.device) -> Mapping[str, Any]:
+    """Versions, command, code and machine."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "versions": {"wn_dqn": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in _PACKAGES},
+        "commit": _git_commit(),
+        "machine": {
+            "system": platform.platform(),
+            "cores": num_cores(),
+            **arithmetic(device),
+        },
+        "environment": {name: os.environ[name] for name in _ENVIRONMENT_VARIABLES if name in os.environ},
+    }
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a sum depend on: the order in which it is added, which others may choose otherwise."""
+    return {
+        "torch": version("torch"),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package runs from, with a mark if it was changed; None outside of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

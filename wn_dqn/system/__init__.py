@@ -1,0 +1,1 @@
+"""The machine: hardware, durable files, progress."""

@@ -1,0 +1,155 @@
+"""What this machine has: cores, memory (its cgroup's limit included), and the processor torch would use."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from wn_dqn.errors import UsageError
+
+GIB = 2**30
+
+
+def num_cores() -> int:
+    """Cores that this process may use: its affinity, and the share of time that its cgroup grants."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *_cgroup_cores()]))
+
+
+def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """For every cgroup around this process that has a quota of time (versions 2 and 1): the cores that it is worth."""
+    cores = []
+    for version, group in _cgroups("cpu", root, own):
+        try:
+            if version == 2:
+                quota, period = (group / "cpu.max").read_text().split()
+            else:
+                quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            if quota not in ("max", "-1"):
+                cores.append(math.ceil(int(quota) / int(period)))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue  # the root group has no such files
+    return cores
+
+
+def _cgroups(controller: str, root: Path, own: Path) -> Iterator[tuple[int, Path]]:
+    """The folders of the cgroups around this process that may limit what `controller` controls, with the version."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        folder = (root / controller if controllers else root) / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            yield (1 if controllers else 2), group
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that this process can still get: the least of what the machine and its cgroups have; None if unknown."""
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    except OSError:
+        pass  # not Linux: nothing to compare with
+    limits += _cgroup_memory_left()
+    return min(limits, default=None)
+
+
+def _cgroup_memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """For every cgroup around this process that has a limit (versions 2 and 1): the limit less what is in use."""
+    left = []
+    for version, group in _cgroups("memory", root, own):
+        limit_name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+        usage_name = "memory.current" if version == 2 else "memory.usage_in_bytes"
+        try:
+            limit, usage = (group / limit_name).read_text().strip(), int((group / usage_name).read_text())
+            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue  # the root group has no such files
+        page_cache = int(statistics.get("total_inactive_file", statistics.get("inactive_file", 0)))
+        if limit != "max":
+            left.append(max(int(limit) - usage + page_cache, 0))
+    return left
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; UsageError if it is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, ...")
+    if device.type == "cpu" and device.index:
+        raise UsageError(f"no device {name}: there is one cpu; use --device cpu")
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
+        raise UsageError(f"no device {name}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return device
+
+
+def prepare_torch(device: torch.device, precision: str, *, deterministic: bool = False) -> None:
+    """Settings of the whole process, before a network is built; UsageError if `device` has no such `precision`."""
+    if precision == "tf32" and device.type != "cuda":
+        raise UsageError("precision tf32 is a GPU's; use float32 or bf16 on a cpu")
+    if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)  # streams and graphs belong to the current one
+        # float32 means float32: left alone, torch lets convolutions round to TF32.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(deterministic)
+    else:
+        _keep_freed_memory()
+    torch.set_num_threads(min(torch.get_num_threads(), num_cores()))  # torch does not know of a container's quota
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: every update frees and takes the same 50 MB again.
+
+    Left alone, it gives them back to the kernel and pays a page fault for every 4 KB, thousands in an update.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library, with a policy of its own
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(mmap_threshold, 2**30)
+
+
+def require_memory(replay_bytes: int, other_bytes: int, bytes_per_transition: int, device: torch.device) -> None:
+    """UsageError if a run cannot fit, naming the replay capacity that does.
+
+    `replay_bytes` are needed on `device`, `other_bytes` in this machine's own memory.
+    """
+    available = available_memory_bytes()
+    needed = other_bytes + (replay_bytes if device.type == "cpu" else 0)
+    where, replay_room = "memory", None if available is None else available - other_bytes
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        replay_room = free - 2 * GIB  # the networks, their activations and CUDA's own
+        where = f"memory of {device}"
+        if available is not None and available < needed:
+            raise UsageError(f"too little memory: {needed / GIB:.1f} GiB needed, {available / GIB:.1f} GiB available")
+    if replay_room is not None and replay_bytes > replay_room:
+        fits = max(replay_room // bytes_per_transition // 1000 * 1000, 0)
+        raise UsageError(
+            (
+                f"too little {where}: the replay buffer takes {replay_bytes / GIB:.1f} GiB, "
+                f"{max(replay_room, 0) / GIB:.1f} GiB are left for it; "
+            )
+            + (f"--set replay.capacity={fits} fits" if fits else "not even a small one fits")
+        )
