@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from wn_dqn.config import registry
 from wn_dqn.config.files import (
     differences,
     dump_yaml,
@@ -22,13 +23,8 @@ from wn_dqn.config.files import (
     setting_help,
 )
 from wn_dqn.config.schema import (
-    EPSILONS,
-    LEARNING_RATES,
-    AgentName,
     LearningSettings,
     NetworkSettings,
-    OptimizerName,
-    Param,
     Settings,
 )
 from wn_dqn.errors import UsageError
@@ -104,10 +100,9 @@ def test_what_depends_on_the_optimizer_and_the_parameterization(
 
 def test_every_name_has_what_is_built_from_it() -> None:
     """And nothing is there that no name leads to."""
-    assert set(get_args(Param)) == set(PARAMETERIZATIONS)
-    assert get_args(AgentName) == tuple(AGENTS)
-    assert set(get_args(OptimizerName)) == set(OPTIMIZERS) == set(LEARNING_RATES) == set(EPSILONS)
-    assert all(set(rates) == set(PARAMETERIZATIONS) for rates in LEARNING_RATES.values())
+    assert set(registry.PARAMETERIZATIONS) == set(PARAMETERIZATIONS)
+    assert set(registry.AGENTS) == set(AGENTS)
+    assert set(registry.OPTIMIZERS) == set(OPTIMIZERS)
     assert set(get_args(LearningSettings.model_fields["loss"].annotation)) == set(LOSSES)
     assert set(get_args(NetworkSettings.model_fields["init"].annotation)) == {"data", *UNIFORM_INITS}
 

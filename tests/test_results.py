@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from written_runs import write_run
 
 from wn_dqn.analysis import model_card
 from wn_dqn.analysis.curves import make_curve, stretch_means, trailing_mean
-from wn_dqn.analysis.read_runs import PARAM_LABELS, Group, group_runs, read_run, read_runs
-from wn_dqn.config.schema import Param
+from wn_dqn.analysis.read_runs import Group, group_runs, read_run, read_runs
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
 
 
@@ -191,4 +190,4 @@ def test_provenance_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
 
 
 def test_every_parameterization_has_its_words() -> None:
-    assert set(PARAM_LABELS) == set(model_card._LAYERS) == set(get_args(Param))
+    assert set(model_card._LAYERS) == set(PARAMETERIZATIONS)

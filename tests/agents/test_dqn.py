@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from small_runs import assert_same
 from torch import Tensor
 
+from wn_dqn.config import registry
 from wn_dqn.config.files import make_settings
-from wn_dqn.config.schema import BATCH_STATISTICS_PARAMS, Param
 from wn_dqn.envs.catch import Catch
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.optimizers import OPTIMIZERS
@@ -44,12 +44,12 @@ def catch_frames(num: int = 48) -> Tensor:
 FRAMES = catch_frames()
 
 
-def make_agent(param: Param = "wn", seed: int = 0, **sections: Any) -> DQN:
+def make_agent(param: str = "wn", seed: int = 0, **sections: Any) -> DQN:
     settings = make_settings({"game": "Catch", "param": param, "seed": seed, **sections})
     return DQN(settings, NUM_ACTIONS, torch.device("cpu"))
 
 
-def initialized_agent(param: Param = "wn", **settings: Any) -> DQN:
+def initialized_agent(param: str = "wn", **settings: Any) -> DQN:
     agent = make_agent(param, **settings)
     agent.initialize(FRAMES)
     return agent
@@ -92,7 +92,7 @@ def observations(num: int) -> Tensor:
 
 # Sum and sum of squares of all parameters after 5, 10 and 20 updates in float64. An optimization leaves them as they
 # are; what changes them changes the algorithm.
-TRACE: dict[Param, list[tuple[float, float]]] = {
+TRACE: dict[str, list[tuple[float, float]]] = {
     "standard": [
         (39.40638680381738, 4464.380203324517),
         (30.58158862492137, 4464.35211102855),
@@ -107,7 +107,7 @@ TRACE: dict[Param, list[tuple[float, float]]] = {
 
 
 @pytest.mark.parametrize("param", TRACE)
-def test_determinism_trace(param: Param) -> None:
+def test_determinism_trace(param: str) -> None:
     agent = make_agent(param)
     agent.online.double()
     agent.target.double()
@@ -200,7 +200,7 @@ def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Te
     ],
 )
 def test_updates_equal_a_naive_implementation(
-    param: Param, lr: float, reduction: str, loss_name: str, changed: str
+    param: str, lr: float, reduction: str, loss_name: str, changed: str
 ) -> None:
     """Three updates in float64, with a copy to the target network before the third."""
     weight = torch.linspace(0.1, 1.0, BATCH_SIZE, dtype=torch.float64) if changed == "weighted" else None
@@ -246,7 +246,7 @@ def test_updates_equal_a_naive_implementation(
     ("param", "optimizer", "lr"),
     [("standard", {}, 1e-4), ("wn", {}, 3e-4), ("wn", {"learning_rate": 1e-3}, 1e-3)],
 )
-def test_the_learning_rate_is_the_parameterizations(param: Param, optimizer: dict[str, Any], lr: float) -> None:
+def test_the_learning_rate_is_the_parameterizations(param: str, optimizer: dict[str, Any], lr: float) -> None:
     """Adamax's first step is its learning rate in every element that has a gradient to speak of."""
     agent = initialized_agent(param, optimizer=optimizer)
     before = values(agent.online)
@@ -267,7 +267,7 @@ def test_the_optimizer_is_the_one_asked_for() -> None:
 
 
 @each_param
-def test_an_update_changes_the_online_network_only(param: Param) -> None:
+def test_an_update_changes_the_online_network_only(param: str) -> None:
     agent = initialized_agent(param)
     before = values(agent.target)
     metrics = agent.update(minibatch(0))
@@ -287,7 +287,7 @@ def test_an_update_changes_the_online_network_only(param: Param) -> None:
 
 
 @each_param
-def test_the_online_network_chooses_and_the_target_network_values(param: Param) -> None:
+def test_the_online_network_chooses_and_the_target_network_values(param: str) -> None:
     """Double DQN. Both as they act: only the pass that is learned from moves running averages."""
     rate = {"learning_rate": 3e-3}  # so that the networks soon disagree
     settings = make_settings({"game": "Catch", "param": param, "agent": "double-dqn", "optimizer": rate})
@@ -316,7 +316,7 @@ def test_the_online_network_chooses_and_the_target_network_values(param: Param) 
 
 
 @each_param
-def test_initialization_is_from_data_and_reaches_the_target_network(param: Param) -> None:
+def test_initialization_is_from_data_and_reaches_the_target_network(param: str) -> None:
     agent = make_agent(param)
     assert agent.initialize(FRAMES) == {"batch_size": len(FRAMES), "dead_units": 0}
     assert same(agent.target, agent.online)
@@ -330,7 +330,7 @@ def test_initialization_is_from_data_and_reaches_the_target_network(param: Param
 def test_all_parameterizations_start_as_the_same_function(init: str, dueling: bool) -> None:
     """With an equal seed, and with the output's scale; on the batch also as they are trained, with its statistics."""
     network = {"init": init, "output_init_scale": 0.1, "dueling": dueling}
-    agents = {param: make_agent(param, network=network) for param in get_args(Param)}
+    agents = {param: make_agent(param, network=network) for param in PARAMETERIZATIONS}
     for agent in agents.values():
         agent.online.double()
         agent.target.double()
@@ -348,7 +348,7 @@ def test_all_parameterizations_start_as_the_same_function(init: str, dueling: bo
 
 
 @each_param
-def test_initialization_depends_on_the_seed_only(param: Param) -> None:
+def test_initialization_depends_on_the_seed_only(param: str) -> None:
     agent, busy, other = make_agent(param), make_agent(param), make_agent(param, seed=1)
     busy.act(FRAMES, 0.5)
     for each in (agent, busy, other):
@@ -366,8 +366,8 @@ def test_initialization_draws_from_the_init_stream() -> None:
 # --- Statistics of batches ---
 
 
-@pytest.mark.parametrize("param", BATCH_STATISTICS_PARAMS)
-def test_acting_and_targets_use_running_statistics_and_learning_those_of_the_minibatch(param: Param) -> None:
+@pytest.mark.parametrize("param", [name for name, row in registry.PARAMETERIZATIONS.items() if row.batch_statistics])
+def test_acting_and_targets_use_running_statistics_and_learning_those_of_the_minibatch(param: str) -> None:
     agent = initialized_agent(param)
     agent.update(minibatch(0))
     agent.update_target()
@@ -385,8 +385,8 @@ def test_acting_and_targets_use_running_statistics_and_learning_those_of_the_min
     assert not any(module.training for module in (*agent.online.modules(), *agent.target.modules()))
 
 
-@pytest.mark.parametrize("param", BATCH_STATISTICS_PARAMS)
-def test_a_minibatch_of_one_has_no_statistics(param: Param) -> None:
+@pytest.mark.parametrize("param", [name for name, row in registry.PARAMETERIZATIONS.items() if row.batch_statistics])
+def test_a_minibatch_of_one_has_no_statistics(param: str) -> None:
     with pytest.raises(UsageError, match=f"learning.batch_size must be at least 2 for {param}"):
         make_agent(param, learning={"batch_size": 1})
 
@@ -395,7 +395,7 @@ def test_a_minibatch_of_one_has_no_statistics(param: Param) -> None:
 
 
 @each_param
-def test_without_epsilon_it_is_greedy(param: Param) -> None:
+def test_without_epsilon_it_is_greedy(param: str) -> None:
     agent = initialized_agent(param)
     action = agent.act(FRAMES, 0.0)
     assert action.dtype == np.int64
@@ -474,7 +474,7 @@ each_param_and_each_optimizer = pytest.mark.parametrize(
 
 
 @each_param_and_each_optimizer
-def test_a_restored_agent_continues_bit_for_bit(param: Param, optimizer: str, tmp_path: Path) -> None:
+def test_a_restored_agent_continues_bit_for_bit(param: str, optimizer: str, tmp_path: Path) -> None:
     """Through a checkpoint on disk, into an agent that began elsewhere."""
     agent = initialized_agent(param, optimizer={"name": optimizer})
     learn(agent, range(5))
@@ -521,7 +521,7 @@ def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) ->
 
 
 @pytest.mark.parametrize(("param", "dueling"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
-def test_diagnostics(param: Param, dueling: bool) -> None:
+def test_diagnostics(param: str, dueling: bool) -> None:
     """Of a network from data: pre-activations as section 3 makes them, and of an update the step really made."""
     agent = initialized_agent(param, network={"dueling": dueling})
     without_relu = {f"layers/{name}/dead_share" for name in ("output", "value", "advantage")}
@@ -566,7 +566,7 @@ LAYER_FIGURES = (
 
 
 @pytest.mark.parametrize("param", ["wn", "bn"])
-def test_instruments_change_nothing(param: Param) -> None:
+def test_instruments_change_nothing(param: str) -> None:
     """The agent learns on in the same bits: parameters, statistics, optimizer and exploration."""
     watched, unwatched = initialized_agent(param), initialized_agent(param)
     for number in range(3):
@@ -577,7 +577,7 @@ def test_instruments_change_nothing(param: Param) -> None:
 
 
 @each_param
-def test_histograms_show_every_parameter_and_the_td_errors(param: Param) -> None:
+def test_histograms_show_every_parameter_and_the_td_errors(param: str) -> None:
     agent = initialized_agent(param)
     parameters = {f"parameters/{name}" for name, _ in agent.online.named_parameters()}
     assert agent.histograms(None).keys() == parameters

@@ -13,15 +13,15 @@ from typing import Any
 
 from wn_dqn import __version__
 from wn_dqn.analysis import plotting, scores
-from wn_dqn.analysis.read_runs import PARAM_LABELS, Group, Run, group_runs, read_run
+from wn_dqn.analysis.read_runs import Group, Run, group_runs, read_run
 from wn_dqn.config.files import dump_yaml
-from wn_dqn.config.schema import Param
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.atari_games import all_games
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
 from wn_dqn.system.durable import write_durably
 
-_LAYERS: dict[Param, str] = {
+_LAYERS: dict[str, str] = {
     "standard": "standard",
     "wn": "weight-normalized",
     "wn-exp": "weight-normalized (g = e^s)",
@@ -69,7 +69,7 @@ def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
 
 def card_text(run: Run, *, picture: bool) -> str:
     """The card as Markdown."""
-    game, label = run.game.name, PARAM_LABELS[run.settings.param]
+    game, label = run.game.name, PARAMETERIZATIONS[run.settings.param].label
     heads = " and dueling heads (Wang et al., 2016)" if run.settings.network.dueling else ""
     return f"""---
 {dump_yaml(_metadata(run)).rstrip()}
@@ -156,7 +156,7 @@ def _metadata(run: Run) -> dict[str, Any]:
         "tags": [*tags, "dqn", run.game.name, run.settings.param],
         "model-index": [
             {
-                "name": f"DQN, {PARAM_LABELS[run.settings.param]}",
+                "name": f"DQN, {PARAMETERIZATIONS[run.settings.param].label}",
                 "results": [
                     {
                         "task": {"type": "reinforcement-learning", "name": "reinforcement learning"},

@@ -13,20 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wn_dqn.config.schema import Param, Settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.config.schema import Settings
 from wn_dqn.envs.atari_games import Game, all_games
 from wn_dqn.errors import UsageError
 from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, flatten
 from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
 
-PARAM_LABELS: dict[Param, str] = {
-    "standard": "standard parameterization",
-    "wn": "weight normalization",
-    "wn-exp": "weight normalization, g = exp(s)",
-    "mean-only-bn": "mean-only batch normalization",
-    "wn-mean-only-bn": "weight norm. + mean-only batch norm.",
-    "bn": "batch normalization",
-}
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
 _NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
 
@@ -100,14 +93,14 @@ class Group:
     """Runs that differ in nothing but their seed."""
 
     game: Game
-    param: Param
+    param: str
     variant: str
     """how its settings differ from those of other groups of the same game and parameterization; mostly empty"""
     runs: tuple[Run, ...]
 
     @property
     def label(self) -> str:
-        return PARAM_LABELS[self.param] + (f", {self.variant}" if self.variant else "")
+        return PARAMETERIZATIONS[self.param].label + (f", {self.variant}" if self.variant else "")
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -221,9 +214,9 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     return groups, problems
 
 
-def _order(game_and_param: tuple[str, Param]) -> tuple[str, int]:
+def _order(game_and_param: tuple[str, str]) -> tuple[str, int]:
     game, param = game_and_param
-    return game, list(PARAM_LABELS).index(param)
+    return game, list(PARAMETERIZATIONS).index(param)
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:

@@ -18,7 +18,7 @@ from wn_dqn import __version__
 from wn_dqn.analysis import plotting, scores
 from wn_dqn.analysis.curves import make_curve, metric_names, x_label
 from wn_dqn.analysis.plotting import CurvePanel
-from wn_dqn.analysis.read_runs import PARAM_LABELS, Group, Run, differing_settings
+from wn_dqn.analysis.read_runs import Group, Run, differing_settings
 from wn_dqn.analysis.resampling import (
     RESAMPLES,
     Scores,
@@ -28,7 +28,8 @@ from wn_dqn.analysis.resampling import (
     probability_of_improvement,
 )
 from wn_dqn.analysis.scores import LAST_EPOCHS
-from wn_dqn.config.schema import Param, Settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.config.schema import Settings
 from wn_dqn.envs.atari_games import all_games
 from wn_dqn.runs.metrics_writer import flatten
 from wn_dqn.system.progress import ProgressReporter
@@ -36,7 +37,7 @@ from wn_dqn.system.progress import ProgressReporter
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ARMS: tuple[Param, Param] = ("wn", "standard")
+_ARMS = ("wn", "standard")
 """the two of the paper's experiment"""
 _PAPER_STEPS = Settings.model_fields["learning"].default.total_steps
 _INSTRUMENT_POINTS = 120
@@ -115,7 +116,7 @@ def _missing(groups: Sequence[Group], problems: Sequence[str]) -> str:
             lines.append(f"{name}: a single seed, so no interval")
     for game in dict.fromkeys(group.game.name for group in groups):
         lines += [
-            f"{game}, {PARAM_LABELS[param]}: not run"
+            f"{game}, {PARAMETERIZATIONS[param].label}: not run"
             for param in _ARMS
             if (game, param) not in {(group.game.name, group.param) for group in groups}
         ]

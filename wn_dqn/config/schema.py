@@ -6,45 +6,39 @@ Counts carry their unit in their name: `_steps` are agent steps (4 frames each, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-Param = Literal["standard", "wn", "wn-exp", "mean-only-bn", "wn-mean-only-bn", "bn"]
-AgentName = Literal["dqn", "double-dqn"]
-OptimizerName = Literal["adamax", "adamax-salimans", "rmsprop-nature", "adam", "sgd"]
+from wn_dqn.config.registry import AGENTS, OPTIMIZERS, PARAMETERIZATIONS
+
 Precision = Literal["float32", "tf32", "bf16"]
 Count = Annotated[int, Field(gt=0, le=10**12)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
-BATCH_STATISTICS_PARAMS: tuple[Param, ...] = ("mean-only-bn", "wn-mean-only-bn", "bn")
-"""Those whose training output depends on the whole minibatch."""
 
-# Adamax with standard and wn: Salimans & Kingma 2016, section 5.4. The rest is our choice: 3e-4 where the scale of v
-# or w is of no account to the function, as with wn; 1e-4 where it is.
-_ADAMAX_LEARNING_RATES: dict[Param, float] = {
-    "standard": 1e-4,
-    "wn": 3e-4,
-    "wn-exp": 3e-4,
-    "mean-only-bn": 1e-4,
-    "wn-mean-only-bn": 3e-4,
-    "bn": 3e-4,
-}
-LEARNING_RATES: dict[OptimizerName, dict[Param, float]] = {
-    "adamax": _ADAMAX_LEARNING_RATES,
-    "adamax-salimans": _ADAMAX_LEARNING_RATES,
-    "adam": _ADAMAX_LEARNING_RATES,  # our choice
-    "rmsprop-nature": dict.fromkeys(get_args(Param), 2.5e-4),  # Mnih et al. 2015, extended data table 1
-    "sgd": dict.fromkeys(get_args(Param), 1e-2),  # our choice
-}
-EPSILONS: dict[OptimizerName, float] = {
-    "adamax": 1e-8,
-    "adamax-salimans": 1e-6,  # the paper's reference code
-    "rmsprop-nature": 0.01,
-    "adam": 1e-8,
-    "sgd": 1e-8,  # has none
-}
-BETA1S: dict[OptimizerName, float] = dict.fromkeys(get_args(OptimizerName), 0.5) | {"adam": 0.9}
+def _name_in(rows: Mapping[str, object]) -> AfterValidator:
+    """A validator of names: `rows` may grow, so it looks when it is asked."""
+
+    def check(name: str) -> str:
+        if name not in rows:
+            *others, last = map(repr, rows)
+            expected = f"{', '.join(others)} or {last}"
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        return name
+
+    return AfterValidator(check)
+
+
+def _is_key(name: object, rows: Mapping[str, object]) -> bool:
+    return isinstance(name, str) and name in rows
+
+
+ParameterizationName = Annotated[str, _name_in(PARAMETERIZATIONS)]
+AgentName = Annotated[str, _name_in(AGENTS)]
+OptimizerName = Annotated[str, _name_in(OPTIMIZERS)]
 
 
 class _Section(BaseModel):
@@ -226,7 +220,9 @@ class Settings(_Section):
     """All settings of a run."""
 
     game: str = Field(description="name of the game")
-    param: Param = Field("wn", description="parameterization of the network: " + ", ".join(get_args(Param)))
+    param: ParameterizationName = Field(
+        "wn", description="parameterization of the network: " + ", ".join(PARAMETERIZATIONS)
+    )
     agent: AgentName = Field(
         "dqn", description="dqn, or double-dqn: the online network chooses the next action that the target values"
     )
@@ -247,10 +243,11 @@ class Settings(_Section):
             return data
         optimizer = {key: value for key, value in data.get("optimizer", {}).items() if value is not None}
         name, param = optimizer.get("name", "adamax"), data.get("param", "wn")
-        if name in get_args(OptimizerName) and param in get_args(Param):
-            optimizer.setdefault("learning_rate", LEARNING_RATES[name][param])
-            optimizer.setdefault("beta1", BETA1S[name])
-            optimizer.setdefault("epsilon", EPSILONS[name])
+        if _is_key(name, OPTIMIZERS) and _is_key(param, PARAMETERIZATIONS):
+            row = OPTIMIZERS[name]
+            optimizer.setdefault("learning_rate", row.learning_rate or PARAMETERIZATIONS[param].learning_rate)
+            optimizer.setdefault("beta1", row.beta1)
+            optimizer.setdefault("epsilon", row.epsilon)
         else:  # the wrong name gets the error message, not what follows from it
             optimizer = {"learning_rate": 1.0, "beta1": 0.5, "epsilon": 1.0} | optimizer
         return {**data, "optimizer": optimizer}
@@ -280,7 +277,7 @@ class Settings(_Section):
                 raise ValueError(f"{name} ({smaller:,}) must not exceed {other} ({larger:,})")
         if learning.target_period_steps % learning.update_period_steps:
             raise ValueError("learning.target_period_steps must be a multiple of learning.update_period_steps")
-        if learning.batch_size == 1 and self.param in BATCH_STATISTICS_PARAMS:
+        if learning.batch_size == 1 and PARAMETERIZATIONS[self.param].batch_statistics:
             raise ValueError(f"learning.batch_size must be at least 2 for {self.param}: one sample is its own mean")
         return self
 

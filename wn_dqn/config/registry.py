@@ -1,0 +1,126 @@
+"""What goes by a name: parameterizations, networks, agents and optimizers, one row each.
+
+A row says what the thing is called, what it needs, and where its code is, as ``module:object``. No row imports torch:
+help texts, settings and tables of results are made from rows alone. The code is imported when a run needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Code = str | Callable[..., Any]
+"""``module:object``, imported when it is needed, or the object itself."""
+
+
+@dataclass(frozen=True)
+class ParameterizationRow:
+    """The layers that a network is built from."""
+
+    label: str
+    """in plots and tables"""
+    linear: Code
+    conv2d: Code
+    learning_rate: float
+    """the default for Adamax and Adam"""
+    batch_statistics: bool = False
+    """whether the training output depends on the whole minibatch"""
+    learned_by_others: bool = False
+    """whether a plain network of another program becomes exactly this one: it can be imported"""
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """A learner."""
+
+    label: str
+    code: Code
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """A network's shape, without its layers."""
+
+    label: str
+    code: Code
+    """called with (layers, obs_shape, num_actions, settings)"""
+
+
+@dataclass(frozen=True)
+class OptimizerRow:
+    """The defaults of an optimizer's settings."""
+
+    epsilon: float
+    beta1: float = 0.5
+    learning_rate: float | None = None
+    """None: the parameterization's"""
+
+
+# Learning rates of standard and wn: Salimans & Kingma 2016, section 5.4. The others are our choice: 3e-4 where the
+# function does not depend on the scale of v or w, as with wn; 1e-4 where it does.
+PARAMETERIZATIONS: dict[str, ParameterizationRow] = {
+    "standard": ParameterizationRow(
+        "standard parameterization",
+        "wn_dqn.nn.standard:Linear",
+        "wn_dqn.nn.standard:Conv2d",
+        learning_rate=1e-4,
+        learned_by_others=True,
+    ),
+    "wn": ParameterizationRow(
+        "weight normalization",
+        "wn_dqn.nn.weight_norm:WeightNormLinear",
+        "wn_dqn.nn.weight_norm:WeightNormConv2d",
+        learning_rate=3e-4,
+        learned_by_others=True,
+    ),
+    "wn-exp": ParameterizationRow(
+        "weight normalization, g = exp(s)",
+        "wn_dqn.nn.exponential_scale:WeightNormExpLinear",
+        "wn_dqn.nn.exponential_scale:WeightNormExpConv2d",
+        learning_rate=3e-4,
+    ),
+    "mean-only-bn": ParameterizationRow(
+        "mean-only batch normalization",
+        "wn_dqn.nn.batch_statistics:MeanOnlyBatchNormLinear",
+        "wn_dqn.nn.batch_statistics:MeanOnlyBatchNormConv2d",
+        learning_rate=1e-4,
+        batch_statistics=True,
+    ),
+    "wn-mean-only-bn": ParameterizationRow(
+        "weight norm. + mean-only batch norm.",
+        "wn_dqn.nn.batch_statistics:WeightNormMeanOnlyBatchNormLinear",
+        "wn_dqn.nn.batch_statistics:WeightNormMeanOnlyBatchNormConv2d",
+        learning_rate=3e-4,
+        batch_statistics=True,
+    ),
+    "bn": ParameterizationRow(
+        "batch normalization",
+        "wn_dqn.nn.batch_statistics:BatchNormLinear",
+        "wn_dqn.nn.batch_statistics:BatchNormConv2d",
+        learning_rate=3e-4,
+        batch_statistics=True,
+    ),
+}
+
+AGENTS: dict[str, AgentRow] = {
+    "dqn": AgentRow("DQN (Mnih et al., 2015)", "wn_dqn_agents.dqn:DQN"),
+    "double-dqn": AgentRow("Double DQN (van Hasselt et al., 2016)", "wn_dqn_agents.double_dqn:DoubleDQN"),
+}
+
+OPTIMIZERS: dict[str, OptimizerRow] = {
+    "adamax": OptimizerRow(epsilon=1e-8),
+    "adamax-salimans": OptimizerRow(epsilon=1e-6),  # the paper's reference code
+    "rmsprop-nature": OptimizerRow(epsilon=0.01, learning_rate=2.5e-4),  # Mnih et al. 2015, extended data table 1
+    "adam": OptimizerRow(epsilon=1e-8, beta1=0.9),
+    "sgd": OptimizerRow(epsilon=1e-8, learning_rate=1e-2),  # has no epsilon; the rate is our choice
+}
+
+
+def import_code(code: Code) -> Any:
+    """The object that a row names."""
+    if not isinstance(code, str):
+        return code
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,57 @@
+"""What an environment shows and takes: the one place that knows the shape of a frame.
+
+Replay, networks, held-out states, snapshots, film and export are built from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """An environment gives one frame a step; an observation is the last `stack` of them, the oldest first."""
+
+    name: str
+    """as a person calls it, like SpaceInvaders"""
+    frame_shape: tuple[int, ...]
+    """[C, H, W] for images, [D] for vectors"""
+    frame_dtype: Literal["uint8", "bool", "float32"]
+    stack: int
+    action_names: tuple[str, ...]
+    """what each action is called, like UPRIGHTFIRE"""
+    frames_per_step: int = 1
+    """frames of the emulator that one step takes, for clocks and time limits"""
+    clip_rewards: bool = False
+    """whether the learner sees rewards clipped to [-1, 1]; every score that a person sees is raw"""
+    repeatable: bool = True
+    """whether the same seed and actions give the same frames: a run that resumes relies on it"""
+
+    @property
+    def num_actions(self) -> int:
+        """A: actions are 0..A-1."""
+        return len(self.action_names)
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """The shape of one observation: [stack * C, H, W], or [stack * D]."""
+        return (self.stack * self.frame_shape[0], *self.frame_shape[1:])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether frames are images [C, H, W]."""
+        return len(self.frame_shape) == 3
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """numpy's name of `frame_dtype`."""
+        return np.dtype(self.frame_dtype)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame."""
+        return math.prod(self.frame_shape) * self.dtype.itemsize
