@@ -22,11 +22,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wn_dqn.envs.atari import atari_spec
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.prioritized import PrioritizedReplay
 from wn_dqn.system.hardware import available_memory_bytes, prepare_torch
 
 STACK_BYTES = 4 * 84 * 84
+
+SPEC = atari_spec("Space Invaders", map(str, range(6)))
 
 
 class PlainBuffer:
@@ -58,7 +61,7 @@ class PlainBuffer:
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rounds", default=300, show_default=True)
 def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: int) -> None:
-    needed = 2 * ReplayBuffer.memory_bytes(capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
+    needed = 2 * ReplayBuffer.memory_bytes(SPEC, capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
     available = available_memory_bytes()
     if available is not None and needed > available:
         raise click.UsageError(f"{needed / 2**30:.1f} GiB needed; lower --capacity or --plain-capacity")
@@ -68,8 +71,8 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
     stacks = generator.integers(0, 256, (num_envs, 4, 84, 84), dtype=np.uint8)
     no, action = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.int64)
     cpu = torch.device("cpu")
-    ours, plain = ReplayBuffer(capacity, num_envs, 0.99, cpu), PlainBuffer(plain_capacity)
-    prioritized = PrioritizedReplay(capacity, num_envs, 0.99, cpu, n_steps=1, exponent=0.6, epsilon=1e-6)
+    ours, plain = ReplayBuffer(SPEC, capacity, num_envs, 0.99, cpu), PlainBuffer(plain_capacity)
+    prioritized = PrioritizedReplay(SPEC, capacity, num_envs, 0.99, cpu, n_steps=1, exponent=0.6, epsilon=1e-6)
 
     def append(replay: ReplayBuffer) -> None:
         replay.append(action, action.astype(np.float32), no, no, frames, no)
@@ -107,7 +110,7 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
         own, other = zip(*times, strict=True)
         ratio = statistics.median(a / b for a, b in times)
         print(f"| {name} | {quartiles(own)} | {quartiles(other)} | {ratio:.2f} |")
-    per_transition = ReplayBuffer.memory_bytes(capacity, num_envs) / capacity
+    per_transition = ReplayBuffer.memory_bytes(SPEC, capacity, num_envs) / capacity
     print(f"| bytes per transition | {per_transition:,.0f} | {2 * STACK_BYTES + 16:,} | ", end="")
     print(f"{per_transition / (2 * STACK_BYTES + 16):.2f} |")
 

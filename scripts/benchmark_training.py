@@ -50,7 +50,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.config.files import make_settings
     from wn_dqn.envs.registry import find_any_game, make_env
     from wn_dqn.envs.rules import training_rules
-    from wn_dqn.replay.buffer import ReplayBuffer
+    from wn_dqn.runs.parts import make_plan, make_sampler
     from wn_dqn.system.hardware import prepare_torch
     from wn_dqn.training.callbacks import Stop
     from wn_dqn.training.loop import train
@@ -73,10 +73,10 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
     env = make_env(find_any_game(GAME), arm["num_envs"], training_rules(settings.environment))
-    agent = DQN(settings, env.num_actions, device)
-    replay = ReplayBuffer(settings.replay.capacity, arm["num_envs"], settings.learning.discount, device)
+    agent = DQN(settings, env.spec.num_actions, device)
+    plan, sampler = make_plan(settings), make_sampler(settings, env.spec, device)
     if arm["full_replay"]:
-        fill(replay)
+        fill(sampler.replay)
 
     class Windows:
         until_steps = 0
@@ -91,13 +91,13 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         def evaluate(self, steps: int) -> Any:
             raise AssertionError
 
-    state = new_state(settings)
+    state = new_state(env.spec, arm["num_envs"], plan)
     windows = Windows()
 
     def run(steps: int) -> None:
         windows.until_steps = state.steps + steps
         try:
-            train(settings, env, agent, replay, NullMetrics(), windows, state)
+            train(plan, env, agent, sampler, NullMetrics(), windows, state)
         except (Window, Stop):
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -178,13 +178,13 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     a = torch.randn(size, size, device=device)
     env = make_env(find_any_game(GAME), arm["num_envs"], training_rules(settings.environment))
     env.reset(np.arange(arm["num_envs"]))
-    agent = DQN(settings, env.num_actions, device)
-    batch = random_batch(arm["batch"], device)
+    agent = DQN(settings, env.spec.num_actions, device)
+    batch = random_batch(env.spec, arm["batch"], device)
     agent.initialize(batch.obs)
     generator = np.random.Generator(np.random.PCG64(0))
 
     def emulate() -> None:
-        env.send(generator.integers(0, env.num_actions, arm["num_envs"]))
+        env.send(generator.integers(0, env.spec.num_actions, arm["num_envs"]))
         env.receive()
 
     def synchronize() -> None:

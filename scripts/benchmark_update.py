@@ -26,6 +26,7 @@ import click
 import torch
 
 from wn_dqn.config.files import make_settings
+from wn_dqn.envs.atari import atari_spec
 from wn_dqn.nn import kernels
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
@@ -33,6 +34,8 @@ from wn_dqn.runs.doctor import random_batch
 from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.training.agent import Measured
 from wn_dqn_agents.dqn import DQN
+
+SPEC = atari_spec("Space Invaders", map(str, range(6)))
 
 
 def functions(
@@ -42,8 +45,8 @@ def functions(
     learning, network = {"precision": precision}, {"dueling": dueling}
     settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": learning, "network": network})
     agent = DQN(settings, 6, device)
-    batch = random_batch(batch_size, device)
-    measured = Measured(batch, random_batch(256, device).obs)
+    batch = random_batch(SPEC, batch_size, device)
+    measured = Measured(batch, random_batch(SPEC, 256, device).obs)
     agent.initialize(batch.obs)
     if way == "compiled":
         agent.online.compile()

@@ -35,7 +35,7 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.parts import make_plan, make_sampler
 from wn_dqn.system import output_file
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.callbacks import Stop
@@ -87,15 +87,16 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     settings = arms[0]
     num_envs = settings.environment.num_envs
     env = make_env(find_any_game(settings.game), num_envs, training_rules(settings.environment))
-    replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, CPU)
-    explorer = _UntilInitialization(settings, env.num_actions, CPU)
+    plan, sampler = make_plan(settings), make_sampler(settings, env.spec, CPU)
+    explorer = _UntilInitialization(settings, env.spec.num_actions, CPU)
     with contextlib.suppress(Stop):
-        train(settings, env, explorer, replay, NullMetrics(), _NoCallbacks(), new_state(settings))
+        state = new_state(env.spec, num_envs, plan)
+        train(plan, env, explorer, sampler, NullMetrics(), _NoCallbacks(), state)
     if explorer.obs is None:
         raise UsageError("these runs never begin to learn: learning.total_steps must exceed learning.start_steps")
     q = []
     for each in arms:
-        agent = DQN(each, env.num_actions, CPU)
+        agent = DQN(each, env.spec.num_actions, CPU)
         agent.initialize(explorer.obs)
         q.append(agent.q_values(explorer.obs))
     values = torch.stack(q)

@@ -74,11 +74,11 @@ def forget_peak() -> None:
 def play(env: VectorEnv, replay: ReplayBuffer, store: ReplayStore, transitions: int) -> float:
     """Random play until `replay` holds `transitions`; returns the longest wait for the background, in seconds."""
     generator = np.random.default_rng(0)
-    replay.begin(env.reset(np.arange(env.num_envs))[:, -1])
+    replay.begin(env.reset(np.arange(env.num_envs)))
     longest_s = 0.0
     with ProgressReporter().task("random play", transitions) as task:
         for done in range(0, transitions, env.num_envs):
-            step(env, replay, generator.integers(0, env.num_actions, env.num_envs))
+            step(env, replay, generator.integers(0, env.spec.num_actions, env.num_envs))
             began_s = time.perf_counter()
             store.write_behind()
             longest_s = max(longest_s, time.perf_counter() - began_s)
@@ -90,10 +90,8 @@ def step(env: VectorEnv, replay: ReplayBuffer, action: np.ndarray) -> None:
     """One step of all games, put into `replay`."""
     env.send(action)
     outcome = env.receive()
-    over = outcome.terminated | outcome.truncated
     reward = np.clip(outcome.reward, -1.0, 1.0)
-    terminal = outcome.terminated | outcome.life_lost
-    replay.append(action, reward, terminal, outcome.truncated, outcome.obs[:, -1], over)
+    replay.append(action, reward, outcome.terminal, outcome.truncated, outcome.frame, outcome.over)
 
 
 def training_speed(settings: Settings, env: VectorEnv, replay: ReplayBuffer, agent: DQN) -> float:
@@ -118,9 +116,9 @@ def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> No
     data = {"game": "SpaceInvaders", "replay": {"capacity": transitions}, "learning": {"start_steps": 10_000}}
     settings, device = make_settings(data), torch.device("cpu")
     env = make_env(find_game(settings.game), settings.environment.num_envs, training_rules(settings.environment))
-    replay = ReplayBuffer(transitions, env.num_envs, settings.learning.discount, device)
-    replay_bytes = ReplayBuffer.memory_bytes(transitions, env.num_envs)
-    agent = DQN(settings, env.num_actions, device)
+    replay = ReplayBuffer(env.spec, transitions, env.num_envs, settings.learning.discount, device)
+    replay_bytes = ReplayBuffer.memory_bytes(env.spec, transitions, env.num_envs)
+    agent = DQN(settings, env.spec.num_actions, device)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)
         store = ReplayStore(root / "replay", replay)
@@ -148,7 +146,7 @@ def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> No
 
         forget_peak()
         before_bytes, began_s = memory_bytes("VmRSS"), time.perf_counter()
-        replay = ReplayBuffer(transitions, env.num_envs, settings.learning.discount, device)
+        replay = ReplayBuffer(env.spec, transitions, env.num_envs, settings.learning.discount, device)
         store = ReplayStore(root / "replay", replay)
         store.load(load_checkpoint(path)["replay"])
         load_s, load_peak_bytes = time.perf_counter() - began_s, memory_bytes("VmHWM") - before_bytes

@@ -12,9 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from wn_dqn.config.files import make_settings, merge
 from wn_dqn.config.schema import Settings
-from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.envs.registry import find_any_game, spec_of
+from wn_dqn.envs.rules import training_rules
 from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import load_checkpoint
+from wn_dqn.runs.parts import make_sampler
 from wn_dqn.runs.replay_files import ReplayStore
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.system.progress import ProgressReporter
@@ -68,7 +70,9 @@ def replay_contents(state: dict[str, Any]) -> dict[str, np.ndarray]:
     index = state.pop("replay")
     folder = state.pop("replay_folder")
     settings = make_settings(state["settings"])
-    replay = ReplayBuffer(settings.replay.capacity, settings.environment.num_envs, settings.learning.discount, CPU)
+    replay = make_sampler(
+        settings, spec_of(find_any_game(settings.game), training_rules(settings.environment)), CPU
+    ).replay
     ReplayStore(folder, replay).load(index)
     return {**replay.read(replay.oldest_stored(), replay.num_appended), "begun": np.array(replay.num_appended)}
 

@@ -11,6 +11,7 @@ import torch
 
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.schema import Precision, Settings
+from wn_dqn.envs.catch import SPEC
 from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.replay.buffer import ReplayBuffer
@@ -48,7 +49,7 @@ def settings_for(
 
 
 def filled_replay(device: torch.device) -> ReplayBuffer:
-    return filled(ReplayBuffer(512, 4, 0.99, device))
+    return filled(ReplayBuffer(SPEC, 512, 4, 0.99, device))
 
 
 def filled(replay: Replay) -> Replay:
@@ -161,7 +162,7 @@ def test_a_checkpoint_moves_between_devices() -> None:
 def test_td_errors_reach_the_priorities_from_a_gpu() -> None:
     """Each minibatch, weights included, and all priorities in the end are those of TD errors that a CPU told."""
     ours, theirs = (
-        filled(PrioritizedReplay(512, 4, 0.99, device, 3, exponent=0.6, epsilon=1e-6)) for device in (CUDA, CPU)
+        filled(PrioritizedReplay(SPEC, 512, 4, 0.99, device, 3, exponent=0.6, epsilon=1e-6)) for device in (CUDA, CPU)
     )
     agent = DQN(settings_for(), 3, CUDA)
     agent.initialize(next(ours.sample(np.random.default_rng(2), 256)).obs)

@@ -61,7 +61,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
     settings = policy.settings
     game = find_any_game(settings.game)
     rules = training_protocol(settings)
-    names = single_game(game, rules.env_rules).action_names
+    names = single_game(game, rules.env_rules).spec.action_names
     return {
         "game": game.name,
         "rom_id": game.rom_id,

@@ -13,10 +13,11 @@ from wn_dqn.config.schema import Settings
 from wn_dqn.envs.atari_games import Game
 from wn_dqn.envs.registry import make_env
 from wn_dqn.errors import UsageError, first_line
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, EvaluationProtocol
+from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
-from wn_dqn.runs.checkpoint import CheckpointError, load_checkpoint
+from wn_dqn.runs.checkpoint import CheckpointError
 from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.snapshot import load_snapshot
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.system.progress import ProgressReporter
@@ -55,12 +56,12 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     """
     path = find_checkpoint(path, which)
     try:
-        content = load_checkpoint(path)
-        settings = make_settings(content["settings"])
+        snapshot = load_snapshot(path)
+        settings = make_settings(snapshot.settings)
         prepare_torch(device, settings.learning.precision if device.type == "cuda" else "float32")
-        agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
-        agent.load_state_dict(content["agent"])
-        return Policy(agent, settings, int(content["training"]["steps"]), path)
+        agent = AGENTS[settings.agent](settings, int(snapshot.agent["num_actions"]), device)
+        agent.load_state_dict(snapshot.agent)
+        return Policy(agent, settings, int(snapshot.training["steps"]), path)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -82,13 +83,13 @@ def play_games(
     if protocol.games is not None:
         num_envs = min(num_envs, protocol.games)
     env = make_env(game, num_envs, protocol.env_rules)
-    if policy is not None and policy.agent.num_actions != env.num_actions:
+    if policy is not None and policy.agent.num_actions != env.spec.num_actions:
         raise UsageError(
-            f"protocol {protocol.name} plays {game.name} with {env.num_actions} actions, but this network has "
+            f"protocol {protocol.name} plays {game.name} with {env.spec.num_actions} actions, but this network has "
             f"{policy.agent.num_actions} outputs; train with --set environment.full_action_set="
             f"{str(protocol.full_action_set).lower()}, or choose another --protocol"
         )
-    total = protocol.steps or num_envs * (protocol.max_game_frames or 0) // FRAMES_PER_STEP
+    total = protocol.steps or num_envs * (protocol.max_game_frames or 0) // env.spec.frames_per_step
     with reporter.task(f"playing {game.name}", total) as task:
         return evaluate(
             None if policy is None else policy.agent.q_values,

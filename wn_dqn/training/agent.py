@@ -28,18 +28,18 @@ class Measured(NamedTuple):
     batch: TransitionBatch
     """a minibatch for one more update, whose outcome is measured and thrown away"""
     states: Tensor
-    """held-out states uint8 [B, 4, 84, 84]"""
+    """held-out states [B, *obs_shape]"""
 
 
 class Agent(Protocol):
     """A learner that also acts."""
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
-        """Initialize from an early replay batch uint8 [B, 4, 84, 84]; target := online. Returns figures for the log."""
+        """Initialize from an early replay batch [B, *obs_shape]; target := online. Returns numbers for the log."""
         ...
 
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
-        """Epsilon-greedy actions [N] for observations uint8 [N, 4, 84, 84]."""
+        """Epsilon-greedy actions [N] for observations [N, *obs_shape]."""
         ...
 
     def q_values(self, obs: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Agent(Protocol):
         ...
 
     def diagnostics(self, measured: Measured | None) -> dict[str, float]:
-        """Figures of the network for every log period, by tag; NaN where they need what is not there yet."""
+        """Metrics of the network for every log period, by tag; NaN where they need what is not there yet."""
         ...
 
     def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
