@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wn_dqn.cli import main as cli
 from wn_dqn.envs.atari_games import find_game
+from wn_dqn.envs.catch import CatchGame
 from wn_dqn.envs.registry import find_any_game, single_game
 from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
@@ -52,7 +53,7 @@ def test_all_frames_of_a_real_game_are_shown() -> None:
         q = looks_at_the_picture(torch.from_numpy(step.obs)[None])[0]
         assert step.moment.action == int(q.argmax())
         assert not step.moment.explored
-    assert env.action_names == ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    assert env.spec.action_names == ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
     assert steps[0].moment.lives == 4
 
 
@@ -86,7 +87,7 @@ def test_games_are_repeated_by_their_seed_and_explored_by_chance() -> None:
 
 def test_catch_is_shown_to_its_end() -> None:
     """The frame in which the ball lands is there, and the score says what it shows."""
-    env = play.CatchGame()
+    env = CatchGame()
     steps = list(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), env, GREEDY, 20, seed=0))
     ends = [step for step in steps if step.ended]
     assert len(steps) == 20 * 6
@@ -131,7 +132,7 @@ def test_everything_fits_on_the_panel(actions: int) -> None:
 
 
 def test_saliency_glows_on_the_screen() -> None:
-    step = next(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), play.CatchGame(), GREEDY, 1, seed=0))
+    step = next(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), CatchGame(), GREEDY, 1, seed=0))
     panel_ = QPanel("Catch", "", ("LEFT", "STAY", "RIGHT"))
     plain = next(play.Painter(panel_).paint(step))
     assert plain.shape == (420, 740, 3)

@@ -96,7 +96,7 @@ class PrioritizedReplay(ReplayBuffer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :class:`ReplayBuffer`. ValueError if the priorities are those of another buffer."""
-        values = np.asarray(state["values"])
+        values = torch.as_tensor(state["values"]).numpy()
         if values.shape != (self.num_envs, self.num_slots):
             raise ValueError("the priorities have another shape than this run's replay buffer")
         self._tree.set_all(values.reshape(-1))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -150,9 +151,9 @@ class TrainingState:
         self.steps, self.updates, self.train_s = state["steps"], state["updates"], state["train_s"]
         self.learning_from_steps, self.initialized = state["learning_from_steps"], state["initialized"]
         self.evaluated_at, self.epoch_began_at = state["evaluated_at"], state["epoch_began_at"]
-        self.epoch_actions = list(np.asarray(state["epoch_actions"]))
-        self.game_return = np.array(state["game_return"])
-        self.game_steps = np.array(state["game_steps"])
+        self.epoch_actions = list(torch.as_tensor(state["epoch_actions"]).numpy())
+        self.game_return = torch.as_tensor(state["game_return"]).numpy().copy()
+        self.game_steps = torch.as_tensor(state["game_steps"]).numpy().copy()
         self.period = PeriodStatistics(**copy.deepcopy(dict(state["period"])))
         self.saved_obs_crc32 = state["obs_crc32"]
         self.replay_generator.bit_generator.state = state["replay_generator"]
