@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import lock_descriptor
 
 from wn_dqn.checkpoint import CheckpointError, save_checkpoint
 from wn_dqn.config import Settings, make_settings
@@ -67,7 +68,7 @@ def test_a_process_that_lives_keeps_others_out_and_one_that_died_does_not(run: R
         assert message == usage_error(lambda: lock(run)), "a refusal must not forget who holds the lock"
         holder.kill()
     lock(run)
-    assert (run.path / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    assert (run.path / ".lock").read_text() == f"\nprocess {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_lock_is_free_after_use(run: RunDirectory) -> None:
@@ -76,6 +77,31 @@ def test_a_lock_is_free_after_use(run: RunDirectory) -> None:
     with run.locked():
         assert f"process {os.getpid()} " in usage_error(lambda: lock(run))
     lock(run)
+
+
+def test_a_lock_file_that_is_removed_does_not_let_others_in(run: RunDirectory) -> None:
+    with run.locked():
+        (run.path / ".lock").unlink()
+        assert "is in use by another process; wait for it" in usage_error(lambda: lock(run))
+    lock(run)
+
+
+def test_the_lock_of_an_earlier_version_counts(run: RunDirectory) -> None:
+    """It locks the file alone, and its name begins with the first byte."""
+    with (run.path / ".lock").open("a+") as file:
+        assert lock_descriptor(file.fileno(), blocking=False)
+        file.write("process 5 on a host\n")
+        file.flush()
+        assert "is in use by process 5 on a host; wait for it" in usage_error(lambda: lock(run))
+    lock(run)
+
+
+def test_a_lock_that_cannot_be_is_refused_in_one_line(run: RunDirectory, tmp_path: Path) -> None:
+    (run.path / ".lock").symlink_to(tmp_path / "elsewhere")
+    message = usage_error(lambda: lock(run))
+    assert "cannot lock" in message
+    assert "--run-dir" in message
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_create_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:

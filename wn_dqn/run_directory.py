@@ -9,11 +9,9 @@ checkpoints/       newest ones and the best    replay/           segments of the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from wn_dqn.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, 
 from wn_dqn.config import Settings, dump_yaml, make_settings, parse_yaml
 from wn_dqn.durable import write_durably
 from wn_dqn.errors import UsageError
+from wn_dqn.locking import InUseError, hold, hold_folder
 from wn_dqn.machine import num_cores
 
 _CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
@@ -79,17 +78,16 @@ class RunDirectory:
 
         The system drops the lock of a process that died, however it died.
         """
-        with (self.path / _LOCK).open("a+") as file:
+        with contextlib.ExitStack() as locks:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                locks.enter_context(hold(self.path / _LOCK))
+                locks.enter_context(hold_folder(self.path))  # the file may have been removed from its holder
+            except InUseError as error:
                 remedy = "wait for it, or choose another --run-dir"
-                raise UsageError(f"{self.path} is in use by {holder}; {remedy}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+                raise UsageError(f"{self.path} is in use by {error}; {remedy}") from None
+            except OSError as error:
+                lock = self.path / _LOCK
+                raise UsageError(f"cannot lock {lock}: {error.strerror}; choose another --run-dir") from None
             yield
 
     def write_settings(self, settings: Settings) -> None:
