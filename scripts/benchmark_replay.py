@@ -10,7 +10,6 @@ within a round. Sampling by priority counts the priorities that the minibatch ge
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wn_dqn.machine import available_memory_bytes, prepare_torch
+from wn_dqn.machine import available_memory_bytes, num_cores, prepare_torch
 from wn_dqn.prioritized_replay import PrioritizedReplay
 from wn_dqn.replay import ReplayBuffer
 
@@ -97,9 +96,7 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
         f"append {num_envs} transitions, prioritized": (lambda: append(prioritized), append_plain),
         f"sample {batch} transitions, prioritized": (sample_by_priority, lambda: plain.sample(generator, batch)),
     }
-    print(
-        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
-    )
+    print(f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}")
     print("| milliseconds (quartiles) | wn_dqn | plain | ours / plain |")
     print("|---|---|---|---|")
     for name, pair in calls.items():

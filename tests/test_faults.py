@@ -40,6 +40,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the driver forks")
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(2))
 def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(part: int, tmp_path: Path) -> None:

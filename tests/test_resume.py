@@ -305,6 +305,7 @@ def test_another_number_of_threads_is_told(
     assert [entry["machine"]["torch_threads"] for entry in entries] == [1, threads]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 @pytest.mark.slow
 def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
     """While the first is still waiting for the step to be complete: the process dies of it, nothing half-written."""
@@ -366,6 +367,7 @@ def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
         train(settings_for(learning={"batch_size": 4}, optimizer={"beta1": 0.9}), tmp_path / "run")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_with_its_status(number: signal.Signals, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -128,6 +129,8 @@ def evaluate_checkpoints(
     Every test draws from the same seed and, where there are several, computes with one thread, so that nothing
     depends on `jobs`. UsageError for the first checkpoint that cannot be tested; what was done before it was told.
     """
+    if sys.platform == "win32":
+        jobs = min(jobs, 61)  # a process pool has no more workers there
     task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1)
     reports: dict[Path, Report] = {}
     with reporter.task("testing checkpoints", len(paths)) if len(paths) > 1 else contextlib.nullcontext() as progress:

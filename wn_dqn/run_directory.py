@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,21 @@ from wn_dqn.machine import num_cores
 _CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
 _ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
+# What the name of a file may not contain, and may not be up to its first dot, on Windows.
+_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³])[ ]*(\.|$)", re.IGNORECASE)
+
+
+def default_name(settings: Settings) -> str:
+    """The folder of a run if none is asked for: GAME-PARAM-seedSEED, with the agent if it is another than dqn."""
+    agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
+    return portable_name(f"{settings.game}-{settings.param}{agent}-seed{settings.seed}")
+
+
+def portable_name(text: str) -> str:
+    """`text` as a name that every system allows for a file. What Windows does not allow becomes "_" or is left out."""
+    name = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
+    return f"_{name}" if _DEVICES.match(name) else name
 
 
 class RunDirectory:
@@ -193,7 +209,7 @@ def _git_commit() -> str | None:
         described = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=10,
             check=True,
         )

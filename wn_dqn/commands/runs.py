@@ -18,7 +18,7 @@ from wn_dqn.experiment import verify_checkpoint
 from wn_dqn.games import find_any_game
 from wn_dqn.machine import find_device
 from wn_dqn.progress import ProgressReporter
-from wn_dqn.run_directory import RunDirectory
+from wn_dqn.run_directory import RunDirectory, default_name
 
 _SETTING_OF_OPTION = {
     "init": "network.init",
@@ -160,8 +160,7 @@ def train(
     if isinstance(data.get("game"), str):
         data["game"] = find_any_game(data["game"]).name
     settings = make_settings(data)
-    agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
-    folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
+    folder = run_dir or Path("runs") / default_name(settings)
     stop_after_s = None if stop_after is None else seconds(stop_after)
     sys.exit(
         launch.train_run(
