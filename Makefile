@@ -15,10 +15,12 @@ train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weig
 test: check  ## run the checks and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
 
-check: $(VENV)/test.stamp  ## lint, types, floors
+check: $(VENV)/test.stamp  ## lint, types (Linux, macOS, Windows), floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/lint-imports
 
 bench: $(VENV)/train.stamp  ## how fast this machine is
