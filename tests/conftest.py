@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""What all tests share: one thread, and no line of progress."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ import os
 # wait for a core. Programs that tests start inherit this.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
+from wn_dqn import progress
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_progress_lines() -> Iterator[None]:
+    """A slow machine prints lines of progress where a fast one prints none. Here none prints any."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "LINE_PERIOD_S", float("inf"))
+        yield

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 
@@ -29,6 +32,35 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append `line` and a newline, durably, to a file that other processes append to, too; OSError if it cannot be.
+
+    A line that another process left unfinished stays alone, and a disk that fills up is left no fuller.
+    """
+    with path.open("ab+", buffering=0) as file, _locked(file):
+        end_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(end_bytes - 1, 0))
+        newline = "" if file.read(1) in (b"", b"\n") else "\n"
+        rest = f"{newline}{line}\n".encode()
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end_bytes)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(file: FileIO) -> Iterator[None]:
+    """Hold `file` for this process. Others who ask for it wait; the system takes it from a process that died."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class GrowingFile:
