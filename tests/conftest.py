@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 # The networks here see a handful of observations at a time, and tests run side by side: a second thread would only
-# wait for a core. Programs that tests start inherit this.
-os.environ["OMP_NUM_THREADS"] = "1"
+# wait for a core. Programs that tests start inherit this. `make test-arithmetics` asks for two all the same.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ import torch
 
 from wn_dqn import progress
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session", autouse=True)
