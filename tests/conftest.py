@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""What all tests share: one thread, a disk that nobody waits for, a small network, and how much is run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,56 @@ import os
 # wait for a core. Programs that tests start inherit this.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
 import torch
+from small_runs import NATURE, SMALL_NETWORK, network_of
 
 torch.set_num_threads(1)
+
+# WN_DQN_TESTS=all runs everything (`make test-all`); otherwise tests marked `thorough` are left out, and hypothesis
+# tries fewer examples.
+EVERYTHING = os.environ.get("WN_DQN_TESTS") == "all"
+hypothesis.settings.register_profile("daily", max_examples=20, stateful_step_count=10, deadline=None)
+hypothesis.settings.register_profile("all", max_examples=200, stateful_step_count=15, deadline=None)
+hypothesis.settings.load_profile("all" if EVERYTHING else "daily")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make test-all` runs."""
+    left_out = [] if EVERYTHING else [item for item in items if item.get_closest_marker("thorough")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """`os.fsync` checks its argument and returns.
+
+    It protects from a power cut, which no test can make. Tests of when it is called put a function of their own in its
+    place, and programs that tests start have the real one.
+    """
+
+    def fsync(descriptor: int) -> None:
+        os.fstat(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[None]:
+    """Networks of this module have few units: for tests of what does not depend on the layers' sizes."""
+    with network_of(SMALL_NETWORK):
+        yield
+
+
+@pytest.fixture
+def nature_network() -> Iterator[None]:
+    """The real network, in a module that otherwise has the small one."""
+    with network_of(NATURE):
+        yield
