@@ -15,6 +15,7 @@ from wn_dqn import model_card, plotting
 from wn_dqn.config import read_config
 from wn_dqn.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("small_network")
 FRESH = {"checkpoint": "step-500000", "steps": 500_000, "protocol": "paper", "games": 61, "mean": 1450.25, "std": 400.0}
 
 

@@ -18,6 +18,8 @@ from wn_dqn.curves import make_curve, stretch_means, trailing_mean
 from wn_dqn.errors import UsageError
 from wn_dqn.results import PARAM_LABELS, Group, group_runs, read_run, read_runs
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 def groups_of(folder: Path) -> list[Group]:
     groups, problems = group_runs(read_runs([folder])[0])
