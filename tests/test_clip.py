@@ -16,6 +16,7 @@ from wn_dqn.evaluation import Evaluation, GameResult
 from wn_dqn.experiment import Experiment
 from wn_dqn.training import TrainingState
 
+pytestmark = pytest.mark.usefixtures("small_network")
 TAG = "evaluation/best_network"
 
 

@@ -24,6 +24,7 @@ from wn_dqn.policies import load_policy
 from wn_dqn.progress import ProgressReporter
 from wn_dqn.watching import watch
 
+pytestmark = pytest.mark.usefixtures("small_network")
 GREEDY = Protocol("greedy", epsilon=0.0, games=1, max_game_frames=102, max_noop_frames=0)
 CPU = torch.device("cpu")
 Command = Callable[..., tuple[int, str, str]]

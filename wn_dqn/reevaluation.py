@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -23,12 +22,13 @@ from rich.console import Console
 from wn_dqn import __version__
 from wn_dqn.atari.games import Game
 from wn_dqn.checkpoint import list_checkpoints
+from wn_dqn.durable import append_line
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation import Evaluation, Protocol
 from wn_dqn.games import find_any_game
 from wn_dqn.policies import Policy, find_checkpoint, load_policy, play_games
 from wn_dqn.progress import ProgressReporter
-from wn_dqn.results import REEVALUATIONS
+from wn_dqn.results import REEVALUATIONS, read_reevaluations
 from wn_dqn.run_directory import RunDirectory
 
 
@@ -195,17 +195,14 @@ def _run_of(checkpoint: Path) -> RunDirectory | None:
     return run if folder == run.checkpoints and run.exists else None
 
 
-def read_records(checkpoint: Path) -> list[dict[str, Any]]:
-    """What the run of a checkpoint keeps of its tests, oldest first; lines that were cut are passed over."""
+def read_records(checkpoint: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the run of a checkpoint keeps of its tests, oldest first, and a message about each damaged line."""
     run = _run_of(checkpoint)
-    records = []
-    if run is not None and (run.path / REEVALUATIONS).is_file():
-        for line in (run.path / REEVALUATIONS).read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                record = json.loads(line)
-                if isinstance(record, dict) and record.get("checkpoint") == checkpoint.name:
-                    records.append(record)
-    return records
+    if run is None:
+        return [], []
+    found, problems = read_reevaluations(run.path)
+    records = [reevaluation.record for reevaluation in found]
+    return [record for record in records if record.get("checkpoint") == checkpoint.name], problems
 
 
 def append_to_run(report: Report) -> str | None:
@@ -216,15 +213,8 @@ def append_to_run(report: Report) -> str | None:
     run = None if report.checkpoint is None else _run_of(report.checkpoint)
     if run is None:
         return None
-    line = json.dumps(report.as_record()) + "\n"
     try:
-        with (run.path / REEVALUATIONS).open("ab+", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                line = line if file.read(1) == b"\n" else "\n" + line  # a line that was cut stays alone
-            file.write(line.encode())  # at once, and where the end is then: others may test this run, too
-            os.fsync(file.fileno())
+        append_line(run.path / REEVALUATIONS, json.dumps(report.as_record()))
     except OSError as error:
         return f"this outcome is not kept in {run.path / REEVALUATIONS}: {error.strerror}"
     return None

@@ -43,6 +43,8 @@ class Reevaluation:
     games: int
     mean: float
     std: float
+    record: dict[str, Any]
+    """the line in ``reevaluations.jsonl``, which may say more"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Run:
     reevaluations: tuple[Reevaluation, ...]
     provenance: tuple[dict[str, Any], ...]
     """one entry for each process that worked on the run"""
+    problems: tuple[str, ...]
+    """a message about each line of ``reevaluations.jsonl`` that is damaged and was skipped"""
 
     @property
     def name(self) -> str:
@@ -112,13 +116,15 @@ class Group:
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """The runs in `paths` (run directories, or folders of them), and a line for each that cannot be read."""
-    runs, problems = [], []
+    """The runs in `paths` (run directories, or folders of them), and a message about all that cannot be read."""
+    runs: list[Run] = []
+    problems: list[str] = []
     found = dict.fromkeys(folder.resolve() for path in paths for folder in _run_folders(path))
     for path in found:
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         try:
             runs.append(read_run(shown))
+            problems += runs[-1].problems
         except UsageError as error:
             problems.append(str(error))
     return runs, problems
@@ -137,6 +143,7 @@ def read_run(path: Path) -> Run:
     directory = RunDirectory(path)
     settings = directory.read_settings()
     games = {game.name: game for game in all_games().values()}
+    reevaluations, problems = read_reevaluations(path)
     return Run(
         path=path,
         settings=settings,
@@ -144,8 +151,9 @@ def read_run(path: Path) -> Run:
         status=directory.read_status(),
         evaluations=_read_table(path / EVALUATIONS_CSV),
         metrics=_read_table(path / METRICS_CSV),
-        reevaluations=_read_reevaluations(path / REEVALUATIONS),
+        reevaluations=tuple(reevaluations),
         provenance=_read_provenance(path / "provenance.json"),
+        problems=tuple(problems),
     )
 
 
@@ -177,17 +185,27 @@ def _read_table(path: Path) -> Table:
     return dict(zip(header, columns, strict=True))
 
 
-def _read_reevaluations(path: Path) -> tuple[Reevaluation, ...]:
-    found = []
-    for number, line in enumerate(_read_lines(path), start=1):
+def read_reevaluations(run: Path) -> tuple[list[Reevaluation], list[str]]:
+    """The tests that the run in `run` keeps, oldest first, and a message about each line that is damaged."""
+    path = run / REEVALUATIONS
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [f"cannot read {path}: {error.strerror}"]
+    found, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line:  # after the last newline, and where older versions wrote two newlines
+            continue
         try:
             entry = json.loads(line)
             std = math.nan if entry.get("std") is None else float(entry["std"])
             steps, games = int(entry["steps"]), int(entry["games"])
-            found.append(Reevaluation(steps, str(entry["protocol"]), games, float(entry["mean"]), std))
+            found.append(Reevaluation(steps, str(entry["protocol"]), games, float(entry["mean"]), std, entry))
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise UsageError(f"{path} is damaged in line {number}") from None
-    return tuple(found)
+            problems.append(f"{path} is damaged in line {number}: that test is left out")
+    return found, problems
 
 
 def _read_provenance(path: Path) -> tuple[dict[str, Any], ...]:
