@@ -78,7 +78,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
     if sys.platform == "win32":
         return True  # an open file cannot be removed there
     try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
