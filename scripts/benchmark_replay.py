@@ -10,7 +10,6 @@ within a round. Sampling by priority counts the priorities that the minibatch ge
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from wn_dqn.envs.atari import atari_spec
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.prioritized import PrioritizedReplay
-from wn_dqn.system.hardware import available_memory_bytes, prepare_torch
+from wn_dqn.system.hardware import available_memory_bytes, num_cores, prepare_torch
 
 STACK_BYTES = 4 * 84 * 84
 
@@ -100,9 +99,7 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
         f"append {num_envs} transitions, prioritized": (lambda: append(prioritized), append_plain),
         f"sample {batch} transitions, prioritized": (sample_by_priority, lambda: plain.sample(generator, batch)),
     }
-    print(
-        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
-    )
+    print(f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}")
     print("| milliseconds (quartiles) | wn_dqn | plain | ours / plain |")
     print("|---|---|---|---|")
     for name, pair in calls.items():

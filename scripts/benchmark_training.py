@@ -14,9 +14,9 @@ at that speed, plus the emulators' time for 4 steps.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -219,6 +219,15 @@ def median_seconds(call: Callable[[], object], budget_s: float) -> float:
     return statistics.median(times)
 
 
+def peak_memory_bytes() -> float:
+    """The most that this process has had at once; NaN if the system does not count it, as Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    return (1.0 if sys.platform == "darwin" else 1024.0) * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def work(arm: dict[str, Any]) -> None:
     """The life of an arm's process: a JSON line for every line on its standard input."""
     if arm["cores"]:
@@ -227,7 +236,7 @@ def work(arm: dict[str, Any]) -> None:
     windows = kinds.get(arm["kind"], wn_dqn_arm)(arm)
     for _ in sys.stdin:
         figures = next(windows)
-        figures["peak_bytes"] = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        figures["peak_bytes"] = peak_memory_bytes()
         print(json.dumps(figures), flush=True)
 
 
@@ -238,7 +247,7 @@ class Arm:
         self.name, self.spec = name, spec
         self.windows: list[dict[str, float]] = []
         command = [sys.executable, __file__, "--worker", json.dumps(spec)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
 
     def turn(self) -> dict[str, float]:
         assert self._process.stdin is not None
@@ -277,9 +286,13 @@ def main(rounds: int, sb3: bool, sweep: str | None, json_path: Path | None, work
     if worker is not None:
         work(json.loads(worker))
         return
+    if base["cores"] and not hasattr(os, "sched_setaffinity"):
+        raise click.UsageError("this system does not let a process choose its cores; leave out --cores")
+    from wn_dqn.system.hardware import num_cores
+
     arms = make_arms(base, sb3, sweep)
     print(
-        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{platform.processor() or platform.machine()}, {num_cores()} cores, "
         + ", ".join(f"{name} {version(name)}" for name in ("torch", "ale-py", *(["stable-baselines3"] * sb3)))
     )
     with click.progressbar(length=(rounds + 1) * len(arms), label="measuring", file=sys.stderr) as progress:
@@ -293,7 +306,7 @@ def main(rounds: int, sb3: bool, sweep: str | None, json_path: Path | None, work
         arm.end()
     report(arms)
     if json_path is not None:
-        json_path.write_text(json.dumps({arm.name: arm.windows for arm in arms}, indent=1))
+        json_path.write_bytes(json.dumps({arm.name: arm.windows for arm in arms}, indent=1).encode())
 
 
 def make_arms(base: dict[str, Any], sb3: bool, sweep: str | None) -> list[Arm]:

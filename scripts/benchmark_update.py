@@ -15,7 +15,6 @@ period's updates.
 from __future__ import annotations
 
 import itertools
-import os
 import platform
 import statistics
 import time
@@ -31,7 +30,7 @@ from wn_dqn.nn import kernels
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.runs.doctor import random_batch
-from wn_dqn.system.hardware import prepare_torch
+from wn_dqn.system.hardware import num_cores, prepare_torch
 from wn_dqn.training.agent import Measured
 from wn_dqn_agents.dqn import DQN
 
@@ -105,7 +104,7 @@ def main(
             update()
             seconds[arm].append((time.perf_counter() - began_s) / calls)
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{name}, {num_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
     first = next(iter(seconds.values()))
     print(
         "| parameterization | batch | precision | run | microseconds per update (quartiles) | time / first row "

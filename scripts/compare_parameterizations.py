@@ -118,7 +118,7 @@ def train_all(arms: dict[Path, Settings], jobs: int, reporter: ProgressReporter)
 
     def run(folder: Path) -> bool:
         config, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
-        config.write_text(dump_yaml(arms[folder].model_dump()))
+        config.write_bytes(dump_yaml(arms[folder].model_dump()).encode())
         reporter.message(f"{folder.name}: training, see {log}")
         command = [sys.executable, "-m", "wn_dqn", "train", "--config", str(config), "--run-dir", str(folder)]
         with log.open("ab") as output:

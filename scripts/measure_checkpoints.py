@@ -4,7 +4,7 @@
 
 Fills a replay buffer with random play of Space Invaders, eight games in lockstep, while its segments are written in the
 background as in training; then saves a checkpoint, and loads it into a new buffer. Nothing is kept. The disk is the
-folder's: give --folder the one that your runs are on.
+folder's: give --folder the one that your runs are on. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class BackgroundWork:
 
 def memory_bytes(field: str) -> int:
     """VmRSS (now) or VmHWM (the peak since `forget_peak`) of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {field}")
@@ -68,7 +68,7 @@ def memory_bytes(field: str) -> int:
 
 def forget_peak() -> None:
     """Let VmHWM count from now on."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def play(env: VectorEnv, replay: ReplayBuffer, store: ReplayStore, transitions: int) -> float:

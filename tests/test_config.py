@@ -22,11 +22,7 @@ from wn_dqn.config.files import (
     read_config,
     setting_help,
 )
-from wn_dqn.config.schema import (
-    LearningSettings,
-    NetworkSettings,
-    Settings,
-)
+from wn_dqn.config.schema import LearningSettings, NetworkSettings, Settings
 from wn_dqn.errors import UsageError
 from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.nn.parameterization import PARAMETERIZATIONS

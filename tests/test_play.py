@@ -26,6 +26,7 @@ from wn_dqn.runs.film import watch
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.system.progress import ProgressReporter
 
+pytestmark = pytest.mark.usefixtures("small_network")
 GREEDY = EvaluationProtocol("greedy", epsilon=0.0, games=1, max_game_frames=102, max_noop_frames=0)
 CPU = torch.device("cpu")
 Command = Callable[..., tuple[int, str, str]]

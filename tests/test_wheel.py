@@ -34,7 +34,8 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("wn_dqn-*.whl")
     venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
+    programs = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin")
+    python = programs / "python"
     run(python, "-m", "pip", "install", "--no-index", "--no-deps", wheel, cwd=tmp_path)
     # The dependencies are those of this environment, by their folder: a path in a .pth file is searched, but not for
     # .pth files of its own, so the editable install of this checkout stays out.
@@ -44,7 +45,7 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
     assert imported.startswith(str(site))
     why_not = run(python, "-c", "import wn_dqn.nn.kernels as k; print(k.find_kernels().why_not)", cwd=tmp_path).strip()
     assert why_not == find_kernels().why_not  # the source is in the wheel
-    command = tmp_path / "env" / "bin" / "wn-dqn"
+    command = programs / "wn-dqn"
     run(command, "train", "--config", "smoke", "--device", "cpu", cwd=tmp_path)
     assert "Breakout" in run(command, "evaluate", "runs/Breakout-wn-seed0", "--protocol", "nature", cwd=tmp_path)
 

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from rounding import rounded_differently, summed_in_random_orders
 from torch import Tensor, nn
 
 from wn_dqn.envs.atari import AtariEnv
@@ -179,12 +180,65 @@ def test_one_dead_unit_among_others(name: str, filters: list[Any]) -> None:
     layer.set_direction_ = with_a_blind_unit
     images = torch.rand(5, 2, 1, 7, generator=generator(2)).expand(5, 2, 7, 7).clone()
     images[:, 0] = 0.6
+    with rounded_differently(network, generator(3)):
+        assert initialized(network, images)[1].dead_units == {"0": 1}
     _, report = initialized(network, images)
     assert report.dead_units == {"0": 1}
     assert layer.weight[1].norm().item() == pytest.approx(1.0)
     std, mean = torch.std_mean(pre_activations(network, images)["0"], dim=1, correction=0)
     torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-6)
     torch.testing.assert_close(std, torch.tensor([1.0, 0.0, 1.0], dtype=std.dtype), rtol=0, atol=1e-6)
+
+
+@each_parameterization
+@pytest.mark.parametrize("value", [0.0, 0.3, 1000.0])
+def test_rounding_revives_no_unit_that_is_constant(name: str, value: float) -> None:
+    """Nor does what rounding leaves of a dead unit reach the next layer."""
+    for seed in range(5):
+        network = small_network(name)
+        with rounded_differently(network, generator(seed)):
+            _, report = initialized(network, torch.full((9, 6), value), seed)
+        assert report.dead_units == {"0": 5, "2": 4, "4": 3}
+        for layer in initializable_layers(network).values():
+            torch.testing.assert_close(layer.weight.detach().norm(dim=1), torch.ones(len(layer.weight)))
+
+
+@each_parameterization
+def test_rounding_kills_no_unit_that_varies_little(name: str) -> None:
+    for seed in range(5):
+        network = small_network(name)
+        with rounded_differently(network, generator(seed)):
+            _, report = initialized(network, 1.0 + 1e-3 * torch.randn(50, 6, generator=generator(4)), seed)
+        assert sum(report.dead_units.values()) == 0
+
+
+@pytest.mark.parametrize("fan_in", [6, 256, 3136])
+def test_constant_units_are_dead_in_whatever_order_sums_are_added(fan_in: int) -> None:
+    """As wide as the Nature network's layers; weights at random, all equal, and cancelling."""
+    layer: Any = PARAMETERIZATIONS["standard"].linear(fan_in, 6)
+    set_direction = layer.set_direction_
+
+    def with_chosen_units(v: Tensor) -> None:
+        v[0], v[1], v[1, ::2] = 0.7, 0.7, -0.7
+        set_direction(v)
+
+    layer.set_direction_ = with_chosen_units
+    orders = generator(5)
+    hook = layer.register_forward_hook(
+        lambda layer, inputs, _t: summed_in_random_orders(inputs[0], layer.weight.detach(), orders)
+    )
+    for sample in (torch.full((fan_in,), 0.3), torch.rand(fan_in, generator=generator(6))):
+        report = initialize_from_data(nn.Sequential(layer), sample.expand(16, fan_in), generator())
+        assert report.dead_units == {"0": 6}
+    varying = torch.rand(fan_in, generator=generator(6)) + 0.05 * torch.randn(16, fan_in, generator=generator(7))
+    assert initialize_from_data(nn.Sequential(layer), varying, generator()).dead_units == {"0": 0}
+    hook.remove()
+
+
+@pytest.mark.parametrize("value", [1, 200])
+def test_blank_frames_leave_no_unit_of_the_nature_network_alive(value: int) -> None:
+    _, report = initialized(q_network("wn"), torch.full((16, 4, 84, 84), value, dtype=torch.uint8))
+    assert report.dead_units == {"conv1": 32, "conv2": 64, "conv3": 64, "hidden": 512, "output": NUM_ACTIONS}
 
 
 @each_parameterization

@@ -119,11 +119,13 @@ def card(run: Path) -> None:
 
     A run that finishes writes its card by itself; this brings in what `wn-dqn evaluate` has found since.
     """
-    click.echo(f"{write_card(run)}")
+    path = write_card(run)
+    _tell(results.read_run(run).problems)
+    click.echo(f"{path}")
 
 
 def _read_groups(paths: tuple[Path, ...]) -> tuple[list[results.Group], list[str]]:
-    """The runs that can be read, and a line for each of the others, which is told, too. UsageError if none can."""
+    """The runs that can be read, and messages, also printed, about what cannot. UsageError if no run can."""
     runs, unreadable = results.read_runs(paths)
     groups, repeated = results.group_runs(runs)
     if not groups:

@@ -17,7 +17,7 @@ from wn_dqn.errors import RunError
 from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
 from wn_dqn.runs.experiment import verify_checkpoint
-from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.run_directory import RunDirectory, default_name
 from wn_dqn.system.hardware import find_device
 from wn_dqn.system.progress import ProgressReporter
 
@@ -164,6 +164,7 @@ def train(
     agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
     folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
     reporter = ProgressReporter()
+    folder = run_dir or Path("runs") / default_name(settings)
     stop_after_s = None if stop_after is None else seconds(stop_after)
     sys.exit(
         launch.train_run(

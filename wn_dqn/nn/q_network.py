@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from wn_dqn.nn.kernels import unit_interval
 from wn_dqn.nn.parameterization import Parameterization, initializable_layers
 
-_FEATURES = 64 * 7 * 7
-
 
 class QNetwork(nn.Module):
     """Q-values [B, num_actions] from observations uint8 [B, 4, 84, 84].
@@ -24,18 +22,23 @@ class QNetwork(nn.Module):
 
     OUTPUT_LAYERS: ClassVar[tuple[str, ...]] = ("output",)
     """The layers after which no ReLU follows. Q-values are linear in what they put out."""
+    CHANNELS: ClassVar[tuple[int, int, int]] = (32, 64, 64)
+    """Of the three convolutions."""
+    HIDDEN_UNITS: ClassVar[int] = 512
+    """Of each hidden layer."""
 
     def __init__(self, layers: Parameterization, num_actions: int) -> None:
         super().__init__()
-        self.conv1 = layers.conv2d(4, 32, 8, stride=4)  # -> [B, 32, 20, 20]
-        self.conv2 = layers.conv2d(32, 64, 4, stride=2)  # -> [B, 64, 9, 9]
-        self.conv3 = layers.conv2d(64, 64, 3, stride=1)  # -> [B, 64, 7, 7]
-        self._add_head(layers, num_actions)
+        first, second, third = self.CHANNELS
+        self.conv1 = layers.conv2d(4, first, 8, stride=4)  # -> [B, 32, 20, 20]
+        self.conv2 = layers.conv2d(first, second, 4, stride=2)  # -> [B, 64, 9, 9]
+        self.conv3 = layers.conv2d(second, third, 3, stride=1)  # -> [B, 64, 7, 7]
+        self._add_head(layers, 7 * 7 * third, num_actions)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
-    def _add_head(self, layers: Parameterization, num_actions: int) -> None:
-        self.hidden = layers.linear(_FEATURES, 512)
-        self.output = layers.linear(512, num_actions)
+    def _add_head(self, layers: Parameterization, features: int, num_actions: int) -> None:
+        self.hidden = layers.linear(features, self.HIDDEN_UNITS)
+        self.output = layers.linear(self.HIDDEN_UNITS, num_actions)
 
     def forward(self, obs: Tensor) -> Tensor:
         x = unit_interval(obs, next(self.parameters()).dtype)
@@ -65,11 +68,11 @@ class DuelingQNetwork(QNetwork):
 
     OUTPUT_LAYERS = ("value", "advantage")
 
-    def _add_head(self, layers: Parameterization, num_actions: int) -> None:
-        self.hidden_value = layers.linear(_FEATURES, 512)
-        self.value = layers.linear(512, 1)
-        self.hidden_advantage = layers.linear(_FEATURES, 512)
-        self.advantage = layers.linear(512, num_actions)
+    def _add_head(self, layers: Parameterization, features: int, num_actions: int) -> None:
+        self.hidden_value = layers.linear(features, self.HIDDEN_UNITS)
+        self.value = layers.linear(self.HIDDEN_UNITS, 1)
+        self.hidden_advantage = layers.linear(features, self.HIDDEN_UNITS)
+        self.advantage = layers.linear(self.HIDDEN_UNITS, num_actions)
 
     def head(self, features: Tensor) -> Tensor:
         """Q-values [B, num_actions] from the features [B, 3136] that the convolutions make of observations."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM. The second one ends the process at once."""
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Handle SIGINT, SIGTERM and SIGHUP. The second SIGINT or SIGTERM ends the process at once."""
+        previous = {number: signal.signal(number, self._on_signal) for number in _signals()}
         try:
             yield
         finally:
@@ -34,7 +35,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.request(signal.Signals(number).name, 128 + number)
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in (signal.SIGINT, signal.SIGTERM):  # not SIGHUP: a terminal that closes may send it twice
             signal.signal(each, signal.SIG_DFL)
 
     def check(self) -> None:
@@ -43,3 +44,13 @@ class StopRequest:
             raise Stop(*self._requested)
         if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
             raise Stop("time budget used up", 0)
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that ask a run to stop. Windows has no SIGHUP, and `nohup` makes a process ignore it."""
+    if threading.current_thread() is not threading.main_thread():
+        return []  # Python lets no other thread handle signals
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, hangup]
