@@ -4,16 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
-.PHONY: help train test check bench clean
+.PHONY: help train test test-all coverage check bench clean
+# One worker per core. Tests that share a costly fixture have a group, and a group has one worker.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weight normalization
 	$(BIN)/wn-dqn train --config quick
 
-test: check  ## run the checks and all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
+test: check  ## run the checks and the tests of every day
+	$(PYTEST)
+
+test-all: check  ## run the checks and everything: all games, all seeds, more random examples
+	WN_DQN_TESTS=all $(PYTEST)
+
+coverage: $(VENV)/test.stamp  ## the tests of every day, and what they do not reach
+	$(PYTEST) --cov --cov-report=term
 
 check: $(VENV)/test.stamp  ## lint, types, floors
 	$(BIN)/ruff check .

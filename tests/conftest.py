@@ -20,17 +20,19 @@ torch.set_num_threads(1)
 # WN_DQN_TESTS=all runs everything (`make test-all`); otherwise tests marked `thorough` are left out, and hypothesis
 # tries fewer examples.
 EVERYTHING = os.environ.get("WN_DQN_TESTS") == "all"
-hypothesis.settings.register_profile("daily", max_examples=20, stateful_step_count=10, deadline=None)
+hypothesis.settings.register_profile("daily", max_examples=40, stateful_step_count=10, deadline=None)
 hypothesis.settings.register_profile("all", max_examples=200, stateful_step_count=15, deadline=None)
 hypothesis.settings.load_profile("all" if EVERYTHING else "daily")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make test-all` runs."""
+    """Leave out what only `make test-all` runs; begin with the long ones where workers share the tests."""
     left_out = [] if EVERYTHING else [item for item in items if item.get_closest_marker("thorough")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    if hasattr(config, "workerinput"):  # a long test that came last would have one worker wait for another
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

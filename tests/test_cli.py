@@ -373,7 +373,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(somebodys_files: Path, args: 
 
 
 @pytest.mark.parametrize(("args", "message"), LATE_MISTAKES, ids=[" ".join(args[-2:]) for args, _ in LATE_MISTAKES])
-def test_a_mistake_found_late_is_one_line_and_changes_nothing(somebodys_files: Path, args: list[str], message: str) -> None:
+def test_a_mistake_found_late_is_one_line_and_changes_nothing(
+    somebodys_files: Path, args: list[str], message: str
+) -> None:
     assert len(assert_refused(somebodys_files, args, message).splitlines()) == 1
 
 
