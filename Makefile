@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
 .PHONY: help train test test-all coverage check bench clean
-# One worker per core. Tests that share a costly fixture have a group, and a group has one worker.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+# A worker per core. worksteal gives each a contiguous part of the tests, so most files have all of theirs in one.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

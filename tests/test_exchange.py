@@ -31,8 +31,6 @@ from wn_dqn.nn.q_network import QNetwork
 from wn_dqn.policies import load_policy
 from wn_dqn.run_directory import RunDirectory
 
-# Stable-Baselines3, its network and the observations are made once.
-pytestmark = pytest.mark.xdist_group("test_exchange")
 Command = Callable[..., tuple[int, str, str]]
 
 

@@ -38,7 +38,6 @@ def load_script() -> ModuleType:
 script = load_script()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("test_tensorboard"),  # one browser, one TensorBoard
     pytest.mark.skipif(script.find_browser() is None, reason="no chromium with a chromedriver on this machine"),
 ]
 
