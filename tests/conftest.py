@@ -25,7 +25,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 EVERYTHING = os.environ.get("WN_DQN_TESTS") == "all"
 TIMELESS: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("daily", max_examples=40, stateful_step_count=10, **TIMELESS)
-hypothesis.settings.register_profile("all", max_examples=400, stateful_step_count=15, **TIMELESS)
+hypothesis.settings.register_profile("all", max_examples=200, stateful_step_count=15, **TIMELESS)
 hypothesis.settings.load_profile("all" if EVERYTHING else "daily")
 
 
