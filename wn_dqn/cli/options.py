@@ -44,6 +44,7 @@ class Count(click.types.IntParamType):
     """A whole number, written 1000000 or 1e6. Settings know its range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or click's error for anything that is none."""
         return super().convert(_whole(value), param, ctx)
 
 
@@ -51,6 +52,7 @@ class CountRange(click.IntRange):
     """A whole number in a range, written 1000000 or 1e6."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or click's error for anything that is none."""
         return super().convert(_whole(value), param, ctx)
 
 
