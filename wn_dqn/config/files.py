@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -13,12 +12,14 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from wn_dqn.config.named import config_folder, named_configs
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
 
 
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, `no` is a word
+    yaml.composer.warn_double_anchors = False  # a name that is given twice is legal, and no reason for a warning
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml
@@ -38,17 +39,6 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     _yaml().dump(dict(data), stream)
     return stream.getvalue()
-
-
-def config_folder() -> Path:
-    """The folder of the named configs: inside an installed package, or at the top of the repository."""
-    packaged = Path(str(importlib.resources.files("wn_dqn"))) / "configs"
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "configs"
-
-
-def named_configs() -> list[str]:
-    """Names that ``--config`` takes beside file paths."""
-    return sorted(path.stem for path in config_folder().glob("*.yaml"))
 
 
 def read_config(name_or_path: str) -> dict[str, Any]:

@@ -6,11 +6,11 @@ Scores of the paper: Salimans & Kingma (2016), figure 6 (maximum over epochs), w
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
-
-from ale_py import roms
+from pathlib import Path
 
 from wn_dqn.errors import UsageError, closest
 
@@ -116,11 +116,27 @@ _NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
 def all_games() -> dict[str, Game]:
     """Every game for one player that the installed ale-py ships, by ROM id."""
     games = {}
-    for rom_id in sorted(set(roms.get_all_rom_ids()) - _NEED_TWO_PLAYERS):
+    for rom_id in sorted(_rom_ids() - _NEED_TWO_PLAYERS):
         random, human = _RANDOM_AND_HUMAN.get(rom_id, (None, None))
         name = rom_id.title().replace("_", "")
         games[rom_id] = Game(rom_id, name, random, human, _PAPER.get(rom_id))
     return games
+
+
+def _rom_ids() -> set[str]:
+    """Every ROM that the installed ale-py ships.
+
+    Its `roms` module is loaded alone: `import ale_py` would load gymnasium, too, which takes longer than the list.
+    """
+    package = importlib.util.find_spec("ale_py")
+    assert package is not None
+    assert package.origin is not None
+    spec = importlib.util.spec_from_file_location("ale_py_roms", Path(package.origin).parent / "roms" / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    roms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(roms)
+    return set(roms.get_all_rom_ids())
 
 
 def find_game(name: str) -> Game:

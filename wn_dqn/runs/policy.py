@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.schema import Settings
@@ -19,7 +20,7 @@ from wn_dqn.runs.checkpoint import CheckpointError
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.snapshot import load_snapshot
 from wn_dqn.seeding import env_seeds, numpy_generator
-from wn_dqn.system.hardware import prepare_torch
+from wn_dqn.system.hardware import computing_on
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn_agents import AGENTS, DQN
 
@@ -32,6 +33,12 @@ class Policy:
     settings: Settings
     steps: int
     path: Path
+    device: torch.device
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Q-values float32 [B, A] of observations uint8 [B, 4, 84, 84], with the precision of the training."""
+        with computing_on(self.device, self.settings.learning.precision):
+            return self.agent.q_values(obs)
 
 
 def find_checkpoint(path: Path, which: str) -> Path:
@@ -52,16 +59,17 @@ def find_checkpoint(path: Path, which: str) -> Path:
 def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     """The agent in a checkpoint, or in the `which` (best, last, or steps) checkpoint of a run directory.
 
+    Nothing of the process changes: threads, allocator, determinism and the arithmetic of others stay as they are.
     Raises UsageError if there is none or it cannot be read. The replay is not opened.
     """
     path = find_checkpoint(path, which)
     try:
         snapshot = load_snapshot(path)
         settings = make_settings(snapshot.settings)
-        prepare_torch(device, settings.learning.precision if device.type == "cuda" else "float32")
-        agent = AGENTS[settings.agent](settings, int(snapshot.agent["num_actions"]), device)
-        agent.load_state_dict(snapshot.agent)
-        return Policy(agent, settings, int(snapshot.training["steps"]), path)
+        with computing_on(device, settings.learning.precision):
+            agent = AGENTS[settings.agent](settings, int(snapshot.agent["num_actions"]), device)
+            agent.load_state_dict(snapshot.agent)
+        return Policy(agent, settings, int(snapshot.training["steps"]), path, device)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -92,7 +100,7 @@ def play_games(
     total = protocol.steps or num_envs * (protocol.max_game_frames or 0) // env.spec.frames_per_step
     with reporter.task(f"playing {game.name}", total) as task:
         return evaluate(
-            None if policy is None else policy.agent.q_values,
+            None if policy is None else policy.q_values,
             env,
             protocol,
             env_seeds(seed, "evaluation", 0, 0, num_envs=num_envs),

@@ -1,29 +1,34 @@
-"""Commands that tell what there is: games, settings, doctor."""
+"""``wn-dqn games``: what can be played."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from wn_dqn.cli.options import DEVICE
-from wn_dqn.config.files import setting_help
-from wn_dqn.envs.atari_games import all_games
-from wn_dqn.runs.doctor import examine
-from wn_dqn.system.hardware import find_device
+if TYPE_CHECKING:
+    from wn_dqn.envs.atari_games import Game
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def games(as_json: bool) -> None:
     """List the games that can be trained, with published scores."""
+    from wn_dqn.envs.atari_games import all_games
+
     catalogue = all_games().values()
     if as_json:
         rows = [vars(game) | {"paper": game.paper and vars(game.paper)} for game in catalogue]
         click.echo(json.dumps(rows, indent=2))
         return
+    _print_table(list(catalogue))
+
+
+def _print_table(catalogue: list[Game]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("game", "random", "human", "paper: standard", "paper: wn")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -33,19 +38,4 @@ def games(as_json: bool) -> None:
             game.name, *("" if score is None else f"{score:,.1f}" for score in (game.random, game.human, *paper))
         )
     Console().print(table)
-    click.echo(f"{len(all_games())} games, and Catch, a small one for trying things out.")
-
-
-@click.command()
-def settings() -> None:
-    """List every setting with its default, for --set and config files."""
-    for key, default, text in setting_help():
-        click.echo(f"{key} = {default}\n    {text}")
-
-
-@click.command()
-@DEVICE
-def doctor(device: str) -> None:
-    """Say what this machine has, what a training would use, and how fast it is."""
-    for line in examine(find_device(device)):
-        click.echo(line)
+    click.echo(f"{len(catalogue)} games, and Catch, a small one for trying things out.")
