@@ -17,7 +17,7 @@ from small_runs import settings_for, train
 
 from wn_dqn import __version__
 from wn_dqn.cli import main as cli
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import find_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import PROTOCOLS, changed_protocol, find_protocol
 from wn_dqn.runs.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy
@@ -104,7 +104,7 @@ def test_what_checkpoints_are_meant(run: Path, tmp_path: Path) -> None:
 
 
 def a_report(run: Path) -> Report:
-    report = evaluate_policy(None, find_any_game("Catch"), PROTOCOLS["nature"], 8, 0, ProgressReporter())
+    report = evaluate_policy(None, find_game("Catch"), PROTOCOLS["nature"], 8, 0, ProgressReporter())
     return replace(report, checkpoint=sorted((run / "checkpoints").glob("step-*"))[-1], trained_steps=320)
 
 

@@ -11,8 +11,8 @@ import pytest
 from ale_py.env import AtariEnv as GymnasiumAtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
+from wn_dqn.config.games import all_games
 from wn_dqn.envs.atari import AtariEnv
-from wn_dqn.envs.atari_games import all_games
 from wn_dqn.envs.atari_reference import ReferenceEnv
 
 ALL_ROMS = sorted(

@@ -7,13 +7,15 @@ import json
 import sys
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from wn_dqn.analysis.published import PAPER_COLUMNS, human_normalized, published_scores
 from wn_dqn.cli.options import CHECKPOINT, DEVICE, protocol_options
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import find_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol
 from wn_dqn.render.play import open_window
@@ -80,7 +82,7 @@ def evaluate(
         protocol = changed_protocol(protocol, steps=None, games=games)
     torch_device, reporter = find_device(device), ProgressReporter()
     if random_game is not None:
-        game = find_any_game(random_game)
+        game = find_game(random_game)
         reports = [evaluate_policy(None, game, protocol, num_envs, seed, reporter)]
     else:
         paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
@@ -93,7 +95,7 @@ def evaluate(
 
         reports = evaluate_checkpoints(paths, protocol, num_envs, seed, torch_device, jobs, reporter, keep)
     if as_json:
-        printed = [report.as_json() for report in reports]
+        printed = [_with_published(report) for report in reports]
         click.echo(json.dumps(printed[0] if len(printed) == 1 else printed, indent=2))
     elif len(reports) == 1:
         _print_evaluation(reports[0])
@@ -101,8 +103,17 @@ def evaluate(
         _print_evaluations(reports)
 
 
+def _with_published(report: Report) -> dict[str, Any]:
+    """The outcome and, before its long list of scores, what has been published about the game."""
+    outcome, game = report.as_json(), report.game.name
+    scores, mean = outcome.pop("scores"), outcome["mean_return"]
+    outcome["human_normalized"] = None if mean is None else human_normalized(game, mean)
+    outcome["paper"] = published_scores(game).paper or None
+    return {**outcome, "scores": scores}
+
+
 def _print_evaluation(report: Report) -> None:
-    figures, game = report.as_json(), report.game
+    figures, game = _with_published(report), report.game
     click.echo(f"{game.name}: {figures['policy']}, protocol {report.protocol.name}")
     table = Table()
     row = {
@@ -111,13 +122,8 @@ def _print_evaluation(report: Report) -> None:
     row["games"] = f"{len(report.result.games)}"
     if figures["human_normalized"] is not None:
         row["human-normalized"] = f"{figures['human_normalized']:.1%}"
-    if game.paper is not None:
-        for name, score in (
-            ("standard", game.paper.standard),
-            ("wn", game.paper.wn),
-            ("Mnih 2015", game.paper.mnih2015),
-        ):
-            row[f"paper: {name}"] = f"{score:,.0f}"
+    for column, score in (figures["paper"] or {}).items():
+        row[f"paper: {PAPER_COLUMNS[column]}"] = f"{score:,.0f}"
     for name in row:
         table.add_column(name, justify="right")
     table.add_row(*row.values())
@@ -128,7 +134,7 @@ def _print_evaluation(report: Report) -> None:
         )
     if report.result.unfinished_games:
         click.echo("One more game was in progress when the steps were used up; it does not count.")
-    if game.paper is not None:
+    if figures["paper"] is not None:
         click.echo("The paper's figures are maxima over 200 epochs, not fresh games of one network.")
 
 

@@ -8,9 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from wn_dqn.analysis.published import PAPER_ARMS, published_scores
 from wn_dqn.cli.options import DEVICE
 from wn_dqn.config.files import setting_help
-from wn_dqn.envs.atari_games import all_games
+from wn_dqn.config.games import all_games
 from wn_dqn.runs.doctor import examine
 from wn_dqn.system.hardware import find_device
 
@@ -19,21 +20,19 @@ from wn_dqn.system.hardware import find_device
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def games(as_json: bool) -> None:
     """List the games that can be trained, with published scores."""
-    catalogue = all_games().values()
+    catalogue = [(game, published_scores(game.name)) for game in all_games().values()]
     if as_json:
-        rows = [vars(game) | {"paper": game.paper and vars(game.paper)} for game in catalogue]
+        rows = [vars(game) | vars(published) | {"paper": published.paper or None} for game, published in catalogue]
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table("game", "random", "human", "paper: standard", "paper: wn")
+    table = Table("game", "random", "human", *(f"paper: {arm}" for arm in PAPER_ARMS))
     for column in table.columns[1:]:
         column.justify = "right"
-    for game in catalogue:
-        paper = (game.paper.standard, game.paper.wn) if game.paper else (None, None)
-        table.add_row(
-            game.name, *("" if score is None else f"{score:,.1f}" for score in (game.random, game.human, *paper))
-        )
+    for game, published in catalogue:
+        scores = (published.random, published.human, *map(published.paper.get, PAPER_ARMS))
+        table.add_row(game.name, *("" if score is None else f"{score:,.1f}" for score in scores))
     Console().print(table)
-    click.echo(f"{len(all_games())} games, and Catch, a small one for trying things out.")
+    click.echo(f"{len(catalogue)} games, and Catch, a small one for trying things out.")
 
 
 @click.command()

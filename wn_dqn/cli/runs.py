@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from wn_dqn.analysis.model_card import write_finished_card
 from wn_dqn.cli.options import DEVICE, seconds
 from wn_dqn.config.files import make_settings, merge, named_configs, nested, parse_assignment, read_config
-from wn_dqn.envs.registry import find_any_game
 from wn_dqn.errors import RunError
 from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
@@ -157,10 +156,7 @@ def train(
             layer = variables if source is ParameterSource.ENVIRONMENT else options
             layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
     config = read_config(config_name) if config_name else {}
-    data = merge([config, *variables, *map(parse_assignment, assignments), *options])
-    if isinstance(data.get("game"), str):
-        data["game"] = find_any_game(data["game"]).name
-    settings = make_settings(data)
+    settings = make_settings(merge([config, *variables, *map(parse_assignment, assignments), *options]))
     agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
     folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
     reporter = ProgressReporter()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
 
@@ -103,7 +104,27 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make_settings(data: Mapping[str, Any]) -> Settings:
-    """Validated settings; UsageError with the first mistake, the key it is at, and the closest valid one."""
+    """Validated settings, the game by its name in `all_games`, however it was spelled.
+
+    UsageError with the first mistake, the key it is at, and the closest valid one.
+    """
+    game = data.get("game")
+    return _validated({**data, "game": find_game(game).name} if isinstance(game, str) else data)
+
+
+def stored_settings(data: Mapping[str, Any]) -> Settings:
+    """The settings of a run that exists. Unlike `make_settings`, a game that is unknown here keeps its name.
+
+    Such a run cannot be played here, but it can be read, plotted and reported.
+    """
+    try:
+        find_game(str(data.get("game")))
+    except UsageError:
+        return _validated(data)
+    return make_settings(data)
+
+
+def _validated(data: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(data))
     except ValidationError as error:

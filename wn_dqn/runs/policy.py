@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from wn_dqn.config.files import make_settings
+from wn_dqn.config.files import stored_settings
+from wn_dqn.config.games import Game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.atari_games import Game
 from wn_dqn.envs.registry import make_env
 from wn_dqn.errors import UsageError, first_line
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, EvaluationProtocol
@@ -56,7 +56,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     path = find_checkpoint(path, which)
     try:
         content = load_checkpoint(path)
-        settings = make_settings(content["settings"])
+        settings = stored_settings(content["settings"])
         prepare_torch(device, settings.learning.precision if device.type == "cuda" else "float32")
         agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
         agent.load_state_dict(content["agent"])

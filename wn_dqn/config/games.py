@@ -1,0 +1,57 @@
+"""The names of the games: Atari's, as ale-py ships them, and Catch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from wn_dqn.errors import UsageError, closest
+
+
+@dataclass(frozen=True)
+class Game:
+    """A game that can be trained."""
+
+    rom_id: str
+    """the emulator's name, like space_invaders"""
+    name: str
+    """ours and gymnasium's, like SpaceInvaders"""
+
+
+CATCH = Game("catch", "Catch")
+
+# The emulator ends the whole process when it is asked to play these with one player.
+_NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
+
+
+@cache
+def all_games() -> dict[str, Game]:
+    """Every Atari game for one player that the installed ale-py ships, by ROM id."""
+    from ale_py import roms  # takes a fifth of a second: only who asks for Atari's games waits for it
+
+    playable = sorted(set(roms.get_all_rom_ids()) - _NEED_TWO_PLAYERS)
+    return {rom_id: Game(rom_id, rom_id.title().replace("_", "")) for rom_id in playable}
+
+
+def find_game(name: str) -> Game:
+    """The game that `name` means, as people, gymnasium and ale-py write it.
+
+    `SpaceInvaders`, `space_invaders`, `ALE/SpaceInvaders-v5` and `SpaceInvadersNoFrameskip-v4` are the same.
+
+    UsageError with the closest names if there is none.
+    """
+    plain = re.sub(r"^ale/|(noframeskip|deterministic)?-v\d+$", "", name.strip().lower())
+    wanted = re.sub(r"[^a-z0-9]", "", plain)
+    if wanted == CATCH.rom_id:
+        return CATCH
+    by_key = {rom_id.replace("_", ""): game for rom_id, game in [*all_games().items(), (CATCH.rom_id, CATCH)]}
+    if wanted in by_key:
+        return by_key[wanted]
+    names = {key: game.name for key, game in by_key.items()}
+    hint = closest(wanted, names)
+    for key in sorted(names, key=len, reverse=True):
+        hint = re.sub(rf"\b{key}\b", names[key], hint)
+    if hint.startswith("valid:"):
+        hint = "`wn-dqn games` lists all"
+    raise UsageError(f"unknown game {name!r}; {hint}")
