@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from wn_dqn.analysis import plotting, scores
+from wn_dqn.analysis.choices import FIGURE_FORMATS
 from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
 from wn_dqn.config.files import dump_yaml, make_settings, merge, parse_assignment, read_config
 from wn_dqn.config.games import find_game
@@ -183,7 +184,7 @@ def main(
     }
     output.mkdir(parents=True, exist_ok=True)
     figure_path = output / "curves.svg"
-    file_format = output_file.require_writable(figure_path, plotting.FORMATS)
+    file_format = output_file.require_writable(figure_path, FIGURE_FORMATS)
     check_starts(arms, reporter)
     folders = {
         output / f"{each.game}-{each.param}-seed{seed}": each for seed, settings in arms.items() for each in settings

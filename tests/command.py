@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from wn_dqn.cli import main
+from wn_dqn.cli.main import main
 
 
 def wn_dqn(*args: str) -> tuple[int, str, str]:

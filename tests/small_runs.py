@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from wn_dqn.analysis.model_card import write_finished_card
 from wn_dqn.config.files import make_settings, merge
 from wn_dqn.config.schema import Settings
 from wn_dqn.replay.buffer import ReplayBuffer
@@ -39,7 +40,10 @@ def settings_for(**overrides: Any) -> Settings:
 
 def train(settings: Settings, folder: Path) -> int:
     """`wn-dqn train` on the CPU."""
-    return launch.train_run(settings, folder, CPU, ProgressReporter())
+    reporter = ProgressReporter()
+    return launch.train_run(
+        settings, folder, CPU, reporter, on_finished=lambda path: write_finished_card(path, reporter.message)
+    )
 
 
 def outcome(folder: Path) -> dict[str, Any]:

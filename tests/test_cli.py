@@ -18,8 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wn_dqn import __version__
-from wn_dqn.cli import main
-from wn_dqn.cli.main import cli
+from wn_dqn.cli.main import cli, main
 from wn_dqn.config.files import parse_yaml, setting_help
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
 from wn_dqn.runs import doctor, launch, reevaluation
@@ -287,6 +286,15 @@ def test_the_replay_can_be_left_out(
     assert any(Path("run/replay").glob("*.arrays")) is saved
 
 
+@pytest.mark.parametrize("steps", ["64", "6.4e1", "64e0", "640E-1"])
+def test_counts_may_be_written_with_an_exponent(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "train_run", trained := mock.Mock(return_value=0))
+    status, _, err = wn_dqn("train", *TINY, "--steps", steps, "--set", "replay.capacity=1e6")
+    assert (status, err) == (0, "")
+    settings = trained.call_args.args[0]
+    assert (settings.learning.total_steps, settings.replay.capacity) == (64, 1_000_000)
+
+
 Mistake = tuple[list[str], str]
 MISTAKES: list[Mistake] = [  # arguments, and a part of the message
     (["trian"], "No such command 'trian'."),
@@ -301,6 +309,11 @@ MISTAKES: list[Mistake] = [  # arguments, and a part of the message
     (["train", "--game", "Pong", "--seed", "-1"], "invalid value -1 for seed"),
     (["train", "--game", "Pong", "--steps", "0"], "invalid value 0 for learning.total_steps"),
     (["train", "--game", "Pong", "--steps", "-64"], "invalid value -64 for learning.total_steps"),
+    (["train", "--game", "Pong", "--steps", "1.5"], "'1.5' is not a valid integer"),
+    (["train", "--game", "Pong", "--steps", "15e-1"], "'15e-1' is not a valid integer"),
+    (["train", "--game", "Pong", "--steps", "1e400"], "'1e400' is not a valid integer"),
+    (["train", "--game", "Pong", "--set", "learning.total_steps=1.5"], "invalid value 1.5 for learning.total_steps"),
+    (["evaluate", "--random", "Pong", "--games", "1e7"], "10000000 is not in the range 1<=x<=1000000"),
     (["train", "--game", "Pong", "--num-envs", "0"], "invalid value 0 for environment.num_envs"),
     (["train", "--game", "Pong", "--num-envs", "2000"], "invalid value 2000 for environment.num_envs"),
     (["train", "--game", "Pong", "--resume", "perhaps"], "'perhaps' is not one of 'auto', 'never'"),
@@ -517,7 +530,7 @@ def nothing_is_played() -> Iterator[None]:
     with (
         mock.patch.object(launch, "train_run", return_value=0),
         mock.patch.object(reevaluation, "play_games", return_value=result),
-        mock.patch("wn_dqn.cli.information.examine", return_value=[]),
+        mock.patch.object(doctor, "examine", return_value=[]),
     ):
         yield
 
@@ -535,7 +548,7 @@ def test_no_arguments_make_a_traceback(args: list[str]) -> None:
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no mistake of the user's."""
     monkeypatch.setattr(sys, "argv", ["wn-dqn", "train", "--game", "Pong"])
-    monkeypatch.setattr("wn_dqn.cli.runs.make_settings", mock.Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr("wn_dqn.config.files.make_settings", mock.Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         main()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +19,13 @@ from wn_dqn.config.files import (
     dump_yaml,
     make_settings,
     merge,
-    named_configs,
     parse_assignment,
     parse_yaml,
     read_config,
     setting_help,
     stored_settings,
 )
+from wn_dqn.config.named import named_configs
 from wn_dqn.config.schema import (
     LearningSettings,
     NetworkSettings,
@@ -193,7 +194,9 @@ def test_later_layers_win_key_by_key() -> None:
         ({"optimizer": "adamax"}, "invalid value 'adamax' for optimizer"),
         ({"learning": None}, "invalid value None for learning"),
         ({"learning": {"batch_size": "32"}}, "invalid value '32' for learning.batch_size: Input should be a valid int"),
-        ({"learning": {"batch_size": 32.0}}, "invalid value 32.0 for learning.batch_size"),
+        ({"learning": {"batch_size": 32.5}}, "invalid value 32.5 for learning.batch_size"),
+        ({"learning": {"total_steps": math.inf}}, "invalid value inf for learning.total_steps"),
+        ({"seed": 1e3}, "invalid value 1000.0 for seed"),
         ({"learning": {"batch_size": True}}, "invalid value True for learning.batch_size"),
         ({"learning": {"batch_size": 0}}, "invalid value 0 for learning.batch_size: Input should be greater than 0"),
         ({"learning": {"total_steps": -1}}, "invalid value -1 for learning.total_steps"),
@@ -392,10 +395,19 @@ def test_any_value_of_any_setting_is_settings_or_one_line(key: str, value: Any) 
     assert isinstance(outcome, Settings) or key in outcome
 
 
+@pytest.mark.parametrize("text", ["1e6", "1E+6", "1000000.0", "1_000_000"])
+def test_a_count_may_be_written_with_an_exponent(text: str) -> None:
+    assignment = parse_assignment(f"learning.total_steps={text}")
+    settings = make_settings(merge([{"game": "Pong"}, assignment]))
+    assert settings.learning.total_steps == 1_000_000
+    assert type(settings.learning.total_steps) is int
+
+
 PIECES = [*"ab:,-[]{}'\"#&*!|>%@` \n\t01.~?=", "<<", "---", "&a ", "*a"]
 
 
 @given(text=st.text(max_size=20) | st.lists(st.sampled_from(PIECES), max_size=15).map("".join))
+@example(text="&a[&a")
 def test_any_text_is_yaml_or_one_line(text: str) -> None:
     message = "x is not valid YAML: "
     try:

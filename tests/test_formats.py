@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_runs import CPU, outcome, settings_for, train
 
-from wn_dqn.cli import main
+from wn_dqn.cli.main import main
 from wn_dqn.config.files import dump_yaml, parse_yaml
 from wn_dqn.config.games import find_game
 from wn_dqn.evaluation.protocols import EvaluationProtocol

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from written_runs import write_run
 
 from wn_dqn.analysis import plotting
+from wn_dqn.analysis.choices import FIGURE_FORMATS
 from wn_dqn.analysis.read_runs import group_runs, read_runs
 
 
@@ -111,7 +112,7 @@ def test_the_command_writes_each_format(runs: Path, tmp_path: Path) -> None:
 
 def test_the_same_runs_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
     """No time, no name drawn at random."""
-    for file_format in plotting.FORMATS:
+    for file_format in FIGURE_FORMATS:
         paths = [tmp_path / f"{number}.{file_format}" for number in range(2)]
         for path in paths:
             wn_dqn("plot", str(runs), "-o", str(path))
@@ -122,7 +123,7 @@ def test_another_process_draws_the_same_and_no_other_command_loads_what_draws(ru
     """matplotlib would cost every command most of a second."""
     here, there = tmp_path / "here.svg", tmp_path / "there.svg"
     wn_dqn("plot", str(runs), "-o", str(here))
-    code = "import sys, wn_dqn.cli.main; print('matplotlib' in sys.modules); wn_dqn.cli.main()"
+    code = "import sys, wn_dqn.cli.main; print('matplotlib' in sys.modules); wn_dqn.cli.main.main()"
     command = [sys.executable, "-c", code, "plot", str(runs), "-o", str(there)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith("False\n")

@@ -198,7 +198,7 @@ def test_a_worker_that_dies_is_told(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is killed for its memory."""
-    monkeypatch.setattr("wn_dqn.runs.reevaluation._end_silently_when_interrupted", _die)
+    monkeypatch.setattr("wn_dqn.runs.reevaluation._begin_worker", _die)
     status, out, err = command(capsys, monkeypatch, run, "--all", "--jobs", 2)
     assert (status, out) == (1, "")
     assert err.splitlines()[-1] == (
@@ -206,5 +206,5 @@ def test_a_worker_that_dies_is_told(
     )
 
 
-def _die() -> None:
+def _die(_device: str) -> None:
     os._exit(9)

@@ -30,6 +30,7 @@ from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import load_checkpoint
 from wn_dqn.runs.experiment import Experiment
 from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.state import TrainingState
 
@@ -316,7 +317,7 @@ def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
     program = f"""
 import signal, sys
 from pathlib import Path
-from wn_dqn.cli import main
+from wn_dqn.cli.main import main
 from wn_dqn.runs.experiment import Experiment
 
 def after_step(experiment, state):
@@ -348,7 +349,7 @@ main()
 def test_a_time_budget_saves_and_exits_with_0(uninterrupted: Any, tmp_path: Path) -> None:
     """`--stop-after`: the status says paused and why, and the same command goes on."""
     settings, folder = settings_for(), tmp_path / "run"
-    assert launch.train_run(settings, folder, CPU, ProgressReporter(), stop_after_s=0.0) == 0
+    assert launch.train_run(settings, folder, CPU, ProgressReporter(), stop=StopRequest(0.0)) == 0
     status = RunDirectory(folder).read_status()
     assert (status["status"], status["reason"], status["steps"]) == ("paused", "time budget used up", 8)
     assert outcome_state(folder)["training"]["steps"] == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import ale_py
 import gymnasium
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from wn_dqn.config.games import CATCH, all_games, find_game
 from wn_dqn.errors import UsageError
 
+gymnasium.register_envs(ale_py)
 REGISTERED = {
     spec.id: spec.kwargs["game"]
     for spec in gymnasium.registry.values()

@@ -12,7 +12,6 @@ from wn_dqn.analysis.resampling import AGGREGATES, Scores, bootstrap_interval, m
 from wn_dqn.errors import UsageError, closest
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
 
-X_AXES = ("epochs", "steps", "frames", "hours")
 MAX_POINTS = 400
 
 

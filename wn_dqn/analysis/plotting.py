@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg", "pdf")
 _STYLES: dict[str, dict[str, Any]] = {
     "wn": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
     "standard": {"color": "#0072B2", "linestyle": (0, (5, 2)), "marker": "s"},

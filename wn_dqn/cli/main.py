@@ -1,4 +1,4 @@
-"""The ``wn-dqn`` command: its subcommands, and how mistakes are told."""
+"""The ``wn-dqn`` command: its subcommands, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import sys
 import click
 
 from wn_dqn import __version__
-from wn_dqn.cli import exchange, games, information, results, runs
+from wn_dqn.cli.cmd_card import card
+from wn_dqn.cli.cmd_checkpoint import checkpoint
+from wn_dqn.cli.cmd_doctor import doctor
+from wn_dqn.cli.cmd_evaluate import evaluate
+from wn_dqn.cli.cmd_export import export
+from wn_dqn.cli.cmd_games import games
+from wn_dqn.cli.cmd_import import import_
+from wn_dqn.cli.cmd_play import play
+from wn_dqn.cli.cmd_plot import plot
+from wn_dqn.cli.cmd_report import report
+from wn_dqn.cli.cmd_settings import settings
+from wn_dqn.cli.cmd_train import train
 from wn_dqn.errors import RunError, UsageError
 
 
@@ -27,20 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (
-    runs.train,
-    runs.checkpoint,
-    games.evaluate,
-    games.play,
-    results.plot,
-    results.report,
-    results.card,
-    exchange.export,
-    exchange.import_,
-    information.games,
-    information.settings,
-    information.doctor,
-):
+for command in (train, checkpoint, evaluate, play, plot, report, card, export, import_, games, settings, doctor):
     cli.add_command(command)
 
 

@@ -1,17 +1,19 @@
-"""Options that several commands have."""
+"""Options and values that several commands have."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation.protocols import PROTOCOLS, changed_protocol, find_protocol
-from wn_dqn.render.video import FRAMES_PER_S
+
+if TYPE_CHECKING:
+    from wn_dqn.evaluation.protocols import EvaluationProtocol
 
 DEVICE = click.option(
     "--device",
@@ -27,15 +29,59 @@ CHECKPOINT = click.option(
 )
 
 
+def _whole(value: Any) -> Any:
+    """1e6 as 1000000; anything else, 1.5e0 included, as it is, for click to judge."""
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return int(number) if number.is_integer() else value
+    return value
+
+
+class Count(click.types.IntParamType):
+    """A whole number, written 1000000 or 1e6. Settings know its range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or click's error for anything that is none."""
+        return super().convert(_whole(value), param, ctx)
+
+
+class CountRange(click.IntRange):
+    """A whole number in a range, written 1000000 or 1e6."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or click's error for anything that is none."""
+        return super().convert(_whole(value), param, ctx)
+
+
+class _ProtocolName(click.types.StringParamType):
+    """The name of a protocol, or a file. Protocols are imported only for a help text or a completion."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "|".join([*self._names(), "FILE.yaml"])
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+    @staticmethod
+    def _names() -> list[str]:
+        from wn_dqn.evaluation.protocols import PROTOCOLS
+
+        return list(PROTOCOLS)
+
+
 def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """``--protocol`` and what changes it; the command gets one `protocol`."""
     options = (
         click.option(
             "--protocol",
             "protocol_name",
+            type=_ProtocolName(),
             default=default,
             show_default=True,
-            metavar="|".join([*PROTOCOLS, "FILE.yaml"]),
             help="The rules: one of these names, or a YAML file with the fields of a protocol, like `epsilon: 0.01`.",
         ),
         click.option(
@@ -64,15 +110,27 @@ def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[.
             named = {"epsilon": epsilon, "repeat_action_probability": sticky, "max_noop_frames": noops}
             changes: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
             if time_limit is not None:
-                frames = None if time_limit == "none" else max(round(seconds(time_limit) * FRAMES_PER_S), 1)
-                changes["max_game_frames"] = frames
-            command(protocol=changed_protocol(find_protocol(protocol_name), **changes), **others)
+                changes["max_game_frames"] = None if time_limit == "none" else _frames(time_limit)
+            command(protocol=_protocol(protocol_name, changes), **others)
 
         for option in reversed(options):
             wrapped = option(wrapped)
         return wrapped
 
     return decorate
+
+
+def _protocol(name: str, changes: dict[str, Any]) -> EvaluationProtocol:
+    from wn_dqn.evaluation.protocols import changed_protocol, find_protocol
+
+    return changed_protocol(find_protocol(name), **changes)
+
+
+def _frames(duration: str) -> int:
+    """The frames that a game shows in `duration`, at least one."""
+    from wn_dqn.render.video import FRAMES_PER_S
+
+    return max(round(seconds(duration) * FRAMES_PER_S), 1)
 
 
 def seconds(duration: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import contextlib
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -14,12 +14,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from wn_dqn.config.games import find_game
+from wn_dqn.config.named import config_folder, named_configs
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
 
 
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, `no` is a word
+    yaml.composer.warn_double_anchors = False  # a name that is given twice is legal, and no reason for a warning
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml
@@ -39,17 +41,6 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     _yaml().dump(dict(data), stream)
     return stream.getvalue()
-
-
-def config_folder() -> Path:
-    """The folder of the named configs: inside an installed package, or at the top of the repository."""
-    packaged = Path(str(importlib.resources.files("wn_dqn"))) / "configs"
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "configs"
-
-
-def named_configs() -> list[str]:
-    """Names that ``--config`` takes beside file paths."""
-    return sorted(path.stem for path in config_folder().glob("*.yaml"))
 
 
 def read_config(name_or_path: str) -> dict[str, Any]:
@@ -108,8 +99,10 @@ def make_settings(data: Mapping[str, Any]) -> Settings:
 
     UsageError with the first mistake, the key it is at, and the closest valid one.
     """
-    game = data.get("game")
-    return _validated({**data, "game": find_game(game).name} if isinstance(game, str) else data)
+    data = dict(data)
+    if isinstance(data.get("game"), str):
+        data["game"] = find_game(data["game"]).name
+    return _validated(data)
 
 
 def stored_settings(data: Mapping[str, Any]) -> Settings:
@@ -117,16 +110,15 @@ def stored_settings(data: Mapping[str, Any]) -> Settings:
 
     Such a run cannot be played here, but it can be read, plotted and reported.
     """
-    try:
-        find_game(str(data.get("game")))
-    except UsageError:
-        return _validated(data)
-    return make_settings(data)
+    data = dict(data)
+    with contextlib.suppress(UsageError):
+        data["game"] = find_game(str(data.get("game"))).name
+    return _validated(data)
 
 
-def _validated(data: Mapping[str, Any]) -> Settings:
+def _validated(data: dict[str, Any]) -> Settings:
     try:
-        return Settings.model_validate(dict(data))
+        return Settings.model_validate(data)
     except ValidationError as error:
         raise UsageError(_explain(error)) from None
 

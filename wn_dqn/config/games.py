@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from wn_dqn.errors import UsageError, closest
 
@@ -28,10 +30,24 @@ _NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
 @cache
 def all_games() -> dict[str, Game]:
     """Every Atari game for one player that the installed ale-py ships, by ROM id."""
-    from ale_py import roms  # takes a fifth of a second: only who asks for Atari's games waits for it
-
-    playable = sorted(set(roms.get_all_rom_ids()) - _NEED_TWO_PLAYERS)
+    playable = sorted(_rom_ids() - _NEED_TWO_PLAYERS)
     return {rom_id: Game(rom_id, rom_id.title().replace("_", "")) for rom_id in playable}
+
+
+def _rom_ids() -> set[str]:
+    """Every ROM that the installed ale-py ships.
+
+    Its `roms` module is loaded alone: `import ale_py` would load gymnasium, too, which takes longer than the list.
+    """
+    package = importlib.util.find_spec("ale_py")
+    assert package is not None
+    assert package.origin is not None
+    spec = importlib.util.spec_from_file_location("ale_py_roms", Path(package.origin).parent / "roms" / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    roms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(roms)
+    return set(roms.get_all_rom_ids())
 
 
 def find_game(name: str) -> Game:

@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from wn_dqn.config.registry import AGENTS, OPTIMIZERS, PARAMETERIZATIONS
 
 Precision = Literal["float32", "tf32", "bf16"]
-Count = Annotated[int, Field(gt=0, le=10**12)]
+
+
+def _whole(value: object) -> object:
+    """1e6, which YAML reads as a float, as 1000000; 1.5 stays as it is and is refused."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A count, which may be written 1e6."""
+Count = Annotated[Whole, Field(gt=0, le=10**12)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -48,12 +57,12 @@ class _Section(BaseModel):
 class EnvironmentSettings(_Section):
     """How the games are played in training."""
 
-    num_envs: int = Field(
+    num_envs: Whole = Field(
         8, gt=0, le=1024, description="games played in lockstep; part of the experiment: it changes results"
     )
     repeat_action_probability: Probability = Field(0.0, description="sticky actions; 0 as in the paper")
     full_action_set: bool = Field(False, description="all 18 actions instead of the game's minimal set")
-    max_noop_frames: int = Field(30, ge=0, le=1000, description="no-op frames at a game's start: uniform on 0..this")
+    max_noop_frames: Whole = Field(30, ge=0, le=1000, description="no-op frames at a game's start: uniform on 0..this")
     max_game_frames: Count | None = Field(
         None, description="cut a game after so many frames; null: never, as in the paper"
     )
@@ -102,7 +111,7 @@ class NetworkSettings(_Section):
             "uniform on +-sqrt(3/fan-in), biases 0.1, the Nature network of deep_q_rl"
         ),
     )
-    init_batch_size: int = Field(
+    init_batch_size: Whole = Field(
         1024,
         ge=2,
         description="transitions in the batch of the data-dependent initialization, and of the first running "
@@ -121,7 +130,7 @@ class LearningSettings(_Section):
     update_period_steps: Count = Field(4, description="one update per so many transitions, whatever num_envs is")
     batch_size: Count = Field(64, description="transitions per update")
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
-    n_steps: int = Field(
+    n_steps: Whole = Field(
         1, ge=1, le=1000, description="rewards summed, discounted, before the target network's estimate; 1 as in DQN"
     )
     target_period_steps: Count = Field(
@@ -192,7 +201,7 @@ class EvaluationSettings(_Section):
     )
     steps: Count = Field(125_000, description="test steps per evaluation; games completed within them count")
     epsilon: Probability = Field(0.05, description="epsilon of the test policy")
-    num_envs: int = Field(
+    num_envs: Whole = Field(
         16, gt=0, le=1024, description="games played at once; the rule that counts games is blind to it"
     )
     held_out_states: Count = Field(
@@ -211,7 +220,7 @@ class OutputSettings(_Section):
     save_replay: bool = Field(
         True, description="save the replay; without it a resumed run starts with an empty one and is not exact"
     )
-    video_period_epochs: int = Field(
+    video_period_epochs: Whole = Field(
         0, ge=0, description="epochs between clips in TensorBoard of ten seconds of the best network so far; 0: none"
     )
 

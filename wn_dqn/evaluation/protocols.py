@@ -11,7 +11,7 @@ import pydantic
 from pydantic import Field, ValidationError
 
 from wn_dqn.config.files import read_yaml_mapping
-from wn_dqn.config.schema import Count, Probability, Settings
+from wn_dqn.config.schema import Count, Probability, Settings, Whole
 from wn_dqn.envs.rules import EnvRules, training_rules
 from wn_dqn.errors import UsageError, closest
 
@@ -37,7 +37,7 @@ class EvaluationProtocol:
     """sticky actions: the chance that the emulator repeats the last action instead"""
     full_action_set: bool = False
     """all 18 actions instead of the game's minimal set"""
-    max_noop_frames: Annotated[int, Field(ge=0, le=1000)] = 30
+    max_noop_frames: Annotated[Whole, Field(ge=0, le=1000)] = 30
     """no-op frames at a game's start: uniform on 0..this"""
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
-from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores, prepare_torch
+from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
 from wn_dqn_agents import AGENTS
 
 _SECONDS_PER_TEST = 0.6
@@ -29,9 +29,11 @@ _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
 
 
 def examine(device: torch.device) -> Iterator[str]:
-    """Lines for a person, as they become known; takes about ten seconds."""
+    """Lines for a person, as they become known; takes about ten seconds.
+
+    Torch is measured as this process has set it: see :func:`wn_dqn.system.hardware.prepare_torch`.
+    """
     settings = make_settings({"game": "SpaceInvaders"})
-    prepare_torch(device, settings.learning.precision)
     packages = ("torch", "ale-py", "gymnasium", "numpy", "tensorboard")
     yield f"wn-dqn {__version__}, Python {platform.python_version()}, " + ", ".join(
         f"{p} {version(p)}" for p in packages

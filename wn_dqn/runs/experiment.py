@@ -85,7 +85,7 @@ class Experiment:
     def run(self) -> None:
         """Train to the end; see :func:`wn_dqn.training.loop.train`."""
         total = self.settings.learning.total_steps
-        with self.stop.listening(), self.reporter.task("training", total, self.state.steps) as self.task:
+        with self.reporter.task("training", total, self.state.steps) as self.task:
             train(self.settings, self.env, self.agent, self.replay, self.metrics, self, self.state)
 
     def evaluate(self, steps: int) -> Evaluation:

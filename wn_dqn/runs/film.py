@@ -44,7 +44,7 @@ def watch(
     )
     with reporter.task(f"playing {game.name}", num_games * (protocol.max_game_frames or _LONG_GAME_FRAMES)) as task:
         frames = 0
-        for step in play(policy.agent.q_values, env, protocol, num_games, seed):
+        for step in play(policy.q_values, env, protocol, num_games, seed):
             yield from painter.paint(step)
             frames += FRAMES_PER_STEP
             task.update(frames, f"game {step.moment.game + 1}, score {step.moment.score:,.0f}")

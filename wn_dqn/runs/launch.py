@@ -30,11 +30,13 @@ def train_run(
     reporter: ProgressReporter,
     *,
     resume: bool = True,
-    stop_after_s: float | None = None,
+    stop: StopRequest | None = None,
     on_finished: Callable[[Path], None] = lambda _run_dir: None,
 ) -> int:
     """Begin, continue or extend the run in `run_dir`; returns the exit status.
 
+    `stop` ends it early: the run is saved, and goes on when it is trained again. Threads, allocator and determinism
+    are set for the whole process (:func:`wn_dqn.system.hardware.prepare_torch`); no signal is handled.
     `on_finished` is called with the run's folder once the run is finished, while it is still locked.
 
     Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
@@ -60,7 +62,7 @@ def train_run(
         reporter.message(dump_yaml(settings.model_dump()).rstrip())
         directory.write_settings(settings)
         directory.add_provenance(device)
-        experiment = build_experiment(settings, directory, device, reporter, StopRequest(stop_after_s))
+        experiment = build_experiment(settings, directory, device, reporter, stop or StopRequest())
         try:
             exit_status = _run(experiment)
             if exit_status == 0:

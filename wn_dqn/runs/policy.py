@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wn_dqn.config.files import stored_settings
 from wn_dqn.config.games import Game
@@ -18,7 +19,7 @@ from wn_dqn.evaluation.rollout import Evaluation, evaluate
 from wn_dqn.runs.checkpoint import CheckpointError, load_checkpoint
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
-from wn_dqn.system.hardware import prepare_torch
+from wn_dqn.system.hardware import computing_on
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn_agents import AGENTS, DQN
 
@@ -31,6 +32,12 @@ class Policy:
     settings: Settings
     steps: int
     path: Path
+    device: torch.device
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Q-values float32 [B, A] of observations uint8 [B, 4, 84, 84], with the precision of the training."""
+        with computing_on(self.device, self.settings.learning.precision):
+            return self.agent.q_values(obs)
 
 
 def find_checkpoint(path: Path, which: str) -> Path:
@@ -51,16 +58,17 @@ def find_checkpoint(path: Path, which: str) -> Path:
 def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     """The agent in a checkpoint, or in the `which` (best, last, or steps) checkpoint of a run directory.
 
+    Nothing of the process changes: threads, allocator, determinism and the arithmetic of others stay as they are.
     Raises UsageError if there is none or it cannot be read. The replay is not opened.
     """
     path = find_checkpoint(path, which)
     try:
         content = load_checkpoint(path)
         settings = stored_settings(content["settings"])
-        prepare_torch(device, settings.learning.precision if device.type == "cuda" else "float32")
-        agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
-        agent.load_state_dict(content["agent"])
-        return Policy(agent, settings, int(content["training"]["steps"]), path)
+        with computing_on(device, settings.learning.precision):
+            agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
+            agent.load_state_dict(content["agent"])
+        return Policy(agent, settings, int(content["training"]["steps"]), path, device)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -91,7 +99,7 @@ def play_games(
     total = protocol.steps or num_envs * (protocol.max_game_frames or 0) // FRAMES_PER_STEP
     with reporter.task(f"playing {game.name}", total) as task:
         return evaluate(
-            None if policy is None else policy.agent.q_values,
+            None if policy is None else policy.q_values,
             env,
             protocol,
             env_seeds(seed, "evaluation", 0, 0, num_envs=num_envs),

@@ -27,6 +27,7 @@ from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy, find_checkpoint, load_policy, play_games
 from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
+from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.system.progress import ProgressReporter
 
 
@@ -172,7 +173,7 @@ def _outcomes(
             yield path, task(path, reporter)
         return
     context = multiprocessing.get_context("spawn")  # a forked emulator hangs
-    with ProcessPoolExecutor(jobs, context, initializer=_end_silently_when_interrupted) as executor:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_worker, initargs=(task.device,)) as executor:
         futures: dict[Future[Report], Path] = {executor.submit(task, path): path for path in paths}
         try:
             for future in as_completed(futures):
@@ -183,8 +184,10 @@ def _outcomes(
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _end_silently_when_interrupted() -> None:
+def _begin_worker(device: str) -> None:
+    """Set up a process of our own: it computes as the command does, and ends silently when it is interrupted."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    prepare_torch(torch.device(device), "float32")
 
 
 def _run_of(checkpoint: Path) -> RunDirectory | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -100,20 +101,46 @@ def find_device(name: str) -> torch.device:
 
 
 def prepare_torch(device: torch.device, precision: str, *, deterministic: bool = False) -> None:
-    """Settings of the whole process, before a network is built; UsageError if `device` has no such `precision`."""
+    """Set up this whole process for training or evaluation on `device`, before a network is built.
+
+    Commands and training call it; nothing that only loads a network does. UsageError if `device` has no such
+    `precision`.
+    """
     if precision == "tf32" and device.type != "cuda":
         raise UsageError("precision tf32 is a GPU's; use float32 or bf16 on a cpu")
     if device.type == "cuda":
         if device.index is not None:
             torch.cuda.set_device(device)  # streams and graphs belong to the current one
-        # float32 means float32: left alone, torch lets convolutions round to TF32.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        _allow_tf32(precision == "tf32")
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(deterministic)
     else:
         _keep_freed_memory()
     torch.set_num_threads(min(torch.get_num_threads(), num_cores()))  # torch does not know of a container's quota
+
+
+@contextlib.contextmanager
+def computing_on(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute on `device` with `precision` inside this context; afterwards the process is as it was.
+
+    Only a GPU has anything to set: `precision` other than tf32 means that float32 is not rounded.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        _allow_tf32(precision == "tf32")
+        with torch.cuda.device(device):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _allow_tf32(allowed: bool) -> None:
+    # float32 means float32: left alone, torch lets convolutions round to TF32.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _keep_freed_memory() -> None:

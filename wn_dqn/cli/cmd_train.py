@@ -1,24 +1,19 @@
-"""Commands that make runs and look after them: train, checkpoint."""
+"""``wn-dqn train``: begin a run, or go on with one."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from wn_dqn.analysis.model_card import write_finished_card
-from wn_dqn.cli.options import DEVICE, seconds
-from wn_dqn.config.files import make_settings, merge, named_configs, nested, parse_assignment, read_config
-from wn_dqn.errors import RunError
-from wn_dqn.runs import launch
-from wn_dqn.runs.checkpoint import CheckpointError, best_checkpoint, list_checkpoints
-from wn_dqn.runs.experiment import verify_checkpoint
-from wn_dqn.runs.run_directory import RunDirectory
-from wn_dqn.system.hardware import find_device
-from wn_dqn.system.progress import ProgressReporter
+from wn_dqn.cli.options import DEVICE, Count, seconds
+from wn_dqn.config.named import named_configs
+
+if TYPE_CHECKING:
+    from wn_dqn.config.schema import Settings
 
 _SETTING_OF_OPTION = {
     "init": "network.init",
@@ -85,14 +80,14 @@ _SETTING_OF_OPTION = {
 )
 @click.option(
     "--steps",
-    type=int,
+    type=Count(),
     envvar="WN_DQN_STEPS",
     show_envvar=True,
     help="Agent steps to train for (4 frames each, summed over all environments).  [default: 50,000,000]",
 )
 @click.option(
     "--num-envs",
-    type=int,
+    type=Count(),
     envvar="WN_DQN_NUM_ENVS",
     show_envvar=True,
     help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]",
@@ -148,70 +143,41 @@ def train(
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
     Runner in about ten minutes.
     """
-    variables: list[dict[str, Any]] = []
-    options: list[dict[str, Any]] = []
-    for name, value in setting_options.items():
-        if value is not None:
-            source = click.get_current_context().get_parameter_source(name)
-            layer = variables if source is ParameterSource.ENVIRONMENT else options
-            layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
-    config = read_config(config_name) if config_name else {}
-    settings = make_settings(merge([config, *variables, *map(parse_assignment, assignments), *options]))
+    settings = _settings(config_name, assignments, setting_options)
     agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
     folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
-    reporter = ProgressReporter()
     stop_after_s = None if stop_after is None else seconds(stop_after)
-    sys.exit(
-        launch.train_run(
-            settings,
-            folder,
-            find_device(device),
-            reporter,
-            resume=resume == "auto",
-            stop_after_s=stop_after_s,
-            on_finished=lambda path: write_finished_card(path, reporter.message),
+
+    from wn_dqn.cli.signals import stopping_on_signals
+    from wn_dqn.runs.launch import train_run
+    from wn_dqn.runs.stop_request import StopRequest
+    from wn_dqn.system.hardware import find_device
+    from wn_dqn.system.progress import ProgressReporter
+
+    reporter, stop, torch_device = ProgressReporter(), StopRequest(stop_after_s), find_device(device)
+
+    def write_card(path: Path) -> None:
+        from wn_dqn.analysis.model_card import write_finished_card
+
+        write_finished_card(path, reporter.message)
+
+    with stopping_on_signals(stop):
+        status = train_run(
+            settings, folder, torch_device, reporter, resume=resume == "auto", stop=stop, on_finished=write_card
         )
-    )
+    sys.exit(status)
 
 
-@click.group()
-def checkpoint() -> None:
-    """List or verify the checkpoints of a run."""
+def _settings(config_name: str | None, assignments: tuple[str, ...], options: dict[str, Any]) -> Settings:
+    """The settings that the command line asks for. Precedence: option, environment variable, --config, default."""
+    from wn_dqn.config.files import make_settings, merge, nested, parse_assignment, read_config
 
-
-@checkpoint.command("list")
-@click.argument("run", type=click.Path(path_type=Path))
-def list_(run: Path) -> None:
-    """List the checkpoints in RUN with the mean score of their evaluation; the best one is marked."""
-    directory = RunDirectory(run)
-    directory.read_settings()
-    checkpoints = list_checkpoints(directory.checkpoints)
-    best = best_checkpoint(checkpoints)
-    for info in checkpoints:
-        score = "not evaluated" if info.score is None else f"mean score {info.score:,.1f}"
-        click.echo(f"{info.path.name}  step {info.steps:,}  {score}" + ("  best" if info == best else ""))
-    if not checkpoints:
-        click.echo(f"{run} has no checkpoint yet")
-
-
-@checkpoint.command()
-@click.argument("run", type=click.Path(path_type=Path))
-def verify(run: Path) -> None:
-    """Read every byte of every checkpoint in RUN, its part of the replay included; exit status 1 if one is damaged.
-
-    The best checkpoint is kept to be tested, not to go on from: once it is old, its replay is gone.
-    """
-    directory = RunDirectory(run)
-    keep = directory.read_settings().output.keep_checkpoints
-    paths = sorted(directory.checkpoints.glob("step-*"))
-    damaged = 0
-    for path in paths:
-        resumable = path in paths[-keep:]
-        try:
-            verify_checkpoint(directory, path, resumable=resumable)
-            click.echo(f"{path.name}  whole" + ("" if resumable else ", kept for tests without its replay"))
-        except CheckpointError as error:
-            damaged += 1
-            click.echo(f"{path.name}  {error}")
-    if damaged:
-        raise RunError(f"{damaged} of the checkpoints in {run} are damaged")
+    by_variable: list[dict[str, Any]] = []
+    by_option: list[dict[str, Any]] = []
+    for name, value in options.items():
+        if value is not None:
+            source = click.get_current_context().get_parameter_source(name)
+            layer = by_variable if source is ParameterSource.ENVIRONMENT else by_option
+            layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
+    config = read_config(config_name) if config_name else {}
+    return make_settings(merge([config, *by_variable, *map(parse_assignment, assignments), *by_option]))

@@ -1,0 +1,10 @@
+"""What a person can choose in a plot. Apart from what draws it, so that a help text needs none of that."""
+
+from __future__ import annotations
+
+X_AXES = ("epochs", "steps", "frames", "hours")
+"""what the x axis counts"""
+STATISTICS = ("mean", "iqm")
+"""what the line is, over seeds: a key of :data:`wn_dqn.analysis.resampling.AGGREGATES`"""
+FIGURE_FORMATS = ("png", "svg", "pdf")
+"""what the name of the file may end in"""

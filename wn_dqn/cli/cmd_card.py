@@ -1,0 +1,19 @@
+"""``wn-dqn card``: the model card of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def card(run: Path) -> None:
+    """Write the model card of RUN anew, with a picture of its curve: model_card.md and curve.png.
+
+    A run that finishes writes its card by itself; this brings in what `wn-dqn evaluate` has found since.
+    """
+    from wn_dqn.analysis.model_card import write_card
+
+    click.echo(f"{write_card(run)}")

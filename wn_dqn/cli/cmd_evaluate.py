@@ -1,0 +1,184 @@
+"""``wn-dqn evaluate``: fresh games with trained networks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wn_dqn.cli.options import CHECKPOINT, DEVICE, CountRange, protocol_options
+from wn_dqn.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wn_dqn.evaluation.protocols import EvaluationProtocol
+    from wn_dqn.runs.reevaluation import Report
+
+_SCORES = ("mean", "median", "std", "min", "max")
+
+
+@click.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+@CHECKPOINT
+@click.option("--all", "all_of_a_run", is_flag=True, help="Test every checkpoint of each run.")
+@protocol_options("paper")
+@click.option("--games", type=CountRange(1, 10**6), help="Play so many games, instead of the protocol's length.")
+@click.option(
+    "--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run."
+)
+@click.option(
+    "--num-envs",
+    type=click.IntRange(1, 1024),
+    default=16,
+    show_default=True,
+    help="Games played at once; which games count does not depend on it.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the test.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="Checkpoints tested at the same time, in processes of their own; no result depends on it.  [default: "
+    "one per core, 1 on a GPU]",
+)
+@DEVICE
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    runs: tuple[Path, ...],
+    checkpoint: str,
+    all_of_a_run: bool,
+    protocol: EvaluationProtocol,
+    games: int | None,
+    random_game: str | None,
+    num_envs: int,
+    seed: int,
+    jobs: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Test the agents in RUN...: run directories, or checkpoints.
+
+    \b
+    paper        epsilon 0.05, games completed in 125,000 steps, no time limit (Salimans & Kingma 2016)
+    nature       epsilon 0.05, 30 games of at most 5 minutes (Mnih et al. 2015)
+    machado2018  epsilon 0.01, 100 games of at most 5 minutes, sticky actions 0.25, all 18 actions
+
+    The best checkpoint of a run was chosen for its score after an epoch; what is printed here comes from new games.
+    Each outcome is appended to reevaluations.jsonl in its run.
+    """
+    if bool(runs) == (random_game is not None):
+        raise UsageError("give a run directory or checkpoint, or --random GAME")
+    if games is not None:
+        from wn_dqn.evaluation.protocols import changed_protocol
+
+        protocol = changed_protocol(protocol, steps=None, games=games)
+    if random_game is not None:
+        reports = [_evaluate_random(random_game, protocol, num_envs, seed, device)]
+    else:
+        from wn_dqn.runs.reevaluation import checkpoint_paths
+
+        paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
+        reports = _evaluate_checkpoints(paths, protocol, num_envs, seed, jobs, device)
+    if as_json:
+        printed = [_with_published(report) for report in reports]
+        click.echo(json.dumps(printed[0] if len(printed) == 1 else printed, indent=2))
+    elif len(reports) == 1:
+        _print_evaluation(reports[0])
+    else:
+        _print_evaluations(reports)
+
+
+def _evaluate_random(name: str, protocol: EvaluationProtocol, num_envs: int, seed: int, device: str) -> Report:
+    """A uniformly random policy plays the game called `name`."""
+    from wn_dqn.config.games import find_game
+    from wn_dqn.runs.reevaluation import evaluate_policy
+    from wn_dqn.system.hardware import find_device
+    from wn_dqn.system.progress import ProgressReporter
+
+    find_device(device)
+    return evaluate_policy(None, find_game(name), protocol, num_envs, seed, ProgressReporter())
+
+
+def _evaluate_checkpoints(
+    paths: list[Path], protocol: EvaluationProtocol, num_envs: int, seed: int, jobs: int | None, device_name: str
+) -> list[Report]:
+    """Every checkpoint plays, and its run keeps the outcome."""
+    from wn_dqn.runs.reevaluation import append_to_run, evaluate_checkpoints
+    from wn_dqn.system.hardware import find_device, num_cores, prepare_torch
+    from wn_dqn.system.progress import ProgressReporter
+
+    device, reporter = find_device(device_name), ProgressReporter()
+    prepare_torch(device, "float32")
+    jobs = jobs or (1 if device.type == "cuda" else num_cores())
+
+    def keep(report: Report) -> None:
+        problem = append_to_run(report)
+        if problem is not None:
+            reporter.message(problem)
+
+    return evaluate_checkpoints(paths, protocol, num_envs, seed, device, jobs, reporter, keep)
+
+
+def _with_published(report: Report) -> dict[str, Any]:
+    """The outcome and, before its long list of scores, what has been published about the game."""
+    from wn_dqn.analysis.published import human_normalized, published_scores
+
+    outcome, game = report.as_json(), report.game.name
+    scores, mean = outcome.pop("scores"), outcome["mean_return"]
+    outcome["human_normalized"] = None if mean is None else human_normalized(game, mean)
+    outcome["paper"] = published_scores(game).paper or None
+    return {**outcome, "scores": scores}
+
+
+def _print_evaluation(report: Report) -> None:
+    from rich.table import Table
+
+    from wn_dqn.analysis.published import PAPER_COLUMNS
+
+    outcome, game = _with_published(report), report.game
+    click.echo(f"{game.name}: {outcome['policy']}, protocol {report.protocol.name}")
+    metrics = report.result.metrics()
+    row = {name: f"{metrics[f'{name}_return']:,.1f}" for name in _SCORES} | {"games": f"{metrics['games']}"}
+    if outcome["human_normalized"] is not None:
+        row["human-normalized"] = f"{outcome['human_normalized']:.1%}"
+    for column, score in (outcome["paper"] or {}).items():
+        row[f"paper: {PAPER_COLUMNS[column]}"] = f"{score:,.0f}"
+    table = Table()
+    for name in row:
+        table.add_column(name, justify="right")
+    table.add_row(*row.values())
+    _print_table(table, 120)
+    if outcome["truncated_games"]:
+        click.echo(
+            f"{outcome['truncated_games']} of these games were cut before their end and count with the score they had."
+        )
+    if outcome["unfinished_games"]:
+        click.echo("One more game was in progress when the steps were used up; it does not count.")
+    if outcome["paper"] is not None:
+        click.echo("The paper's figures are maxima over 200 epochs, not fresh games of one network.")
+
+
+def _print_evaluations(reports: list[Report]) -> None:
+    from rich.table import Table
+
+    click.echo(f"protocol {reports[0].protocol.name}, seed {reports[0].seed}")
+    table = Table("game", "checkpoint")
+    for name in ("step", *_SCORES, "games"):
+        table.add_column(name, justify="right")
+    for report in reports:
+        metrics = report.result.metrics()
+        scores = (f"{metrics[f'{name}_return']:,.1f}" for name in _SCORES)
+        table.add_row(
+            report.game.name, str(report.checkpoint), f"{report.trained_steps:,}", *scores, f"{metrics['games']}"
+        )
+    _print_table(table, 160)
+
+
+def _print_table(table: Table, width: int) -> None:
+    """To the width of the terminal, or `width` where there is none."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else width).print(table)

@@ -1,0 +1,79 @@
+"""``wn-dqn plot``: learning curves as a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE." + "|".join(FIGURE_FORMATS),
+    help="The figure; an older figure of that name is overwritten, nothing else ever.",
+)
+@click.option(
+    "--metric",
+    default="mean_return",
+    show_default=True,
+    help="A column of evaluations.csv or metrics.csv, like held_out_max_q or train/loss.",
+)
+@click.option(
+    "--x",
+    "x_axis",
+    type=click.Choice(X_AXES),
+    default="epochs",
+    show_default=True,
+    help="What the x axis counts; hours are hours of training, evaluations not counted.",
+)
+@click.option(
+    "--statistic",
+    type=click.Choice(STATISTICS),
+    default="mean",
+    show_default=True,
+    help="What the line is, over seeds; iqm, the interquartile mean, is blind to the best and the worst quarter.",
+)
+@click.option(
+    "--smooth",
+    "smoothing",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Draw the mean of the last so many values of each run; the label says so.",
+)
+@click.option(
+    "--levels",
+    type=click.Choice(["auto", "all", "none"]),
+    default="auto",
+    show_default=True,
+    help="Published scores as lines: those in range, all of them, or none.",
+)
+@click.option("--each-run", is_flag=True, help="Draw a thin line for each seed as well.")
+def plot(runs: tuple[Path, ...], output: Path, **options: Any) -> None:
+    """Draw the learning curves of RUN...: run directories, or folders of them.
+
+    One panel per game, one line per parameterization (and per other setting that differs), with a band of 95%
+    confidence from the stratified bootstrap over seeds, where there are two or more.
+
+    \b
+    wn-dqn plot runs -o curves.png
+    wn-dqn plot runs/SpaceInvaders-* -o figure5.pdf --smooth 5 --statistic iqm --levels all
+    """
+    from wn_dqn.analysis import plotting
+    from wn_dqn.cli.groups import read_groups, show_notes
+    from wn_dqn.system import output_file
+
+    file_format = output_file.require_writable(output, FIGURE_FORMATS)
+    groups, _ = read_groups(runs)
+    figure, notes = plotting.learning_curves(groups, **options)
+    show_notes(notes)
+    output_file.write(output, plotting.figure_bytes(figure, file_format))
+    click.echo(f"{output}: {sum(len(group.runs) for group in groups)} runs")

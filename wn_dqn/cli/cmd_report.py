@@ -1,0 +1,40 @@
+"""``wn-dqn report``: one HTML page about many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The report; an older report of that name is overwritten, nothing else ever.",
+)
+@click.option("--price-per-hour", type=click.FloatRange(min=0), help="What an hour of the machine costs.")
+def report(runs: tuple[Path, ...], output: Path, price_per_hour: float | None) -> None:
+    """Write a report about RUN...: run directories, or folders of them.
+
+    One HTML file that needs no other and no network: scores beside the paper's, with fresh games of the best networks
+    where `wn-dqn evaluate` was run; human-normalized scores, IQM, probability of improvement; all curves; settings,
+    provenance, time and cost; and what was not run or not finished.
+
+    \b
+    wn-dqn report runs
+    wn-dqn report runs -o figure6.html --price-per-hour 0.35
+    """
+    from wn_dqn.analysis.report import make_report
+    from wn_dqn.cli.groups import read_groups
+    from wn_dqn.system import output_file
+    from wn_dqn.system.progress import ProgressReporter
+
+    output_file.require_writable(output, ["html"])
+    groups, problems = read_groups(runs)
+    output_file.write(output, make_report(groups, problems, ProgressReporter(), price_per_hour))
+    click.echo(f"{output}: {sum(len(group.runs) for group in groups)} runs")

@@ -1,0 +1,27 @@
+"""The runs that a command is given, read and grouped. Imported by commands that plot or report, when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
+from wn_dqn.errors import UsageError
+
+
+def read_groups(paths: tuple[Path, ...]) -> tuple[list[Group], list[str]]:
+    """The runs that can be read, and a line for each of the others, which is printed, too. UsageError if none can."""
+    runs, unreadable = read_runs(paths)
+    groups, repeated = group_runs(runs)
+    if not groups:
+        raise UsageError("\n".join(unreadable))
+    show_notes([*unreadable, *repeated])
+    return groups, [*unreadable, *repeated]
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """A line on standard error for each of `notes`."""
+    for note in notes:
+        click.echo(f"wn-dqn: {note}", err=True)
