@@ -48,7 +48,8 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     import torch
 
     from wn_dqn.config.files import make_settings
-    from wn_dqn.envs.registry import find_any_game, make_env
+    from wn_dqn.config.games import find_game
+    from wn_dqn.envs.registry import make_env
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.parts import make_plan, make_sampler
     from wn_dqn.system.hardware import prepare_torch
@@ -72,7 +73,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     )
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
-    env = make_env(find_any_game(GAME), arm["num_envs"], training_rules(settings.environment))
+    env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
     agent = DQN(settings, env.spec.num_actions, device)
     plan, sampler = make_plan(settings), make_sampler(settings, env.spec, device)
     if arm["full_replay"]:
@@ -165,7 +166,8 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     import torch
 
     from wn_dqn.config.files import make_settings
-    from wn_dqn.envs.registry import find_any_game, make_env
+    from wn_dqn.config.games import find_game
+    from wn_dqn.envs.registry import make_env
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.doctor import random_batch
     from wn_dqn.system.hardware import prepare_torch
@@ -176,7 +178,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     prepare_torch(device, arm["precision"])
     size = 2048 if device.type == "cpu" else 8192
     a = torch.randn(size, size, device=device)
-    env = make_env(find_any_game(GAME), arm["num_envs"], training_rules(settings.environment))
+    env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
     env.reset(np.arange(arm["num_envs"]))
     agent = DQN(settings, env.spec.num_actions, device)
     batch = random_batch(env.spec, arm["batch"], device)

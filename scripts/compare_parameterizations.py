@@ -30,8 +30,9 @@ from wn_dqn.analysis import plotting, scores
 from wn_dqn.analysis.choices import FIGURE_FORMATS
 from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
 from wn_dqn.config.files import dump_yaml, make_settings, merge, parse_assignment, read_config
+from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import find_any_game, make_env
+from wn_dqn.envs.registry import make_env
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
@@ -87,7 +88,7 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     """Between the Q-values of any two arms, each initialized from the batch that their runs come upon."""
     settings = arms[0]
     num_envs = settings.environment.num_envs
-    env = make_env(find_any_game(settings.game), num_envs, training_rules(settings.environment))
+    env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
     plan, sampler = make_plan(settings), make_sampler(settings, env.spec, CPU)
     explorer = _UntilInitialization(settings, env.spec.num_actions, CPU)
     with contextlib.suppress(Stop):
@@ -175,7 +176,7 @@ def main(
     torch.set_num_threads(1)
     reporter = ProgressReporter()
     layers = [CATCH if config is None else read_config(config)]
-    layers += [{"game": find_any_game(game).name}] if game else []
+    layers += [{"game": game}] if game else []
     layers += [{"learning": {"total_steps": steps}}] if steps else []
     layers += [parse_assignment(assignment) for assignment in assignments]
     arms = {

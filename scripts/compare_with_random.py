@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import torch
 
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import find_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import PROTOCOLS
 from wn_dqn.runs.policy import load_policy, play_games
@@ -38,7 +38,7 @@ def main(runs: tuple[Path, ...], checkpoint: str, protocol_name: str) -> None:
     names = {policy.settings.game for policy in policies}
     if len(names) > 1:
         raise click.UsageError(f"these runs play different games: {', '.join(sorted(names))}")
-    game = find_any_game(names.pop())
+    game = find_game(names.pop())
     trained, random = [], []
     print(f"{game.name}, protocol {protocol.name}, checkpoint {checkpoint}")
     for seed, (run, policy) in enumerate(zip(runs, policies, strict=True)):

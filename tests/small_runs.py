@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from wn_dqn.analysis.model_card import write_finished_card
 from wn_dqn.config.files import make_settings, merge
+from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import find_any_game, spec_of
+from wn_dqn.envs.registry import spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.nn.q_network import QNetwork
 from wn_dqn.runs import launch
@@ -71,7 +73,10 @@ def settings_for(**overrides: Any) -> Settings:
 
 def train(settings: Settings, folder: Path) -> int:
     """`wn-dqn train` on the CPU."""
-    return launch.train_run(settings, folder, CPU, ProgressReporter())
+    reporter = ProgressReporter()
+    return launch.train_run(
+        settings, folder, CPU, reporter, on_finished=lambda path: write_finished_card(path, reporter.message)
+    )
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -100,9 +105,7 @@ def replay_contents(state: dict[str, Any]) -> dict[str, np.ndarray]:
     index = state.pop("replay")
     folder = state.pop("replay_folder")
     settings = make_settings(state["settings"])
-    replay = make_sampler(
-        settings, spec_of(find_any_game(settings.game), training_rules(settings.environment)), CPU
-    ).replay
+    replay = make_sampler(settings, spec_of(find_game(settings.game), training_rules(settings.environment)), CPU).replay
     ReplayStore(folder, replay).load(index)
     return {**replay.read(replay.oldest_stored(), replay.num_appended), "begun": np.array(replay.num_appended)}
 

@@ -557,7 +557,7 @@ def test_no_arguments_make_a_traceback(args: list[str]) -> None:
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no mistake of the user's."""
     monkeypatch.setattr(sys, "argv", ["wn-dqn", "train", "--game", "Pong"])
-    monkeypatch.setattr("wn_dqn.envs.registry.find_any_game", mock.Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr("wn_dqn.config.files.make_settings", mock.Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         main()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +23,7 @@ from wn_dqn.config.files import (
     parse_yaml,
     read_config,
     setting_help,
+    stored_settings,
 )
 from wn_dqn.config.named import named_configs
 from wn_dqn.config.schema import LearningSettings, NetworkSettings, Settings
@@ -245,8 +248,8 @@ ALL_CHANGED = {
 
 @pytest.mark.parametrize("data", [{"game": "Pong"}, ALL_CHANGED, {"game": "null"}, {"game": "1e3", "seed": 0}])
 def test_settings_survive_their_file(data: dict[str, Any]) -> None:
-    settings = make_settings(data)
-    assert make_settings(parse_yaml(dump_yaml(settings.model_dump()), "x")) == settings
+    settings = stored_settings(data)
+    assert stored_settings(parse_yaml(dump_yaml(settings.model_dump()), "x")) == settings
 
 
 @pytest.mark.parametrize("name", named_configs())
@@ -409,3 +412,30 @@ def test_any_text_is_yaml_or_one_line(text: str) -> None:
         message = str(error)
     assert message.startswith("x is not valid YAML: ")
     assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["SpaceInvaders", "space_invaders", "ALE/SpaceInvaders-v5", " spaceinvaders "])
+def test_a_game_has_one_name_in_the_settings(name: str) -> None:
+    """From Python as from the command: scores are published under that name."""
+    assert make_settings({"game": name}).game == "SpaceInvaders"
+    assert stored_settings({"game": name}).game == "SpaceInvaders"
+
+
+def test_the_settings_of_an_old_run_may_name_an_unknown_game() -> None:
+    with pytest.raises(UsageError, match="unknown game 'Pomg'; did you mean Pong"):
+        make_settings({"game": "Pomg"})
+    assert stored_settings({"game": "Pomg"}).game == "Pomg"
+    with pytest.raises(UsageError, match="setting 'game' is missing"):
+        stored_settings({})
+    with pytest.raises(UsageError, match="unknown setting 'parm'"):
+        stored_settings({"game": "Pomg", "parm": "wn"})
+
+
+def test_what_settings_are_made_of_is_light() -> None:
+    """Neither torch nor the emulator is imported before a game of Atari's is asked for."""
+    code = (
+        "import sys; from wn_dqn.config.files import make_settings; make_settings({'game': 'Catch'}); "
+        "print({'torch', 'ale_py', 'gymnasium'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "set()\n"

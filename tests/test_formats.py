@@ -14,7 +14,7 @@ from small_runs import CPU, outcome, settings_for, train
 
 from wn_dqn.cli.main import main
 from wn_dqn.config.files import dump_yaml, parse_yaml
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import find_game
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.runs.checkpoint import FORMAT_VERSION
 from wn_dqn.runs.experiment import verify_checkpoint
@@ -48,7 +48,7 @@ def test_an_old_run_can_be_tested(old_run: RunDirectory) -> None:
         policy.agent.q_values(obs), torch.tensor([[35.58988, 24.46197, 36.26702]]), rtol=1e-3, atol=1e-4
     )
     protocol = EvaluationProtocol("3 games", epsilon=0.0, games=3)
-    game = find_any_game(policy.settings.game)
+    game = find_game(policy.settings.game)
     assert math.isfinite(play_games(policy, game, protocol, 2, 0, ProgressReporter()).mean)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wn_dqn.config.files import make_settings, merge
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import find_game
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.runs.launch import train_run
 from wn_dqn.runs.policy import load_policy, play_games
@@ -34,7 +34,7 @@ def mean_return_after_training(difference: dict[str, Any], folder: Path) -> floa
     assert train_run(settings, folder / "run", cpu, ProgressReporter()) == 0
     policy = load_policy(folder / "run", "last", cpu)
     protocol = EvaluationProtocol("200 games", epsilon=0.0, games=200)
-    return play_games(policy, find_any_game("Catch"), protocol, num_envs=16, seed=1, reporter=ProgressReporter()).mean
+    return play_games(policy, find_game("Catch"), protocol, num_envs=16, seed=1, reporter=ProgressReporter()).mean
 
 
 @pytest.mark.slow

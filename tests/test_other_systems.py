@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from small_runs import settings_for
 
 from wn_dqn.config.files import dump_yaml, make_settings
+from wn_dqn.config.games import all_games
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
-from wn_dqn.envs.atari_games import all_games
 from wn_dqn.runs.run_directory import default_name, portable_name
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.training.callbacks import Stop

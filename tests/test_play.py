@@ -15,9 +15,9 @@ from small_runs import settings_for, train
 from torch import Tensor
 
 from wn_dqn.cli import main as cli
-from wn_dqn.envs.atari_games import find_game
+from wn_dqn.config.games import find_game
 from wn_dqn.envs.catch import CatchGame
-from wn_dqn.envs.registry import find_any_game, single_game
+from wn_dqn.envs.registry import single_game
 from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
 from wn_dqn.render import play
@@ -159,7 +159,7 @@ def test_watching_a_run(run: Path) -> None:
     assert len(frames) == 2 * (1 + 6 * 12)
     assert {frame.shape for frame in frames} == {(420, 740, 3)}
     plain = fold(policy.agent.online, 3)
-    env = single_game(find_any_game("Catch"), GREEDY.env_rules)
+    env = single_game(find_game("Catch"), GREEDY.env_rules)
     for step in play.play(policy.agent.q_values, env, GREEDY, 2, 0):
         torch.testing.assert_close(plain(torch.from_numpy(step.obs)[None])[0], torch.from_numpy(step.moment.q))
 

@@ -17,7 +17,7 @@ from small_runs import settings_for, train
 
 from wn_dqn import __version__
 from wn_dqn.cli import main as cli
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import find_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import PROTOCOLS, changed_protocol, find_protocol
 from wn_dqn.runs.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy, read_records
@@ -104,7 +104,7 @@ def test_what_checkpoints_are_meant(run: Path, tmp_path: Path) -> None:
 
 
 def a_report(run: Path) -> Report:
-    report = evaluate_policy(None, find_any_game("Catch"), PROTOCOLS["nature"], 8, 0, ProgressReporter())
+    report = evaluate_policy(None, find_game("Catch"), PROTOCOLS["nature"], 8, 0, ProgressReporter())
     return replace(report, checkpoint=sorted((run / "checkpoints").glob("step-*"))[-1], trained_steps=320)
 
 
@@ -204,7 +204,7 @@ def test_a_worker_that_dies_is_told(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is killed for its memory."""
-    monkeypatch.setattr("wn_dqn.runs.reevaluation._end_silently_when_interrupted", _die)
+    monkeypatch.setattr("wn_dqn.runs.reevaluation._begin_worker", _die)
     status, out, err = command(capsys, monkeypatch, run, "--all", "--jobs", 2)
     assert (status, out) == (1, "")
     assert err.splitlines()[-1] == (
@@ -212,5 +212,5 @@ def test_a_worker_that_dies_is_told(
     )
 
 
-def _die() -> None:
+def _die(_device: str) -> None:
     os._exit(9)

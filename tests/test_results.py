@@ -14,6 +14,7 @@ from written_runs import write_run
 from wn_dqn.analysis import model_card
 from wn_dqn.analysis.curves import make_curve, stretch_means, trailing_mean
 from wn_dqn.analysis.read_runs import Group, group_runs, read_run, read_runs
+from wn_dqn.config.games import CATCH
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
 
@@ -35,7 +36,7 @@ def test_a_real_run_is_read(tmp_path: Path) -> None:
     assert run.evaluations["steps"].tolist() == [120, 240, 320]
     assert math.isnan(run.metrics["train/loss"][0])
     assert run.metrics["steps"][-1] == 312
-    assert (run.game.name, run.game.paper, run.game.human) == ("Catch", None, None)
+    assert run.game == CATCH
 
 
 def test_folders_stand_for_the_runs_in_them_and_no_run_counts_twice(tmp_path: Path) -> None:

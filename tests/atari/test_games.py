@@ -1,17 +1,19 @@
-"""The games' names and published scores."""
+"""The games' names."""
 
 from __future__ import annotations
 
 import re
 
+import ale_py
 import gymnasium
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wn_dqn.envs.atari_games import _PAPER, _RANDOM_AND_HUMAN, PaperScores, all_games, find_game
+from wn_dqn.config.games import CATCH, all_games, find_game
 from wn_dqn.errors import UsageError
 
+gymnasium.register_envs(ale_py)
 REGISTERED = {
     spec.id: spec.kwargs["game"]
     for spec in gymnasium.registry.values()
@@ -81,26 +83,12 @@ def test_an_unknown_game_is_one_line_with_the_closest(name: str, hint: str) -> N
     assert "\n" not in str(error.value)
 
 
-def test_human_normalized_is_0_for_random_and_1_for_human() -> None:
-    """Random play is 0, a human 1, linear between; None where no human score was published."""
-    for game in all_games().values():
-        if game.random is None or game.human is None:
-            assert game.human_normalized(1.0) is None
-        else:
-            assert game.human_normalized(game.random) == 0
-            assert game.human_normalized(game.human) == 1
-            assert game.human_normalized((game.random + game.human) / 2) == pytest.approx(0.5)
+@pytest.mark.parametrize("name", ["Catch", "catch", " CATCH "])
+def test_catch_is_a_game_but_no_atari_game(name: str) -> None:
+    assert find_game(name) is CATCH
+    assert CATCH not in all_games().values()
 
 
-def test_scores() -> None:
-    """Spot checks against the papers; no score belongs to a game that does not exist."""
-    assert find_game("Breakout").paper == PaperScores(standard=410, wn=403, mnih2015=401)
-    assert find_game("Enduro").paper == PaperScores(standard=1250, wn=1448, mnih2015=302)
-    assert find_game("Seaquest").paper == PaperScores(standard=7188, wn=7375, mnih2015=5286)
-    assert find_game("SpaceInvaders").paper == PaperScores(standard=1779, wn=2179, mnih2015=1975)
-    assert find_game("Pong").paper is None
-    assert (find_game("SpaceInvaders").random, find_game("SpaceInvaders").human) == (148.0, 1668.7)
-    assert find_game("Breakout").human_normalized(401) == pytest.approx((401 - 1.7) / (30.5 - 1.7))
-    assert find_game("Pong").human_normalized(21) == pytest.approx(41.7 / 35.3)
-    assert set(_PAPER) <= set(_RANDOM_AND_HUMAN) <= set(all_games())
-    assert len(_RANDOM_AND_HUMAN) == 57
+def test_a_misspelled_catch_is_recognised() -> None:
+    with pytest.raises(UsageError, match="did you mean Catch"):
+        find_game("catsch")

@@ -12,8 +12,8 @@ from ale_py.env import AtariEnv as GymnasiumAtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from stacked import Stacked, StackedGame
 
+from wn_dqn.config.games import all_games
 from wn_dqn.envs.atari import AtariEnv
-from wn_dqn.envs.atari_games import all_games
 from wn_dqn.envs.atari_reference import ReferenceEnv
 from wn_dqn.envs.rules import EnvRules
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from wn_dqn import __version__
 from wn_dqn.analysis import plotting, scores
+from wn_dqn.analysis.published import RANDOM_AND_HUMAN_SOURCE, published_scores
 from wn_dqn.analysis.read_runs import Group, Run, group_runs, read_run
 from wn_dqn.config.files import dump_yaml
+from wn_dqn.config.games import all_games
 from wn_dqn.config.registry import PARAMETERIZATIONS
-from wn_dqn.envs.atari_games import all_games
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
 from wn_dqn.system.durable import write_durably
@@ -131,9 +132,10 @@ def _scores(run: Run) -> str:
         rows.append(("best network, fresh games", entry.mean, entry.games, f"protocol {protocol}; unbiased"))
     if not scores.latest_reevaluations(run):
         rows.append(("best network, fresh games", math.nan, 0, "not run: `wn-dqn evaluate .`"))
-    for name, level in (("random policy", run.game.random), ("human", run.game.human)):
+    published = published_scores(run.game.name)
+    for name, level in (("random policy", published.random), ("human", published.human)):
         if level is not None:
-            rows.append((name, level, 0, "published (Wang et al., 2016)"))
+            rows.append((name, level, 0, f"published ({RANDOM_AND_HUMAN_SOURCE})"))
     lines = [
         f"| {name} | {'' if math.isnan(score) else f'{score:,.1f}'} | {count or ''} | {remark} |"
         for name, score, count, remark in rows

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wn_dqn.analysis.curves import MAX_POINTS, Curve, make_curve, require_metric, x_label, y_label
+from wn_dqn.analysis.published import PAPER_ARMS, PAPER_COLUMNS, published_scores
 from wn_dqn.analysis.read_runs import Group
-from wn_dqn.envs.atari_games import Game
 from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,19 +71,19 @@ class CurvePanel:
     levels: Sequence[Level] = ()
 
 
-def published_levels(game: Game) -> list[Level]:
+def published_levels(game: str) -> list[Level]:
     """The paper's maxima over epochs, and what a random policy and a human reach."""
+    published = published_scores(game)
     levels = []
-    if game.paper is not None:
-        plain = {key: {k: v for k, v in style.items() if k != "marker"} for key, style in _STYLES.items()}
-        levels += [
-            Level("paper, wn", game.paper.wn, plain["wn"]),
-            Level("paper, standard", game.paper.standard, plain["standard"]),
-            Level("Mnih 2015", game.paper.mnih2015, {"color": "#000000", "linestyle": ":"}),
-        ]
-    for name, score in (("random", game.random), ("human", game.human)):
-        if score is not None:
-            levels.append(Level(name, score, {"color": _GRAY, "linestyle": (0, (1, 3))}))
+    for column, score in published.paper.items():
+        name = PAPER_COLUMNS[column]
+        if column in PAPER_ARMS:
+            levels.append(Level(f"paper, {name}", score, {k: v for k, v in _STYLES[column].items() if k != "marker"}))
+        else:
+            levels.append(Level(name, score, {"color": "#000000", "linestyle": ":"}))
+    for name, level in (("random", published.random), ("human", published.human)):
+        if level is not None:
+            levels.append(Level(name, level, {"color": _GRAY, "linestyle": (0, (1, 3))}))
     return levels
 
 
@@ -261,8 +261,7 @@ def learning_curves(
             notes += more
             curves += [] if curve is None else [curve]
         if curves:
-            game = next(group.game for group in groups if group.game.name == name)
-            panels.append(CurvePanel(name, curves, published_levels(game) if metric == "mean_return" else ()))
+            panels.append(CurvePanel(name, curves, published_levels(name) if metric == "mean_return" else ()))
     if not panels:
         raise UsageError("nothing to draw: " + "; ".join(notes))
     caption = (

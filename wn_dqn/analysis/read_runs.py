@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.atari_games import Game, all_games
 from wn_dqn.errors import UsageError
 from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, flatten
 from wn_dqn.runs.records import Reevaluation, read_reevaluations
@@ -122,12 +122,11 @@ def read_run(path: Path) -> Run:
         raise UsageError(f"{path} is not a run directory: " + ("it is a file" if path.exists() else "there is none"))
     directory = RunDirectory(path)
     settings = directory.read_settings()
-    games = {game.name: game for game in all_games().values()}
     reevaluations, problems = read_reevaluations(path)
     return Run(
         path=path,
         settings=settings,
-        game=games.get(settings.game, Game(settings.game.lower(), settings.game, None, None, None)),
+        game=_game(settings.game),
         status=directory.read_status(),
         evaluations=_read_table(path / EVALUATIONS_CSV),
         metrics=_read_table(path / METRICS_CSV),
@@ -135,6 +134,14 @@ def read_run(path: Path) -> Run:
         provenance=_read_provenance(path / "provenance.json"),
         problems=tuple(problems),
     )
+
+
+def _game(name: str) -> Game:
+    """The game of that name, even one that cannot be played here."""
+    try:
+        return find_game(name)
+    except UsageError:
+        return Game(name, name)
 
 
 def _read_lines(path: Path) -> list[str]:

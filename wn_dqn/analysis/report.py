@@ -18,6 +18,7 @@ from wn_dqn import __version__
 from wn_dqn.analysis import plotting, scores
 from wn_dqn.analysis.curves import make_curve, metric_names, x_label
 from wn_dqn.analysis.plotting import CurvePanel
+from wn_dqn.analysis.published import PAPER_ARMS, PAPER_GAMES, human_normalized, published_scores
 from wn_dqn.analysis.read_runs import Group, Run, differing_settings
 from wn_dqn.analysis.resampling import (
     RESAMPLES,
@@ -30,15 +31,12 @@ from wn_dqn.analysis.resampling import (
 from wn_dqn.analysis.scores import LAST_EPOCHS
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.atari_games import all_games
 from wn_dqn.runs.metrics_writer import flatten
 from wn_dqn.system.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ARMS = ("wn", "standard")
-"""the two of the paper's experiment"""
 _PAPER_STEPS = Settings.model_fields["learning"].default.total_steps
 _INSTRUMENT_POINTS = 120
 _STYLE = """
@@ -117,14 +115,14 @@ def _missing(groups: Sequence[Group], problems: Sequence[str]) -> str:
     for game in dict.fromkeys(group.game.name for group in groups):
         lines += [
             f"{game}, {PARAMETERIZATIONS[param].label}: not run"
-            for param in _ARMS
+            for param in PAPER_ARMS
             if (game, param) not in {(group.game.name, group.param) for group in groups}
         ]
     untested = [run.name for run in runs if len(run.scores) and not scores.latest_reevaluations(run)]
     if untested:
         lines.append(f"fresh games of the best network: not run for {len(untested)} runs: {', '.join(untested)}")
     names = {group.game.name for group in groups}
-    absent = [game.name for game in all_games().values() if game.paper is not None and game.name not in names]
+    absent = [game for game in PAPER_GAMES if game not in names]
     if absent:
         lines.append(f"of the paper's four games, {', '.join(absent)}: not run")
     short = [run for run in runs if run.settings.learning.total_steps < _PAPER_STEPS]
@@ -163,10 +161,10 @@ def _scores(groups: Sequence[Group]) -> str:
 def _score_row(group: Group) -> list[str]:
     evaluated = [run for run in group.runs if len(run.scores)]
     row = [group.game.name, group.label]
-    row.append(_number(None if group.game.paper is None else getattr(group.game.paper, group.param)))
+    row.append(_number(published_scores(group.game.name).paper.get(group.param)))
     if evaluated:
         last = np.array([scores.last_epochs(run) for run in evaluated])
-        normalized = group.game.human_normalized(float(last.mean()))
+        normalized = human_normalized(group.game.name, float(last.mean()))
         row += [
             _with_interval(np.array([scores.maximum(run) for run in evaluated])),
             _told_fresh_games(group),
@@ -206,7 +204,7 @@ def _human_normalized(groups: Sequence[Group]) -> str:
     for label in sorted({group.label for group in groups}):
         strata, games = [], []
         for group in groups:
-            values = [group.game.human_normalized(score) for score in _finished_scores(group)]
+            values = [human_normalized(group.game.name, score) for score in _finished_scores(group)]
             known = [value for value in values if value is not None]
             if group.label == label and known:
                 strata.append(np.array(known)[:, None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from wn_dqn.runs.reevaluation import Report
 
 _SCORES = ("mean", "median", "std", "min", "max")
-_LABELS = {"mnih2015": "Mnih 2015"}
 
 
 @click.command()
@@ -84,7 +83,7 @@ def evaluate(
         paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
         reports = _evaluate_checkpoints(paths, protocol, num_envs, seed, jobs, device)
     if as_json:
-        printed = [report.as_json() for report in reports]
+        printed = [_with_published(report) for report in reports]
         click.echo(json.dumps(printed[0] if len(printed) == 1 else printed, indent=2))
     elif len(reports) == 1:
         _print_evaluation(reports[0])
@@ -94,13 +93,13 @@ def evaluate(
 
 def _evaluate_random(name: str, protocol: EvaluationProtocol, num_envs: int, seed: int, device: str) -> Report:
     """A uniformly random policy plays the game called `name`."""
-    from wn_dqn.envs.registry import find_any_game
+    from wn_dqn.config.games import find_game
     from wn_dqn.runs.reevaluation import evaluate_policy
     from wn_dqn.system.hardware import find_device
     from wn_dqn.system.progress import ProgressReporter
 
     find_device(device)
-    return evaluate_policy(None, find_any_game(name), protocol, num_envs, seed, ProgressReporter())
+    return evaluate_policy(None, find_game(name), protocol, num_envs, seed, ProgressReporter())
 
 
 def _evaluate_checkpoints(
@@ -123,17 +122,30 @@ def _evaluate_checkpoints(
     return evaluate_checkpoints(paths, protocol, num_envs, seed, device, jobs, reporter, keep)
 
 
+def _with_published(report: Report) -> dict[str, Any]:
+    """The outcome and, before its long list of scores, what has been published about the game."""
+    from wn_dqn.analysis.published import human_normalized, published_scores
+
+    outcome, game = report.as_json(), report.game.name
+    scores, mean = outcome.pop("scores"), outcome["mean_return"]
+    outcome["human_normalized"] = None if mean is None else human_normalized(game, mean)
+    outcome["paper"] = published_scores(game).paper or None
+    return {**outcome, "scores": scores}
+
+
 def _print_evaluation(report: Report) -> None:
     from rich.table import Table
 
-    outcome, game = report.as_json(), report.game
+    from wn_dqn.analysis.published import PAPER_COLUMNS
+
+    outcome, game = _with_published(report), report.game
     click.echo(f"{game.name}: {outcome['policy']}, protocol {report.protocol.name}")
     metrics = report.result.metrics()
     row = {name: f"{metrics[f'{name}_return']:,.1f}" for name in _SCORES} | {"games": f"{metrics['games']}"}
     if outcome["human_normalized"] is not None:
         row["human-normalized"] = f"{outcome['human_normalized']:.1%}"
-    for name, score in (outcome["paper"] or {}).items():
-        row[f"paper: {_LABELS.get(name, name)}"] = f"{score:,.0f}"
+    for column, score in (outcome["paper"] or {}).items():
+        row[f"paper: {PAPER_COLUMNS[column]}"] = f"{score:,.0f}"
     table = Table()
     for name in row:
         table.add_column(name, justify="right")
@@ -145,7 +157,7 @@ def _print_evaluation(report: Report) -> None:
         )
     if outcome["unfinished_games"]:
         click.echo("One more game was in progress when the steps were used up; it does not count.")
-    if game.paper is not None:
+    if outcome["paper"] is not None:
         click.echo("The paper's figures are maxima over 200 epochs, not fresh games of one network.")
 
 

@@ -8,34 +8,37 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from wn_dqn.envs.atari_games import Game
+    from wn_dqn.analysis.published import PublishedScores
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def games(as_json: bool) -> None:
     """List the games that can be trained, with published scores."""
-    from wn_dqn.envs.atari_games import all_games
+    from wn_dqn.analysis.published import published_scores
+    from wn_dqn.config.games import all_games
 
-    catalogue = all_games().values()
+    catalogue = {game: published_scores(game.name) for game in all_games().values()}
     if as_json:
-        rows = [vars(game) | {"paper": game.paper and vars(game.paper)} for game in catalogue]
+        rows = [
+            vars(game) | vars(published) | {"paper": published.paper or None} for game, published in catalogue.items()
+        ]
         click.echo(json.dumps(rows, indent=2))
-        return
-    _print_table(list(catalogue))
+    else:
+        _print_table({game.name: published for game, published in catalogue.items()})
 
 
-def _print_table(catalogue: list[Game]) -> None:
+def _print_table(catalogue: dict[str, PublishedScores]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("game", "random", "human", "paper: standard", "paper: wn")
+    from wn_dqn.analysis.published import PAPER_ARMS
+
+    table = Table("game", "random", "human", *(f"paper: {arm}" for arm in PAPER_ARMS))
     for column in table.columns[1:]:
         column.justify = "right"
-    for game in catalogue:
-        paper = (game.paper.standard, game.paper.wn) if game.paper else (None, None)
-        table.add_row(
-            game.name, *("" if score is None else f"{score:,.1f}" for score in (game.random, game.human, *paper))
-        )
+    for name, published in catalogue.items():
+        scores = (published.random, published.human, *map(published.paper.get, PAPER_ARMS))
+        table.add_row(name, *("" if score is None else f"{score:,.1f}" for score in scores))
     Console().print(table)
     click.echo(f"{len(catalogue)} games, and Catch, a small one for trying things out.")

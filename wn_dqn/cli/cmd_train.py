@@ -180,9 +180,4 @@ def _settings(config_name: str | None, assignments: tuple[str, ...], options: di
             layer = by_variable if source is ParameterSource.ENVIRONMENT else by_option
             layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
     config = read_config(config_name) if config_name else {}
-    data = merge([config, *by_variable, *map(parse_assignment, assignments), *by_option])
-    if isinstance(data.get("game"), str):
-        from wn_dqn.envs.registry import find_any_game
-
-        data["game"] = find_any_game(data["game"]).name
-    return make_settings(data)
+    return make_settings(merge([config, *by_variable, *map(parse_assignment, assignments), *by_option]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from wn_dqn.config.games import find_game
 from wn_dqn.config.named import config_folder, named_configs
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
@@ -93,9 +95,30 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make_settings(data: Mapping[str, Any]) -> Settings:
-    """Validated settings; UsageError with the first mistake, the key it is at, and the closest valid one."""
+    """Validated settings, the game by its name in `all_games`, however it was spelled.
+
+    UsageError with the first mistake, the key it is at, and the closest valid one.
+    """
+    data = dict(data)
+    if isinstance(data.get("game"), str):
+        data["game"] = find_game(data["game"]).name
+    return _validated(data)
+
+
+def stored_settings(data: Mapping[str, Any]) -> Settings:
+    """The settings of a run that exists. Unlike `make_settings`, a game that is unknown here keeps its name.
+
+    Such a run cannot be played here, but it can be read, plotted and reported.
+    """
+    data = dict(data)
+    with contextlib.suppress(UsageError):
+        data["game"] = find_game(str(data.get("game"))).name
+    return _validated(data)
+
+
+def _validated(data: dict[str, Any]) -> Settings:
     try:
-        return Settings.model_validate(dict(data))
+        return Settings.model_validate(data)
     except ValidationError as error:
         raise UsageError(_explain(error)) from None
 

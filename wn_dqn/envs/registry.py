@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from wn_dqn.config.games import CATCH, CATCH_VECTOR, Game
 from wn_dqn.envs.atari import AtariEnv
-from wn_dqn.envs.atari_games import Game, find_game
 from wn_dqn.envs.atari_reference import ReferenceEnv
 from wn_dqn.envs.catch import Catch, CatchGame
 from wn_dqn.envs.rules import EnvRules
@@ -13,28 +13,19 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.vector_env import SingleGame, VectorEnv
 from wn_dqn.system.hardware import num_cores
 
-_CATCH = Game("catch", "Catch", random=None, human=None, paper=None)
-_CATCH_VECTOR = Game("catch_vector", "CatchVector", random=None, human=None, paper=None)
-
-
-def find_any_game(name: str) -> Game:
-    """The Atari game, or Catch, that `name` means; UsageError with the closest names if there is none."""
-    small = {"catch": _CATCH, "catchvector": _CATCH_VECTOR}
-    return small.get(name.strip().lower().replace("_", "")) or find_game(name)
-
 
 def make_env(game: Game, num_envs: int, rules: EnvRules, on_hang: Callable[[], None] | None = None) -> VectorEnv:
     """`num_envs` games played by `rules`; see :class:`AtariEnv` for `on_hang`."""
-    if game in (_CATCH, _CATCH_VECTOR):
-        return Catch(num_envs, vector=game is _CATCH_VECTOR)
+    if game in (CATCH, CATCH_VECTOR):
+        return Catch(num_envs, vector=game == CATCH_VECTOR)
     num_threads = min(num_cores(), num_envs)
     return AtariEnv(game.rom_id, num_envs, rules, name=game.name, num_threads=num_threads, on_hang=on_hang)
 
 
 def single_game(game: Game, rules: EnvRules) -> SingleGame:
     """One game played by `rules`, to be watched. Its no-ops at the start are the caller's."""
-    if game in (_CATCH, _CATCH_VECTOR):
-        return CatchGame(vector=game is _CATCH_VECTOR)
+    if game in (CATCH, CATCH_VECTOR):
+        return CatchGame(vector=game == CATCH_VECTOR)
     return ReferenceEnv(game.rom_id, rules, name=game.name)
 
 

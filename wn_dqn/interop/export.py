@@ -12,7 +12,8 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from wn_dqn import __version__
-from wn_dqn.envs.registry import find_any_game, single_game
+from wn_dqn.config.games import find_game
+from wn_dqn.envs.registry import single_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, training_protocol
 from wn_dqn.nn.folding import fold
@@ -59,7 +60,7 @@ def _training_score(policy: Policy) -> dict[str, Any] | None:
 
 def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
     settings = policy.settings
-    game = find_any_game(settings.game)
+    game = find_game(settings.game)
     rules = training_protocol(settings)
     names = single_game(game, rules.env_rules).spec.action_names
     return {

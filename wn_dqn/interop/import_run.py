@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from wn_dqn.config.files import make_settings, merge
+from wn_dqn.config.games import find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import find_any_game, spec_of
+from wn_dqn.envs.registry import spec_of
 from wn_dqn.envs.rules import EnvRules, training_rules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop.import_weights import assign
@@ -28,8 +29,7 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
     """Settings of a run that begins with `network`; all 18 actions are taken if that is what it has outputs for."""
     data = dict(data)
     if isinstance(data.get("game"), str):
-        game = find_any_game(data["game"])
-        data["game"] = game.name
+        game = find_game(data["game"])
         full = network.output.get_parameter("bias").numel() != spec_of(game, EnvRules()).num_actions
         data = merge([{"environment": {"full_action_set": full}}, data])
     settings = make_settings(data)
@@ -46,7 +46,7 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
 
     Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
     """
-    game = find_any_game(settings.game)
+    game = find_game(settings.game)
     outputs = network.output.get_parameter("bias").numel()
     spec = spec_of(game, training_rules(settings.environment))
     if outputs != spec.num_actions:

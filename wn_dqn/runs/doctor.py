@@ -14,8 +14,8 @@ import torch
 
 from wn_dqn import __version__
 from wn_dqn.config.files import make_settings
+from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.atari_games import find_game
 from wn_dqn.envs.registry import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.spec import EnvSpec

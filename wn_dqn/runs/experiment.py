@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from wn_dqn.config.files import differences
+from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.atari_games import Game
-from wn_dqn.envs.registry import find_any_game, make_env, single_game
+from wn_dqn.envs.registry import make_env, single_game
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.errors import RunError, UsageError, first_line
@@ -286,7 +286,7 @@ def build_experiment(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
     """The experiment that `settings` describe, at its beginning; nothing in `directory` is read yet."""
-    game, plan = find_any_game(settings.game), make_plan(settings)
+    game, plan = find_game(settings.game), make_plan(settings)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_rules(settings.environment), on_hang)

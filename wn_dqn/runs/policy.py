@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wn_dqn.config.files import make_settings
+from wn_dqn.config.files import stored_settings
+from wn_dqn.config.games import Game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.atari_games import Game
 from wn_dqn.envs.registry import make_env
 from wn_dqn.errors import UsageError, first_line
 from wn_dqn.evaluation.protocols import EvaluationProtocol
@@ -65,7 +65,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     path = find_checkpoint(path, which)
     try:
         snapshot = load_snapshot(path)
-        settings = make_settings(snapshot.settings)
+        settings = stored_settings(snapshot.settings)
         with computing_on(device, settings.learning.precision):
             agent = AGENTS[settings.agent](settings, int(snapshot.agent["num_actions"]), device)
             agent.load_state_dict(snapshot.agent)

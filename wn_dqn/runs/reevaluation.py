@@ -20,8 +20,7 @@ import torch
 from rich.console import Console
 
 from wn_dqn import __version__
-from wn_dqn.envs.atari_games import Game
-from wn_dqn.envs.registry import find_any_game
+from wn_dqn.config.games import Game, find_game
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation
@@ -48,7 +47,7 @@ class Report:
     result: Evaluation
 
     def as_json(self) -> dict[str, Any]:
-        """What ``wn-dqn evaluate --json`` prints."""
+        """What ``wn-dqn evaluate --json`` prints of it."""
         return _without_nan(
             {
                 "game": self.game.name,
@@ -59,8 +58,6 @@ class Report:
                 "protocol_settings": self.protocol.rules(),
                 "seed": self.seed,
                 **self.result.metrics(),
-                "human_normalized": self.game.human_normalized(self.result.mean),
-                "paper": None if self.game.paper is None else vars(self.game.paper),
                 "scores": self.result.scores,
             }
         )
@@ -165,7 +162,7 @@ class _Task:
             torch.set_num_threads(1)
         try:
             policy = load_policy(path, "", torch.device(self.device))
-            game = find_any_game(policy.settings.game)
+            game = find_game(policy.settings.game)
             silent = ProgressReporter(Console(quiet=True))
             return evaluate_policy(policy, game, self.protocol, self.num_envs, self.seed, reporter or silent)
         finally:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from wn_dqn import __version__
-from wn_dqn.config.files import dump_yaml, make_settings, parse_yaml
+from wn_dqn.config.files import dump_yaml, parse_yaml, stored_settings
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError
 from wn_dqn.runs.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, checkpoint_info, list_checkpoints
@@ -122,7 +122,7 @@ class RunDirectory:
         if not isinstance(data, dict):
             raise UsageError(f"{path} is damaged: it holds no settings")
         try:
-            return make_settings(data)
+            return stored_settings(data)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
 
