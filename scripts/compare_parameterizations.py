@@ -29,13 +29,14 @@ from torch import Tensor
 from wn_dqn.analysis import plotting, scores
 from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
 from wn_dqn.config.files import dump_yaml, make_settings, merge, parse_assignment, read_config
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.registry import find_any_game, make_env
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.make_agent import ATARI_OBS_SHAPE, make_agent, make_parts
 from wn_dqn.system import output_file
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.callbacks import Stop
@@ -77,7 +78,7 @@ class _NoCallbacks:
         return Evaluation((GameResult(0.0, 1, finished=True),), 0)
 
     def save(self, *_args: object) -> None: ...
-    def on_initialized(self, _figures: object) -> None: ...
+    def on_initialized(self, _counts: object) -> None: ...
     def after_step(self, _state: object) -> None: ...
     def check_stop(self) -> None: ...
 
@@ -88,14 +89,14 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     num_envs = settings.environment.num_envs
     env = make_env(find_any_game(settings.game), num_envs, training_rules(settings.environment))
     replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, CPU)
-    explorer = _UntilInitialization(settings, env.num_actions, CPU)
+    explorer = _UntilInitialization(make_parts(settings, ATARI_OBS_SHAPE, "uint8", env.num_actions, CPU))
     with contextlib.suppress(Stop):
         train(settings, env, explorer, replay, NullMetrics(), _NoCallbacks(), new_state(settings))
     if explorer.obs is None:
         raise UsageError("these runs never begin to learn: learning.total_steps must exceed learning.start_steps")
     q = []
     for each in arms:
-        agent = DQN(each, env.num_actions, CPU)
+        agent = make_agent(each, ATARI_OBS_SHAPE, "uint8", env.num_actions, CPU)
         agent.initialize(explorer.obs)
         q.append(agent.q_values(explorer.obs))
     values = torch.stack(q)

@@ -15,6 +15,7 @@ from wn_dqn.config.schema import Settings
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import load_checkpoint
+from wn_dqn.runs.make_agent import ATARI_OBS_SHAPE, make_agent
 from wn_dqn.runs.replay_files import ReplayStore
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.system.progress import ProgressReporter
@@ -29,12 +30,18 @@ SMALL: dict[str, Any] = {
     "evaluation": {"epoch_steps": 120, "steps": 60, "num_envs": 3, "held_out_states": 16},
     "output": {"log_period_steps": 24, "checkpoint_period_steps": 100},
 }
+OBS_SHAPE = ATARI_OBS_SHAPE
 VOLATILE_COLUMNS = ("speed/steps_per_s", "speed/updates_per_s", "time/train_s", "train_s")
 
 
 def settings_for(**overrides: Any) -> Settings:
     """The small run, changed."""
     return make_settings(merge([SMALL, overrides]))
+
+
+def agent_for(settings: Settings, num_actions: int, device: torch.device = CPU) -> Any:
+    """The agent of these settings for stacks of frames."""
+    return make_agent(settings, OBS_SHAPE, "uint8", num_actions, device)
 
 
 def train(settings: Settings, folder: Path) -> int:

@@ -29,10 +29,8 @@ from wn_dqn.config.schema import (
 )
 from wn_dqn.errors import UsageError
 from wn_dqn.nn.optimizers import OPTIMIZERS
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.uniform_init import UNIFORM_INITS
 from wn_dqn.training.q_learning import LOSSES
-from wn_dqn_agents import AGENTS
 
 
 def error_of(data: dict[str, Any]) -> str:
@@ -100,8 +98,10 @@ def test_what_depends_on_the_optimizer_and_the_parameterization(
 
 def test_every_name_has_what_is_built_from_it() -> None:
     """And nothing is there that no name leads to."""
-    assert set(registry.PARAMETERIZATIONS) == set(PARAMETERIZATIONS)
-    assert set(registry.AGENTS) == set(AGENTS)
+    rows = [*registry.PARAMETERIZATIONS.values(), *registry.AGENTS.values(), *registry.NETWORKS.values()]
+    codes = [code for row in rows for code in vars(row).values() if isinstance(code, str) and ":" in code]
+    assert len(codes) >= 2 * len(registry.PARAMETERIZATIONS) + len(registry.AGENTS) + len(registry.NETWORKS)
+    assert all(isinstance(registry.import_code(code), type) for code in codes)
     assert set(registry.OPTIMIZERS) == set(OPTIMIZERS)
     assert set(get_args(LearningSettings.model_fields["loss"].annotation)) == set(LOSSES)
     assert set(get_args(NetworkSettings.model_fields["init"].annotation)) == {"data", *UNIFORM_INITS}

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import assert_same
+from small_runs import agent_for, assert_same
 from torch import Tensor
 
 from wn_dqn.config import registry
 from wn_dqn.config.files import make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.catch import Catch
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.optimizers import OPTIMIZERS
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.seeding import torch_generator
@@ -46,7 +46,8 @@ FRAMES = catch_frames()
 
 def make_agent(param: str = "wn", seed: int = 0, **sections: Any) -> DQN:
     settings = make_settings({"game": "Catch", "param": param, "seed": seed, **sections})
-    return DQN(settings, NUM_ACTIONS, torch.device("cpu"))
+    agent: DQN = agent_for(settings, NUM_ACTIONS)
+    return agent
 
 
 def initialized_agent(param: str = "wn", **settings: Any) -> DQN:
@@ -291,7 +292,8 @@ def test_the_online_network_chooses_and_the_target_network_values(param: str) ->
     """Double DQN. Both as they act: only the pass that is learned from moves running averages."""
     rate = {"learning_rate": 3e-3}  # so that the networks soon disagree
     settings = make_settings({"game": "Catch", "param": param, "agent": "double-dqn", "optimizer": rate})
-    agent = DoubleDQN(settings, NUM_ACTIONS, torch.device("cpu"))
+    agent = agent_for(settings, NUM_ACTIONS)
+    assert type(agent) is DoubleDQN
     agent.initialize(FRAMES)
     for number in range(3):  # apart from the target network
         agent.update(minibatch(number))

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 
 from wn_dqn.config.files import make_settings, merge
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.atari_games import Game
 from wn_dqn.envs.registry import find_any_game, single_game
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop.import_weights import assign
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.networks import QNetwork
 from wn_dqn.runs.checkpoint import save_checkpoint
+from wn_dqn.runs.make_agent import ATARI_OBS_SHAPE, make_agent
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.training.state import new_state
-from wn_dqn_agents import AGENTS
 
 
 def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings:
@@ -28,11 +29,12 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
     if isinstance(data.get("game"), str):
         game = find_any_game(data["game"])
         data["game"] = game.name
-        full = network.output.get_parameter("bias").numel() != _num_actions(game, full_action_set=False)
+        full = network.num_actions != _num_actions(game, full_action_set=False)
         data = merge([{"environment": {"full_action_set": full}}, data])
     settings = make_settings(data)
-    if settings.param not in ("standard", "wn"):
-        raise UsageError(f"a network is imported as standard or wn, not as {settings.param}")
+    if not PARAMETERIZATIONS[settings.param].learned_by_others:
+        valid = " or ".join(name for name, row in PARAMETERIZATIONS.items() if row.learned_by_others)
+        raise UsageError(f"a network is imported as {valid}, not as {settings.param}")
     if settings.network.dueling:
         raise UsageError("a network is imported without dueling heads: set network.dueling=false")
     return settings
@@ -44,14 +46,14 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
     Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
     """
     game = find_any_game(settings.game)
-    outputs = network.output.get_parameter("bias").numel()
+    outputs = network.num_actions
     actions = _num_actions(game, full_action_set=settings.environment.full_action_set)
     if outputs != actions:
         raise UsageError(f"the network has {outputs} outputs, but {game.name} has {actions} actions")
     directory = RunDirectory(run_dir)
     if directory.exists:
         raise UsageError(f"{run_dir} holds a run already; choose another --output")
-    agent = AGENTS[settings.agent](settings, actions, device)
+    agent = make_agent(settings, ATARI_OBS_SHAPE, "uint8", actions, device)
     assign(agent.online, network)
     agent.update_target()
     state = new_state(settings)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wn_dqn.envs.vector_env import SingleGame
 from wn_dqn.errors import UsageError
+from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.render.q_panel import Moment, QPanel
 from wn_dqn.render.saliency import Method, saliency_map
@@ -52,16 +53,18 @@ def play(
         obs = env.reset(int(env_seeds(seed, "evaluation", game, 0, num_envs=1)[0]), noop_frames)
         opening, score, ended = env.rgb_frames, 0.0, False
         for step in itertools.count():
-            q = q_values(torch.from_numpy(obs)[None])[0].float().cpu().numpy()
             explored = bool(generator.random() < protocol.epsilon)
-            action = int(generator.integers(env.num_actions)) if explored else int(q.argmax())
-            chosen_from = obs
+            random_action = np.array([generator.integers(env.num_actions) if explored else 0])
+            chosen_from, batch = obs, torch.from_numpy(obs)[None]
+            actions, q = epsilon_greedy(np.array([explored]), random_action, q_values, batch)
+            action = int(actions[0])
+            q_shown = (q_values(batch) if q is None else q)[0].float().cpu().numpy()
             obs, reward, terminated, truncated, lives = env.step(action)
             score += reward
             ended = terminated or truncated
             frames = env.rgb_frames if step else np.concatenate([opening, env.rgb_frames])
             yield PlayedStep(
-                chosen_from, Moment(q, action, explored, score, lives, game, num_games, step), frames, ended
+                chosen_from, Moment(q_shown, action, explored, score, lives, game, num_games, step), frames, ended
             )
             if ended:
                 break

@@ -21,8 +21,8 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.runs.make_agent import ATARI_OBS_SHAPE, make_agent
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores, prepare_torch
-from wn_dqn_agents import AGENTS
 
 _SECONDS_PER_TEST = 0.6
 _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
@@ -98,13 +98,13 @@ def _emulator_seconds(settings: Settings, num_envs: int) -> float:
 
 
 def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
-    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
-    obs = torch.zeros((num_envs, 4, 84, 84), dtype=torch.uint8, device=device)
+    agent = make_agent(settings, ATARI_OBS_SHAPE, "uint8", 6, device)
+    obs = torch.zeros((num_envs, *ATARI_OBS_SHAPE), dtype=torch.uint8, device=device)
     return _seconds_per_call(lambda: agent.act(obs, 0.0))
 
 
 def _update_seconds(settings: Settings, device: torch.device) -> float:
-    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
+    agent = make_agent(settings, ATARI_OBS_SHAPE, "uint8", 6, device)
     batch = random_batch(settings.learning.batch_size, device)
     agent.initialize(batch.obs)
     return _seconds_per_call(lambda: agent.update(batch).loss.item())
@@ -113,9 +113,11 @@ def _update_seconds(settings: Settings, device: torch.device) -> float:
 def random_batch(size: int, device: torch.device) -> TransitionBatch:
     """A minibatch of noise, to measure with."""
     generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)
+    stack, *frame_shape = ATARI_OBS_SHAPE
+    shape = (size, stack + 1, *frame_shape)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     zeros, discount = torch.zeros(size, device=device), torch.full((size,), 0.99, device=device)
-    return TransitionBatch(frames[:, :4], zeros.long(), zeros, discount, frames[:, 1:])
+    return TransitionBatch(frames[:, :stack], zeros.long(), zeros, discount, frames[:, 1:])
 
 
 def _seconds_per_call(call: Callable[[], object]) -> float:

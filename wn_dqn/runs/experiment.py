@@ -44,6 +44,7 @@ from wn_dqn.runs.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from wn_dqn.runs.make_agent import ATARI_OBS_SHAPE, make_agent
 from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays
@@ -51,9 +52,9 @@ from wn_dqn.runs.run_directory import RunDirectory, arithmetic
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.progress import ProgressReporter, ProgressTask
+from wn_dqn.training.agent import Agent
 from wn_dqn.training.loop import games_in_progress, restore_games, train
 from wn_dqn.training.state import TrainingState, new_state
-from wn_dqn_agents import AGENTS, DQN
 
 _STATUS_PERIOD_S = 30.0
 _CLIP_FRAMES = 10 * FRAMES_PER_S
@@ -67,7 +68,7 @@ class Experiment:
     directory: RunDirectory
     game: Game
     env: VectorEnv
-    agent: DQN
+    agent: Agent
     replay: ReplayBuffer
     store: ReplayStore | None
     metrics: MetricsWriter
@@ -289,7 +290,7 @@ def build_experiment(
         directory=directory,
         game=game,
         env=env,
-        agent=AGENTS[settings.agent](settings, env.num_actions, device),
+        agent=make_agent(settings, ATARI_OBS_SHAPE, "uint8", env.num_actions, device),
         replay=replay,
         store=ReplayStore(directory.replay, replay) if settings.output.save_replay else None,
         metrics=MetricsWriter(directory.path, settings.model_dump()),

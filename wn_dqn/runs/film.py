@@ -38,7 +38,7 @@ def watch(
     subtitle = f"{policy.settings.param}, step {policy.steps:,}, epsilon {protocol.epsilon:g}"
     painter = Painter(
         QPanel(game.name, subtitle, env.action_names),
-        None if saliency is None else fold(policy.agent.online, env.num_actions),
+        None if saliency is None else fold(policy.agent.online),
         saliency,
     )
     with reporter.task(f"playing {game.name}", num_games * (protocol.max_game_frames or _LONG_GAME_FRAMES)) as task:

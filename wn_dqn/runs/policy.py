@@ -16,18 +16,19 @@ from wn_dqn.errors import UsageError, first_line
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
 from wn_dqn.runs.checkpoint import CheckpointError, load_checkpoint
+from wn_dqn.runs.make_agent import ATARI_OBS_SHAPE, make_agent
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn_agents import AGENTS, DQN
+from wn_dqn.training.agent import Agent
 
 
 @dataclass(frozen=True)
 class Policy:
     """A trained network, ready to be tested."""
 
-    agent: DQN
+    agent: Agent
     settings: Settings
     steps: int
     path: Path
@@ -58,7 +59,7 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
         content = load_checkpoint(path)
         settings = make_settings(content["settings"])
         prepare_torch(device, settings.learning.precision if device.type == "cuda" else "float32")
-        agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
+        agent = make_agent(settings, ATARI_OBS_SHAPE, "uint8", int(content["agent"]["num_actions"]), device)
         agent.load_state_dict(content["agent"])
         return Policy(agent, settings, int(content["training"]["steps"]), path)
     except CheckpointError as error:
