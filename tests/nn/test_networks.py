@@ -1,4 +1,4 @@
-"""The Nature network and its dueling form against plain torch.nn.Sequentials, for every parameterization."""
+"""Every network and its dueling form, against plain torch.nn.Sequentials or by hand, for every parameterization."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.config.schema import NetworkSettings
+from wn_dqn.errors import UsageError
+from wn_dqn.nn.data_dependent_init import initialize_from_data
+from wn_dqn.nn.folding import fold
 from wn_dqn.nn.layers import LayerKit, layer_kit, layers_of
-from wn_dqn.nn.networks import DuelingNatureNetwork, NatureNetwork
+from wn_dqn.nn.networks import (
+    DuelingMlpNetwork,
+    DuelingNatureNetwork,
+    MlpNetwork,
+    NatureNetwork,
+    QNetwork,
+    make_network,
+)
 
 OBS_SHAPE = (4, 84, 84)
 
@@ -255,3 +266,97 @@ def test_dueling_heads_are_added_in_full_precision() -> None:
     advantage = told["advantage"] - told["advantage"].mean(dim=1, keepdim=True)
     assert q.dtype == torch.float32
     assert torch.equal(q, told["value"] + advantage)
+
+
+# --- Other shapes ---
+
+EACH_OBSERVATION = pytest.mark.parametrize(
+    ("obs_shape", "dtype"),
+    [((4, 84, 84), "uint8"), ((1, 36, 50), "uint8"), ((6, 40, 36), "bool"), ((5,), "float32"), ((7,), "uint8")],
+    ids=str,
+)
+
+
+def examples(obs_shape: tuple[int, ...], dtype: str, num: int = 40) -> Tensor:
+    """Random observations [num, *obs_shape]."""
+    generator = torch.Generator().manual_seed(2)
+    if dtype == "float32":
+        return torch.randn(num, *obs_shape, generator=generator)
+    upper = 2 if dtype == "bool" else 256
+    return torch.randint(0, upper, (num, *obs_shape), generator=generator).to(getattr(torch, dtype))
+
+
+@each_parameterization
+@pytest.mark.parametrize("dueling", [False, True])
+@EACH_OBSERVATION
+@torch.no_grad()
+def test_every_kind_of_observation_has_a_network_that_starts_from_data(
+    name: str, dueling: bool, obs_shape: tuple[int, ...], dtype: str
+) -> None:
+    """Normalized Q-values, the same in every parameterization, and folded the same."""
+    obs, settings = examples(obs_shape, dtype), NetworkSettings(dueling=dueling)
+
+    def initialized(param: str) -> QNetwork:
+        network = make_network(layer_kit(param), obs_shape, getattr(torch, dtype), NUM_ACTIONS, settings).eval()
+        report = initialize_from_data(network, obs, torch.Generator().manual_seed(3))
+        assert sum(report.dead_units.values()) == 0
+        return network
+
+    network = initialized(name)
+    nature, mlp = (DuelingNatureNetwork, DuelingMlpNetwork) if dueling else (NatureNetwork, MlpNetwork)
+    assert type(network) is (nature if len(obs_shape) == 3 else mlp)
+    q = network(obs)
+    assert (q.shape, q.dtype) == ((len(obs), NUM_ACTIONS), torch.float32)
+    torch.testing.assert_close(q.mean(), torch.zeros(()), rtol=0, atol=1e-5)
+    assert q.std() > 0.5
+    torch.testing.assert_close(initialized("standard")(obs), q, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fold(network)(obs), q, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("uint8", 1 / 255), ("bool", 1.0), ("float32", 1.0)])
+@pytest.mark.parametrize("obs_shape", [(2, 36, 36), (6,)])
+def test_bytes_are_scaled_and_nothing_else_is(obs_shape: tuple[int, ...], dtype: str, scale: float) -> None:
+    """Floats that hold bytes are bytes to the network: that is how a gradient reaches them."""
+    network = make_network(layer_kit("wn"), obs_shape, getattr(torch, dtype), 2, NetworkSettings())
+    obs = examples(obs_shape, dtype)
+    for given in (obs, obs.float()):
+        torch.testing.assert_close(network.network_input(given), obs.float() * scale, rtol=1e-6, atol=0)
+
+
+def test_a_perceptron_by_hand() -> None:
+    settings = NetworkSettings(hidden=[2, 3])
+    network = MlpNetwork(layer_kit("wn"), (2,), 2, settings, torch.float32)
+    layers = layers_of(network)
+    assert {name: tuple(layer.direction_shape) for name, layer in layers.items()} == {
+        "trunk.0": (2, 2),
+        "hidden": (3, 2),
+        "output": (2, 3),
+    }
+    layers["trunk.0"].set_weight_(torch.tensor([[1.0, -1.0], [0.0, 2.0]]), torch.tensor([0.0, -1.0]))
+    layers["hidden"].set_weight_(torch.tensor([[1.0, 1.0], [-1.0, 0.0], [0.0, 3.0]]), torch.tensor([0.5, 0.0, 0.0]))
+    layers["output"].set_weight_(torch.tensor([[1.0, 9.0, 0.0], [0.0, 0.0, -1.0]]), torch.tensor([0.0, 4.0]))
+    # [3, 1]: relu [2, 1]; relu [3.5, -2, 3] = [3.5, 0, 3]; [3.5, 1]. [0, 1]: relu [-1, 1] = [0, 1]; [1.5, 0, 3]
+    q = network(torch.tensor([[3.0, 1.0], [0.0, 1.0]]))
+    torch.testing.assert_close(q, torch.tensor([[3.5, 1.0], [1.5, 1.0]]))
+
+
+def test_one_hidden_layer_is_the_heads() -> None:
+    network = MlpNetwork(layer_kit("standard"), (2,), 2, NetworkSettings(hidden=[5]), torch.float32)
+    assert [(name, tuple(layer.direction_shape)) for name, layer in layers_of(network).items()] == [
+        ("hidden", (5, 2)),
+        ("output", (2, 5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "obs_shape", "message"),
+    [
+        ("nature", (6,), r"network\.name nature is not for observations of shape \[6\]; .*mlp"),
+        ("mlp", (4, 84, 84), r"network\.name mlp is not for observations of shape \[4, 84, 84\]; .*nature"),
+        ("auto", (4, 5), r"network\.name auto is not for observations of shape \[4, 5\]"),
+        ("auto", (4, 35, 84), "images 35 pixels wide or high are too small for the network nature: 36 at least"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_an_error(name: str, obs_shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_network(layer_kit("wn"), obs_shape, torch.uint8, 3, NetworkSettings(name=name))
