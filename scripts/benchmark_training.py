@@ -51,13 +51,12 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.config.games import find_game
     from wn_dqn.envs.registry import make_env
     from wn_dqn.envs.rules import training_rules
-    from wn_dqn.runs.parts import make_plan, make_sampler
+    from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
     from wn_dqn.system.hardware import prepare_torch
     from wn_dqn.training.callbacks import Stop
     from wn_dqn.training.loop import train
     from wn_dqn.training.metrics import NullMetrics
     from wn_dqn.training.state import new_state
-    from wn_dqn_agents.dqn import DQN
 
     settings = make_settings(
         {
@@ -74,7 +73,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
     env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
-    agent = DQN(settings, env.spec.num_actions, device)
+    agent = make_agent(settings, env.spec, device)
     plan, sampler = make_plan(settings), make_sampler(settings, env.spec, device)
     if arm["full_replay"]:
         fill(sampler.replay)
@@ -170,8 +169,8 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.envs.registry import make_env
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.doctor import random_batch
+    from wn_dqn.runs.parts import make_agent
     from wn_dqn.system.hardware import prepare_torch
-    from wn_dqn_agents.dqn import DQN
 
     settings = make_settings({"game": GAME, "learning": {"precision": arm["precision"]}})
     device = torch.device(arm["device"])
@@ -180,7 +179,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     a = torch.randn(size, size, device=device)
     env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
     env.reset(np.arange(arm["num_envs"]))
-    agent = DQN(settings, env.spec.num_actions, device)
+    agent = make_agent(settings, env.spec, device)
     batch = random_batch(env.spec, arm["batch"], device)
     agent.initialize(batch.obs)
     generator = np.random.Generator(np.random.PCG64(0))

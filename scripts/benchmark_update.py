@@ -20,19 +20,20 @@ import statistics
 import time
 import timeit
 from collections.abc import Callable
+from typing import Any
 
 import click
 import torch
 
 from wn_dqn.config.files import make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.atari import atari_spec
 from wn_dqn.nn import kernels
 from wn_dqn.nn.kernels import find_kernels
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.runs.doctor import random_batch
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.system.hardware import num_cores, prepare_torch
 from wn_dqn.training.agent import Measured
-from wn_dqn_agents.dqn import DQN
 
 SPEC = atari_spec("Space Invaders", map(str, range(6)))
 
@@ -43,7 +44,7 @@ def functions(
     """An update (CALLS of them on a GPU), and the instruments of one log period."""
     learning, network = {"precision": precision}, {"dueling": dueling}
     settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": learning, "network": network})
-    agent = DQN(settings, 6, device)
+    agent: Any = make_agent(settings, SPEC, device)
     batch = random_batch(SPEC, batch_size, device)
     measured = Measured(batch, random_batch(SPEC, 256, device).obs)
     agent.initialize(batch.obs)

@@ -31,10 +31,11 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.runs.replay_files import ReplayStore
 from wn_dqn.system.hardware import num_cores
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn_agents.dqn import DQN
+from wn_dqn.training.agent import Agent
 
 _MB = 1e6
 _SPEED_MEASURED_S = 5.0
@@ -94,7 +95,7 @@ def step(env: VectorEnv, replay: ReplayBuffer, action: np.ndarray) -> None:
     replay.append(action, reward, outcome.terminal, outcome.truncated, outcome.frame, outcome.over)
 
 
-def training_speed(settings: Settings, env: VectorEnv, replay: ReplayBuffer, agent: DQN) -> float:
+def training_speed(settings: Settings, env: VectorEnv, replay: ReplayBuffer, agent: Agent) -> float:
     """Agent steps per second of acting, playing and learning, measured briefly."""
     generator, steps = np.random.default_rng(1), 0
     updates = env.num_envs // settings.learning.update_period_steps
@@ -118,7 +119,7 @@ def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> No
     env = make_env(find_game(settings.game), settings.environment.num_envs, training_rules(settings.environment))
     replay = ReplayBuffer(env.spec, transitions, env.num_envs, settings.learning.discount, device)
     replay_bytes = ReplayBuffer.memory_bytes(env.spec, transitions, env.num_envs)
-    agent = DQN(settings, env.spec.num_actions, device)
+    agent = make_agent(settings, env.spec, device)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)
         store = ReplayStore(root / "replay", replay)

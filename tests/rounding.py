@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.nn.parameterization import initializable_layers
+from wn_dqn.nn.layers import layers_of
 
 
 def largest_rounding(layer: Any, x: Tensor) -> float:
@@ -35,7 +35,7 @@ def rounded_differently(network: nn.Module, generator: torch.Generator) -> Itera
         up_or_down = torch.randint(0, 2, t.shape, generator=generator) * 2.0 - 1.0
         return t + largest_rounding(layer, inputs[0]) * up_or_down
 
-    hooks = [layer.register_forward_hook(perturb) for layer in initializable_layers(network).values()]
+    hooks = [layer.register_forward_hook(perturb) for layer in layers_of(network).values()]
     try:
         yield
     finally:

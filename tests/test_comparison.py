@@ -12,8 +12,8 @@ from small_runs import SMALL, SMALL_NETWORK, network_of, settings_for
 
 from wn_dqn.analysis.read_runs import read_run
 from wn_dqn.config.files import dump_yaml
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.system.progress import ProgressReporter
 
 

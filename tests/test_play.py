@@ -158,7 +158,7 @@ def test_watching_a_run(run: Path) -> None:
     frames = list(watch(policy, PROTOCOLS["nature"], 2, 0, "guided", ProgressReporter()))
     assert len(frames) == 2 * (1 + 6 * 12)
     assert {frame.shape for frame in frames} == {(420, 740, 3)}
-    plain = fold(policy.agent.online, 3)
+    plain = fold(policy.agent.online)
     env = single_game(find_game("Catch"), GREEDY.env_rules)
     for step in play.play(policy.agent.q_values, env, GREEDY, 2, 0):
         torch.testing.assert_close(plain(torch.from_numpy(step.obs)[None])[0], torch.from_numpy(step.moment.q))

@@ -17,15 +17,27 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import CPU, NATURE, SMALL_NETWORK, Widths, assert_same, network_of, outcome, settings_for, train
+from small_runs import (
+    CPU,
+    NATURE,
+    OBS_SHAPE,
+    SMALL_NETWORK,
+    Widths,
+    assert_same,
+    network_of,
+    outcome,
+    settings_for,
+    train,
+)
 
 from wn_dqn.config.files import dump_yaml, make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.interop import import_run
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.layers import layer_kit
+from wn_dqn.nn.networks import NatureNetwork
 from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import load_checkpoint
 from wn_dqn.runs.experiment import Experiment
@@ -145,7 +157,7 @@ def test_other_agents_resume_exactly(
 def test_an_imported_network_goes_on_with_priorities(tmp_path: Path) -> None:
     """It comes without a replay; the run that goes on from it saves its priorities with its own."""
     settings = settings_for(replay=PRIORITIZED, learning={"total_steps": 120})
-    import_run.import_run(settings, tmp_path, QNetwork(PARAMETERIZATIONS["standard"], 3), CPU)
+    import_run.import_run(settings, tmp_path, NatureNetwork(layer_kit("standard"), OBS_SHAPE, 3), CPU)
     assert train(settings, tmp_path) == 0
     values = outcome_state(tmp_path)["priorities"]["values"]
     assert values.shape == (8, 160 // 8 + 4)

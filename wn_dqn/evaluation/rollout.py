@@ -20,6 +20,7 @@ from torch import Tensor
 from wn_dqn.envs.frame_stack import FrameStack
 from wn_dqn.envs.vector_env import EnvStep, VectorEnv
 from wn_dqn.evaluation.diagnostics import VisitedStates
+from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 
 
@@ -99,10 +100,9 @@ def evaluate(
         action = generator.integers(0, env.spec.num_actions, num_envs)
         explore = generator.random(num_envs) < protocol.epsilon
         max_q = np.full(num_envs, math.nan)
-        if q_values is not None and not explore.all():
-            q = q_values(torch.from_numpy(obs)).cpu()
-            action = np.where(explore, action, q.argmax(dim=1).numpy())
-            max_q = q.amax(dim=1).double().numpy()
+        if q_values is not None:
+            action, q = epsilon_greedy(explore, action, q_values, torch.from_numpy(obs))
+            max_q = max_q if q is None else q.amax(dim=1).double().cpu().numpy()
         env.send(action)
         step = env.receive()
         obs = observed.push(step.frame, step.over)

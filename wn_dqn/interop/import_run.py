@@ -16,13 +16,12 @@ from wn_dqn.envs.registry import spec_of
 from wn_dqn.envs.rules import EnvRules, training_rules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop.import_weights import assign
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.networks import QNetwork
 from wn_dqn.runs.checkpoint import save_checkpoint
-from wn_dqn.runs.parts import make_plan
+from wn_dqn.runs.parts import make_agent, make_plan
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.snapshot import Snapshot
 from wn_dqn.training.state import new_state
-from wn_dqn_agents import AGENTS
 
 
 def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings:
@@ -30,7 +29,7 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
     data = dict(data)
     if isinstance(data.get("game"), str):
         game = find_game(data["game"])
-        full = network.output.get_parameter("bias").numel() != spec_of(game, EnvRules()).num_actions
+        full = network.num_actions != spec_of(game, EnvRules()).num_actions
         data = merge([{"environment": {"full_action_set": full}}, data])
     settings = make_settings(data)
     if not PARAMETERIZATIONS[settings.param].learned_by_others:
@@ -47,14 +46,14 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
     Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
     """
     game = find_game(settings.game)
-    outputs = network.output.get_parameter("bias").numel()
+    outputs = network.num_actions
     spec = spec_of(game, training_rules(settings.environment))
     if outputs != spec.num_actions:
         raise UsageError(f"the network has {outputs} outputs, but {game.name} has {spec.num_actions} actions")
     directory = RunDirectory(run_dir)
     if directory.exists:
         raise UsageError(f"{run_dir} holds a run already; choose another --output")
-    agent = AGENTS[settings.agent](settings, spec.num_actions, device)
+    agent = make_agent(settings, spec, device)
     assign(agent.online, network)
     agent.update_target()
     state = new_state(spec, settings.environment.num_envs, make_plan(settings))

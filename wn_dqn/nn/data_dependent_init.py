@@ -7,6 +7,7 @@ batch (and the positions, for a convolution) before the next layer sees it. The 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks, unit_statistics
-from wn_dqn.nn.parameterization import initializable_layers
+from wn_dqn.nn.layers import layers_of
 
 V_STD = 0.05
 """Standard deviation of the elements of v (section 3)."""
@@ -35,19 +36,22 @@ class InitReport:
 
 
 @torch.no_grad()
-def initialize_from_data(network: nn.Module, batch: Tensor, generator: torch.Generator) -> InitReport:
-    """Set all parameters of `network` from `generator` and one forward pass over `batch`.
+def initialize_from_data(
+    network: nn.Module, batch: Tensor, generator: torch.Generator, besides: Collection[str] = ()
+) -> InitReport:
+    """Set all parameters of `network` from `generator` and one forward pass over `batch` [B, ...].
 
     v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), the
     standard deviation biased (1/N). In a standard layer w = g v/||v|| is the parameter itself, so with equal seeds
     every parameterization starts as the same function. `generator` is a CPU generator. The network computes in
     evaluation mode; where that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics`
-    comes next.
+    comes next. Modules that `besides` names keep what they have: recurrent ones resort to standard methods (section 3).
+    UsageError if any other parameter is in no layer.
 
     A dead unit is constant on the batch, up to rounding. Dividing by its standard deviation would only magnify the
     rounding, so it is centred and keeps ||w|| = 1.
     """
-    layers = initializable_layers(network)
+    layers = layers_of(network, besides)
     dead_units: dict[str, int] = {}
 
     def normalize(name: str) -> Hook:

@@ -23,6 +23,7 @@ from torch import Tensor
 from wn_dqn.envs.frame_stack import FrameStack
 from wn_dqn.envs.vector_env import SingleGame
 from wn_dqn.errors import UsageError
+from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.render.q_panel import Moment, QPanel
 from wn_dqn.render.saliency import Method, saliency_map
@@ -56,17 +57,19 @@ def play(
         obs = observed.begin(frame[None])
         opening, score, ended = env.rgb_frames, 0.0, False
         for step in itertools.count():
-            q = q_values(torch.from_numpy(obs))[0].float().cpu().numpy()
             explored = bool(generator.random() < protocol.epsilon)
-            action = int(generator.integers(env.spec.num_actions)) if explored else int(q.argmax())
-            chosen_from = obs[0].copy()
+            random_action = np.array([generator.integers(env.spec.num_actions) if explored else 0])
+            chosen_from, batch = obs[0].copy(), torch.from_numpy(obs)
+            actions, q = epsilon_greedy(np.array([explored]), random_action, q_values, batch)
+            action = int(actions[0])
+            q_shown = (q_values(batch) if q is None else q)[0].float().cpu().numpy()
             outcome = env.step(action)
             ended = outcome.terminated or outcome.truncated
             obs = observed.push(outcome.frame[None], np.array([False]))
             score += outcome.reward
             frames = env.rgb_frames if step else np.concatenate([opening, env.rgb_frames])
             yield PlayedStep(
-                chosen_from, Moment(q, action, explored, score, env.lives, game, num_games, step), frames, ended
+                chosen_from, Moment(q_shown, action, explored, score, env.lives, game, num_games, step), frames, ended
             )
             if ended:
                 break

@@ -22,8 +22,8 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
-from wn_dqn_agents import AGENTS
 
 _SECONDS_PER_TEST = 0.6
 _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
@@ -105,14 +105,16 @@ def _emulator_seconds(settings: Settings, num_envs: int) -> float:
 
 
 def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
-    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
-    obs = torch.zeros((num_envs, *_spec(settings).obs_shape), dtype=torch.uint8, device=device)
+    spec = _spec(settings)
+    agent = make_agent(settings, spec, device)
+    obs = torch.zeros((num_envs, *spec.obs_shape), dtype=torch.uint8, device=device)
     return _seconds_per_call(lambda: agent.act(obs, 0.0))
 
 
 def _update_seconds(settings: Settings, device: torch.device) -> float:
-    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
-    batch = random_batch(_spec(settings), settings.learning.batch_size, device)
+    spec = _spec(settings)
+    agent = make_agent(settings, spec, device)
+    batch = random_batch(spec, settings.learning.batch_size, device)
     agent.initialize(batch.obs)
     return _seconds_per_call(lambda: agent.update(batch).loss.item())
 

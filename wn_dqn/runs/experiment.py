@@ -43,7 +43,7 @@ from wn_dqn.runs.checkpoint import (
     set_aside,
 )
 from wn_dqn.runs.metrics_writer import MetricsWriter
-from wn_dqn.runs.parts import make_plan, make_sampler
+from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
 from wn_dqn.runs.run_directory import RunDirectory, arithmetic
@@ -51,10 +51,10 @@ from wn_dqn.runs.snapshot import Snapshot, load_snapshot, replay_index
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.progress import ProgressReporter, ProgressTask
+from wn_dqn.training.agent import Agent
 from wn_dqn.training.loop import games_in_progress, restore_games, train
 from wn_dqn.training.plan import TrainingPlan
 from wn_dqn.training.state import TrainingState, new_state
-from wn_dqn_agents import AGENTS, DQN
 
 _STATUS_PERIOD_S = 30.0
 _CLIP_FRAMES = 10 * FRAMES_PER_S
@@ -69,7 +69,7 @@ class Experiment:
     game: Game
     plan: TrainingPlan
     env: VectorEnv
-    agent: DQN
+    agent: Agent
     sampler: Sampler
     store: ReplayStore | None
     metrics: MetricsWriter
@@ -297,7 +297,7 @@ def build_experiment(
         game=game,
         plan=plan,
         env=env,
-        agent=AGENTS[settings.agent](settings, env.spec.num_actions, device),
+        agent=make_agent(settings, env.spec, device),
         sampler=sampler,
         store=ReplayStore(directory.replay, sampler.replay) if settings.output.save_replay else None,
         metrics=MetricsWriter(directory.path, settings.model_dump()),

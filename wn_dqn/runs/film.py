@@ -39,7 +39,7 @@ def watch(
     subtitle = f"{policy.settings.param}, step {policy.steps:,}, epsilon {protocol.epsilon:g}"
     painter = Painter(
         QPanel(game.name, subtitle, env.spec.action_names),
-        None if saliency is None else fold(policy.agent.online, env.spec.num_actions),
+        None if saliency is None else fold(policy.agent.online),
         saliency,
     )
     with reporter.task(f"playing {game.name}", num_games * (protocol.max_game_frames or _LONG_GAME_FRAMES)) as task:

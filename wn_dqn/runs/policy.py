@@ -10,26 +10,28 @@ import torch
 from torch import Tensor
 
 from wn_dqn.config.files import stored_settings
-from wn_dqn.config.games import Game
+from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.registry import make_env, spec_of
+from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import UsageError, first_line
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
 from wn_dqn.runs.checkpoint import CheckpointError
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.snapshot import load_snapshot
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.hardware import computing_on
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn_agents import AGENTS, DQN
+from wn_dqn.training.agent import Agent
 
 
 @dataclass(frozen=True)
 class Policy:
     """A trained network, ready to be tested."""
 
-    agent: DQN
+    agent: Agent
     settings: Settings
     steps: int
     path: Path
@@ -66,8 +68,9 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     try:
         snapshot = load_snapshot(path)
         settings = stored_settings(snapshot.settings)
+        spec = spec_of(find_game(settings.game), training_rules(settings.environment))
         with computing_on(device, settings.learning.precision):
-            agent = AGENTS[settings.agent](settings, int(snapshot.agent["num_actions"]), device)
+            agent = make_agent(settings, spec, device)
             agent.load_state_dict(snapshot.agent)
         return Policy(agent, settings, int(snapshot.training["steps"]), path, device)
     except CheckpointError as error:
