@@ -26,18 +26,19 @@ from rich.table import Table
 
 PACKAGES = ("wn_dqn", "agents/wn_dqn_agents")
 REGISTRY = "wn_dqn/config/registry.py"
-# The files that a frame passes through, from the emulator to the update of the network. Kept by hand.
+# The files whose code a frame runs through, and those of the types that carry it, from the emulator to the first layer
+# of the network that is updated. Kept by hand.
 FRAME_WAY = (
     "wn_dqn/envs/atari.py",
     "wn_dqn/envs/vector_env.py",
     "wn_dqn/training/loop.py",
+    "wn_dqn/replay/sampler.py",
     "wn_dqn/replay/buffer.py",
     "wn_dqn/replay/transitions.py",
     "agents/wn_dqn_agents/dqn.py",
     "wn_dqn/nn/networks.py",
+    "wn_dqn/nn/kernels.py",
     "wn_dqn/nn/weight_norm.py",
-    "wn_dqn/training/q_learning.py",
-    "wn_dqn/nn/optimizers.py",
 )
 SHAPE = re.compile(r"\[[A-Z0-9][\w*]*([ ,+*-]+[\w.*+-]+)*\]")
 UNIT = re.compile(r"\b(scalars?|seconds?|ms|bytes|steps|frames|updates|degrees|pixels?|axis|colou?r)\b")

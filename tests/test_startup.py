@@ -21,6 +21,8 @@ LIGHT: list[list[str]] = [
     ["train", "--steps", "1.5"],
     ["train", "--config", "quikc"],
     ["train", "--set", "learning.x=1"],
+    ["train", "--game", "Pomg"],
+    ["train", "--game", "Pong", "--param", "wm"],
     ["evaluate", "run", "--protocol", "papr"],
     ["plot", "runs", "-o", "a.png", "--statistic", "median"],
 ]
