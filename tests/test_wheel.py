@@ -46,6 +46,8 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
     assert why_not == find_kernels().why_not  # the source is in the wheel
     command = tmp_path / "env" / "bin" / "wn-dqn"
     run(command, "train", "--config", "smoke", "--device", "cpu", cwd=tmp_path)
+    assert (tmp_path / "runs" / "Breakout-wn-seed0" / "model_card.md").is_file()  # its template is in the wheel
+    assert "report.html: 1 runs" in run(command, "report", "runs", cwd=tmp_path)
     assert "Breakout" in run(command, "evaluate", "runs/Breakout-wn-seed0", "--protocol", "nature", cwd=tmp_path)
 
 
