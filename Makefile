@@ -4,21 +4,44 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
-.PHONY: help train test check bench clean
+.PHONY: help train test test-all test-arithmetics coverage check bench clean
+# A worker per core. worksteal gives each a contiguous part of the tests, so most files have all of theirs in one.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weight normalization
 	$(BIN)/wn-dqn train --config quick
 
-test: check  ## run the checks and all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
+test: check  ## run the checks and the tests of every day
+	$(PYTEST)
 
-check: $(VENV)/test.stamp  ## lint, types, floors
+test-all: check  ## run the checks and everything: all games, all seeds, more random examples
+	WN_DQN_TESTS=all $(PYTEST)
+
+coverage: $(VENV)/test.stamp  ## the tests of every day, and what they do not reach
+	$(PYTEST) --cov --cov-report=term
+
+# Other processors, libraries and numbers of threads add in another order. Each of these is one such arithmetic, on any
+# x86 machine; what `make test` runs is that of the machine itself, with one thread.
+ARITHMETICS := MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default \
+	WN_DQN_KERNELS=0 OMP_NUM_THREADS=2
+NUMERIC_TESTS ?= tests/nn tests/agents tests/test_kernels.py tests/test_optimizers.py tests/test_q_learning.py \
+	tests/test_learns.py
+
+test-arithmetics: $(VENV)/test.stamp  ## run the numeric tests (NUMERIC_TESTS) once more for each way that sums can round
+	@set -e; for arithmetic in $(ARITHMETICS); do \
+	  echo "=== $$arithmetic"; \
+	  env $$arithmetic $(PYTEST) --quiet $(NUMERIC_TESTS); \
+	done
+
+check: $(VENV)/test.stamp  ## lint, types (Linux, macOS, Windows), floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/lint-imports
 
 bench: $(VENV)/train.stamp  ## how fast this machine is

@@ -10,7 +10,6 @@ within a round. Sampling by priority counts the priorities that the minibatch ge
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -22,11 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wn_dqn.envs.atari import atari_spec
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.prioritized import PrioritizedReplay
-from wn_dqn.system.hardware import available_memory_bytes, prepare_torch
+from wn_dqn.system.hardware import available_memory_bytes, num_cores, prepare_torch
 
 STACK_BYTES = 4 * 84 * 84
+
+SPEC = atari_spec("Space Invaders", map(str, range(6)))
 
 
 class PlainBuffer:
@@ -58,7 +60,7 @@ class PlainBuffer:
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rounds", default=300, show_default=True)
 def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: int) -> None:
-    needed = 2 * ReplayBuffer.memory_bytes(capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
+    needed = 2 * ReplayBuffer.memory_bytes(SPEC, capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
     available = available_memory_bytes()
     if available is not None and needed > available:
         raise click.UsageError(f"{needed / 2**30:.1f} GiB needed; lower --capacity or --plain-capacity")
@@ -68,8 +70,8 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
     stacks = generator.integers(0, 256, (num_envs, 4, 84, 84), dtype=np.uint8)
     no, action = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.int64)
     cpu = torch.device("cpu")
-    ours, plain = ReplayBuffer(capacity, num_envs, 0.99, cpu), PlainBuffer(plain_capacity)
-    prioritized = PrioritizedReplay(capacity, num_envs, 0.99, cpu, n_steps=1, exponent=0.6, epsilon=1e-6)
+    ours, plain = ReplayBuffer(SPEC, capacity, num_envs, 0.99, cpu), PlainBuffer(plain_capacity)
+    prioritized = PrioritizedReplay(SPEC, capacity, num_envs, 0.99, cpu, n_steps=1, exponent=0.6, epsilon=1e-6)
 
     def append(replay: ReplayBuffer) -> None:
         replay.append(action, action.astype(np.float32), no, no, frames, no)
@@ -97,9 +99,7 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
         f"append {num_envs} transitions, prioritized": (lambda: append(prioritized), append_plain),
         f"sample {batch} transitions, prioritized": (sample_by_priority, lambda: plain.sample(generator, batch)),
     }
-    print(
-        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
-    )
+    print(f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}")
     print("| milliseconds (quartiles) | wn_dqn | plain | ours / plain |")
     print("|---|---|---|---|")
     for name, pair in calls.items():
@@ -107,7 +107,7 @@ def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: 
         own, other = zip(*times, strict=True)
         ratio = statistics.median(a / b for a, b in times)
         print(f"| {name} | {quartiles(own)} | {quartiles(other)} | {ratio:.2f} |")
-    per_transition = ReplayBuffer.memory_bytes(capacity, num_envs) / capacity
+    per_transition = ReplayBuffer.memory_bytes(SPEC, capacity, num_envs) / capacity
     print(f"| bytes per transition | {per_transition:,.0f} | {2 * STACK_BYTES + 16:,} | ", end="")
     print(f"{per_transition / (2 * STACK_BYTES + 16):.2f} |")
 

@@ -14,9 +14,9 @@ at that speed, plus the emulators' time for 4 steps.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -51,13 +51,12 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.config.games import find_game
     from wn_dqn.envs.registry import make_env
     from wn_dqn.envs.rules import training_rules
-    from wn_dqn.replay.buffer import ReplayBuffer
+    from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
     from wn_dqn.system.hardware import prepare_torch
     from wn_dqn.training.callbacks import Stop
     from wn_dqn.training.loop import train
     from wn_dqn.training.metrics import NullMetrics
     from wn_dqn.training.state import new_state
-    from wn_dqn_agents.dqn import DQN
 
     settings = make_settings(
         {
@@ -74,10 +73,10 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
     env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
-    agent = DQN(settings, env.num_actions, device)
-    replay = ReplayBuffer(settings.replay.capacity, arm["num_envs"], settings.learning.discount, device)
+    agent = make_agent(settings, env.spec, device)
+    plan, sampler = make_plan(settings), make_sampler(settings, env.spec, device)
     if arm["full_replay"]:
-        fill(replay)
+        fill(sampler.replay)
 
     class Windows:
         until_steps = 0
@@ -92,13 +91,13 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         def evaluate(self, steps: int) -> Any:
             raise AssertionError
 
-    state = new_state(settings)
+    state = new_state(env.spec, arm["num_envs"], plan)
     windows = Windows()
 
     def run(steps: int) -> None:
         windows.until_steps = state.steps + steps
         try:
-            train(settings, env, agent, replay, NullMetrics(), windows, state)
+            train(plan, env, agent, sampler, NullMetrics(), windows, state)
         except (Window, Stop):
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -170,8 +169,8 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.envs.registry import make_env
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.doctor import random_batch
+    from wn_dqn.runs.parts import make_agent
     from wn_dqn.system.hardware import prepare_torch
-    from wn_dqn_agents.dqn import DQN
 
     settings = make_settings({"game": GAME, "learning": {"precision": arm["precision"]}})
     device = torch.device(arm["device"])
@@ -180,13 +179,13 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     a = torch.randn(size, size, device=device)
     env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
     env.reset(np.arange(arm["num_envs"]))
-    agent = DQN(settings, env.num_actions, device)
-    batch = random_batch(arm["batch"], device)
+    agent = make_agent(settings, env.spec, device)
+    batch = random_batch(env.spec, arm["batch"], device)
     agent.initialize(batch.obs)
     generator = np.random.Generator(np.random.PCG64(0))
 
     def emulate() -> None:
-        env.send(generator.integers(0, env.num_actions, arm["num_envs"]))
+        env.send(generator.integers(0, env.spec.num_actions, arm["num_envs"]))
         env.receive()
 
     def synchronize() -> None:
@@ -221,6 +220,15 @@ def median_seconds(call: Callable[[], object], budget_s: float) -> float:
     return statistics.median(times)
 
 
+def peak_memory_bytes() -> float:
+    """The most that this process has had at once; NaN if the system does not count it, as Windows."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    return (1.0 if sys.platform == "darwin" else 1024.0) * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def work(arm: dict[str, Any]) -> None:
     """The life of an arm's process: a JSON line for every line on its standard input."""
     if arm["cores"]:
@@ -229,7 +237,7 @@ def work(arm: dict[str, Any]) -> None:
     windows = kinds.get(arm["kind"], wn_dqn_arm)(arm)
     for _ in sys.stdin:
         figures = next(windows)
-        figures["peak_bytes"] = 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        figures["peak_bytes"] = peak_memory_bytes()
         print(json.dumps(figures), flush=True)
 
 
@@ -240,7 +248,7 @@ class Arm:
         self.name, self.spec = name, spec
         self.windows: list[dict[str, float]] = []
         command = [sys.executable, __file__, "--worker", json.dumps(spec)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
 
     def turn(self) -> dict[str, float]:
         assert self._process.stdin is not None
@@ -279,9 +287,13 @@ def main(rounds: int, sb3: bool, sweep: str | None, json_path: Path | None, work
     if worker is not None:
         work(json.loads(worker))
         return
+    if base["cores"] and not hasattr(os, "sched_setaffinity"):
+        raise click.UsageError("this system does not let a process choose its cores; leave out --cores")
+    from wn_dqn.system.hardware import num_cores
+
     arms = make_arms(base, sb3, sweep)
     print(
-        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{platform.processor() or platform.machine()}, {num_cores()} cores, "
         + ", ".join(f"{name} {version(name)}" for name in ("torch", "ale-py", *(["stable-baselines3"] * sb3)))
     )
     with click.progressbar(length=(rounds + 1) * len(arms), label="measuring", file=sys.stderr) as progress:
@@ -295,7 +307,7 @@ def main(rounds: int, sb3: bool, sweep: str | None, json_path: Path | None, work
         arm.end()
     report(arms)
     if json_path is not None:
-        json_path.write_text(json.dumps({arm.name: arm.windows for arm in arms}, indent=1))
+        json_path.write_bytes(json.dumps({arm.name: arm.windows for arm in arms}, indent=1).encode())
 
 
 def make_arms(base: dict[str, Any], sb3: bool, sweep: str | None) -> list[Arm]:

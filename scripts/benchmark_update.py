@@ -15,24 +15,27 @@ period's updates.
 from __future__ import annotations
 
 import itertools
-import os
 import platform
 import statistics
 import time
 import timeit
 from collections.abc import Callable
+from typing import Any
 
 import click
 import torch
 
 from wn_dqn.config.files import make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.envs.atari import atari_spec
 from wn_dqn.nn import kernels
 from wn_dqn.nn.kernels import find_kernels
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.runs.doctor import random_batch
-from wn_dqn.system.hardware import prepare_torch
+from wn_dqn.runs.parts import make_agent
+from wn_dqn.system.hardware import num_cores, prepare_torch
 from wn_dqn.training.agent import Measured
-from wn_dqn_agents.dqn import DQN
+
+SPEC = atari_spec("Space Invaders", map(str, range(6)))
 
 
 def functions(
@@ -41,9 +44,9 @@ def functions(
     """An update (CALLS of them on a GPU), and the instruments of one log period."""
     learning, network = {"precision": precision}, {"dueling": dueling}
     settings = make_settings({"game": "SpaceInvaders", "param": param, "learning": learning, "network": network})
-    agent = DQN(settings, 6, device)
-    batch = random_batch(batch_size, device)
-    measured = Measured(batch, random_batch(256, device).obs)
+    agent: Any = make_agent(settings, SPEC, device)
+    batch = random_batch(SPEC, batch_size, device)
+    measured = Measured(batch, random_batch(SPEC, 256, device).obs)
     agent.initialize(batch.obs)
     if way == "compiled":
         agent.online.compile()
@@ -102,7 +105,7 @@ def main(
             update()
             seconds[arm].append((time.perf_counter() - began_s) / calls)
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{name}, {num_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
     first = next(iter(seconds.values()))
     print(
         "| parameterization | batch | precision | run | microseconds per update (quartiles) | time / first row "

@@ -31,13 +31,13 @@ from wn_dqn.analysis.choices import FIGURE_FORMATS
 from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
 from wn_dqn.config.files import dump_yaml, make_settings, merge, parse_assignment, read_config
 from wn_dqn.config.games import find_game
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.registry import make_env
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.parts import make_agent, make_agent_parts, make_plan, make_sampler
 from wn_dqn.system import output_file
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.callbacks import Stop
@@ -79,7 +79,7 @@ class _NoCallbacks:
         return Evaluation((GameResult(0.0, 1, finished=True),), 0)
 
     def save(self, *_args: object) -> None: ...
-    def on_initialized(self, _figures: object) -> None: ...
+    def on_initialized(self, _counts: object) -> None: ...
     def after_step(self, _state: object) -> None: ...
     def check_stop(self) -> None: ...
 
@@ -89,15 +89,16 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     settings = arms[0]
     num_envs = settings.environment.num_envs
     env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
-    replay = ReplayBuffer(settings.replay.capacity, num_envs, settings.learning.discount, CPU)
-    explorer = _UntilInitialization(settings, env.num_actions, CPU)
+    plan, sampler = make_plan(settings), make_sampler(settings, env.spec, CPU)
+    explorer = _UntilInitialization(make_agent_parts(settings, env.spec, CPU))
     with contextlib.suppress(Stop):
-        train(settings, env, explorer, replay, NullMetrics(), _NoCallbacks(), new_state(settings))
+        state = new_state(env.spec, num_envs, plan)
+        train(plan, env, explorer, sampler, NullMetrics(), _NoCallbacks(), state)
     if explorer.obs is None:
         raise UsageError("these runs never begin to learn: learning.total_steps must exceed learning.start_steps")
     q = []
     for each in arms:
-        agent = DQN(each, env.num_actions, CPU)
+        agent = make_agent(each, env.spec, CPU)
         agent.initialize(explorer.obs)
         q.append(agent.q_values(explorer.obs))
     values = torch.stack(q)
@@ -119,7 +120,7 @@ def train_all(arms: dict[Path, Settings], jobs: int, reporter: ProgressReporter)
 
     def run(folder: Path) -> bool:
         config, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
-        config.write_text(dump_yaml(arms[folder].model_dump()))
+        config.write_bytes(dump_yaml(arms[folder].model_dump()).encode())
         reporter.message(f"{folder.name}: training, see {log}")
         command = [sys.executable, "-m", "wn_dqn", "train", "--config", str(config), "--run-dir", str(folder)]
         with log.open("ab") as output:

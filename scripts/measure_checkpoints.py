@@ -4,7 +4,7 @@
 
 Fills a replay buffer with random play of Space Invaders, eight games in lockstep, while its segments are written in the
 background as in training; then saves a checkpoint, and loads it into a new buffer. Nothing is kept. The disk is the
-folder's: give --folder the one that your runs are on.
+folder's: give --folder the one that your runs are on. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.runs.replay_files import ReplayStore
 from wn_dqn.system.hardware import num_cores
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn_agents.dqn import DQN
+from wn_dqn.training.agent import Agent
 
 _MB = 1e6
 _SPEED_MEASURED_S = 5.0
@@ -60,7 +61,7 @@ class BackgroundWork:
 
 def memory_bytes(field: str) -> int:
     """VmRSS (now) or VmHWM (the peak since `forget_peak`) of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {field}")
@@ -68,17 +69,17 @@ def memory_bytes(field: str) -> int:
 
 def forget_peak() -> None:
     """Let VmHWM count from now on."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def play(env: VectorEnv, replay: ReplayBuffer, store: ReplayStore, transitions: int) -> float:
     """Random play until `replay` holds `transitions`; returns the longest wait for the background, in seconds."""
     generator = np.random.default_rng(0)
-    replay.begin(env.reset(np.arange(env.num_envs))[:, -1])
+    replay.begin(env.reset(np.arange(env.num_envs)))
     longest_s = 0.0
     with ProgressReporter().task("random play", transitions) as task:
         for done in range(0, transitions, env.num_envs):
-            step(env, replay, generator.integers(0, env.num_actions, env.num_envs))
+            step(env, replay, generator.integers(0, env.spec.num_actions, env.num_envs))
             began_s = time.perf_counter()
             store.write_behind()
             longest_s = max(longest_s, time.perf_counter() - began_s)
@@ -90,13 +91,11 @@ def step(env: VectorEnv, replay: ReplayBuffer, action: np.ndarray) -> None:
     """One step of all games, put into `replay`."""
     env.send(action)
     outcome = env.receive()
-    over = outcome.terminated | outcome.truncated
     reward = np.clip(outcome.reward, -1.0, 1.0)
-    terminal = outcome.terminated | outcome.life_lost
-    replay.append(action, reward, terminal, outcome.truncated, outcome.obs[:, -1], over)
+    replay.append(action, reward, outcome.terminal, outcome.truncated, outcome.frame, outcome.over)
 
 
-def training_speed(settings: Settings, env: VectorEnv, replay: ReplayBuffer, agent: DQN) -> float:
+def training_speed(settings: Settings, env: VectorEnv, replay: ReplayBuffer, agent: Agent) -> float:
     """Agent steps per second of acting, playing and learning, measured briefly."""
     generator, steps = np.random.default_rng(1), 0
     updates = env.num_envs // settings.learning.update_period_steps
@@ -118,9 +117,9 @@ def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> No
     data = {"game": "SpaceInvaders", "replay": {"capacity": transitions}, "learning": {"start_steps": 10_000}}
     settings, device = make_settings(data), torch.device("cpu")
     env = make_env(find_game(settings.game), settings.environment.num_envs, training_rules(settings.environment))
-    replay = ReplayBuffer(transitions, env.num_envs, settings.learning.discount, device)
-    replay_bytes = ReplayBuffer.memory_bytes(transitions, env.num_envs)
-    agent = DQN(settings, env.num_actions, device)
+    replay = ReplayBuffer(env.spec, transitions, env.num_envs, settings.learning.discount, device)
+    replay_bytes = ReplayBuffer.memory_bytes(env.spec, transitions, env.num_envs)
+    agent = make_agent(settings, env.spec, device)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         root = Path(temporary)
         store = ReplayStore(root / "replay", replay)
@@ -148,7 +147,7 @@ def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> No
 
         forget_peak()
         before_bytes, began_s = memory_bytes("VmRSS"), time.perf_counter()
-        replay = ReplayBuffer(transitions, env.num_envs, settings.learning.discount, device)
+        replay = ReplayBuffer(env.spec, transitions, env.num_envs, settings.learning.discount, device)
         store = ReplayStore(root / "replay", replay)
         store.load(load_checkpoint(path)["replay"])
         load_s, load_peak_bytes = time.perf_counter() - began_s, memory_bytes("VmHWM") - before_bytes

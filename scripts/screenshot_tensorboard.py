@@ -69,7 +69,7 @@ def tensorboard(logdir: Path) -> Iterator[str]:
     """Serve the runs in a folder, as they are now; yields the address."""
     options = ["--host=127.0.0.1", "--port=0", "--load_fast=false", "--reload_task=blocking", "--reload_interval=0"]
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stderr is not None
         try:
             lines = []

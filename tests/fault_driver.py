@@ -1,12 +1,12 @@
 """Trains in child processes that kill themselves at a chosen moment, then lets the same command finish the run.
 
-    python tests/fault_driver.py CONFIG FOLDER PART PARTS
+    python tests/fault_driver.py CONFIG FOLDER NETWORK MOMENT...
 
-A moment is named for what happens and for whom: "before fsync (save_checkpoint)", "in a write (segment)", "in an
-evaluation". An undisturbed run, whose outcome is in FOLDER/undisturbed, counts how often each happens. Then, for every
-moment whose place in the list is PART modulo PARTS, a child is killed by SIGKILL at the middle one of its kind, and the
-run goes on in another child; its outcome is in FOLDER/MOMENT. RESUME_MOMENTS happen when a killed run goes on: there,
-that child is killed, too. Prints the moments, as JSON.
+NETWORK is small or nature. A moment is named for what happens and for whom: "before fsync (checkpoint)", "in a write
+(segment)", "in an evaluation". An undisturbed run, whose outcome is in FOLDER/undisturbed, counts how often each
+happens. Then, for every MOMENT, a child is killed by SIGKILL at the middle one of its kind, and the run goes on in
+another child; its outcome is in FOLDER/MOMENT. RESUME_MOMENTS happen when a killed run goes on: there, that child is
+killed, too. Prints the moments of the undisturbed run, as JSON.
 
 Children are forked from a process that has imported everything and computed nothing, so each is cheap.
 """
@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch._dynamo  # the optimizer would import it, in every child anew
+from small_runs import NATURE, SMALL_NETWORK, network_of
 
 from wn_dqn.config.files import make_settings, read_config
 from wn_dqn.runs import experiment, launch
@@ -167,19 +168,19 @@ def kill(config: str, folder: Path, moment: str, before: int) -> None:
 
 def main() -> None:
     """See the module's docstring."""
-    config, root, part, parts = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    assert run_in_child(config, root / "undisturbed", None) == 0
-    counts = json.loads((root / "undisturbed.json").read_text())
-    moments = sorted(counts) + list(RESUME_MOMENTS)
-    for moment in moments[part::parts]:
-        folder = root / moment
-        if moment in RESUME_MOMENTS:  # a checkpoint is half-written, and rows came after the one before it
-            kill(config, folder, "before fsync (checkpoint)", counts["before fsync (checkpoint)"] // 2)
-            kill(config, folder, moment, 0)
-        else:
-            kill(config, folder, moment, counts[moment] // 2)
-        assert run_in_child(config, folder, None) == 0, f"the run killed {moment} did not go on"
-    print(json.dumps(moments))  # noqa: T201
+    config, root, network, *moments = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]
+    with network_of({"small": SMALL_NETWORK, "nature": NATURE}[network]):
+        assert run_in_child(config, root / "undisturbed", None) == 0
+        counts = json.loads((root / "undisturbed.json").read_text())
+        for moment in moments:
+            folder = root / moment
+            if moment in RESUME_MOMENTS:  # a checkpoint is half-written, and rows came after the one before it
+                kill(config, folder, "before fsync (checkpoint)", counts["before fsync (checkpoint)"] // 2)
+                kill(config, folder, moment, 0)
+            else:
+                kill(config, folder, moment, counts[moment] // 2)
+            assert run_in_child(config, folder, None) == 0, f"the run killed {moment} did not go on"
+    print(json.dumps(sorted(counts)))  # noqa: T201
 
 
 if __name__ == "__main__":

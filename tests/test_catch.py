@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from stacked import Stacked, StackedStep
 
 from wn_dqn.envs.catch import GRID, Catch
-from wn_dqn.envs.vector_env import EnvStep
 
 CELL = 84 // GRID
 STAY = 1
@@ -24,14 +24,14 @@ def move_towards_ball(obs: np.ndarray) -> np.ndarray:
     return 1 + np.sign(column - paddle)
 
 
-def act(env: Catch, actions: np.ndarray) -> EnvStep:
+def act(env: Stacked, actions: np.ndarray) -> StackedStep:
     env.send(actions)
     return env.receive()
 
 
 def test_first_observation() -> None:
     """7x7 cells of 12x12 pixels after three frames of zeros: a ball (255) above, the paddle (128) in the middle."""
-    env = Catch(5)
+    env = Stacked(Catch(5))
     obs = env.reset(np.arange(5))
     assert (obs.shape, obs.dtype) == ((5, 4, 84, 84), np.uint8)
     assert not obs[:, :3].any()
@@ -46,15 +46,15 @@ def test_first_observation() -> None:
 
 
 def test_step_types_and_length() -> None:
-    """A game takes GRID - 1 steps; only its last one pays; nothing is truncated and no life is lost."""
-    env = Catch(4)
+    """A game takes GRID - 1 steps; only its last one pays; nothing is truncated, and what is over is terminal."""
+    env = Stacked(Catch(4))
     env.reset(np.arange(4))
     for t in range(1, 4 * (GRID - 1) + 1):
         step = act(env, np.full(4, STAY))
         last = t % (GRID - 1) == 0
         assert (step.obs.shape, step.obs.dtype) == ((4, 4, 84, 84), np.uint8)
         assert (step.reward.shape, step.reward.dtype) == ((4,), np.float32)
-        for flags, expected in ((step.terminated, last), (step.truncated, False), (step.life_lost, False)):
+        for flags, expected in ((step.terminated, last), (step.truncated, False), (step.terminal, last)):
             assert (flags.shape, flags.dtype) == ((4,), np.bool_)
             assert (flags == expected).all()
         assert (np.abs(step.reward) == last).all()
@@ -62,7 +62,7 @@ def test_step_types_and_length() -> None:
 
 def test_frames_follow_the_game() -> None:
     """The ball falls a row per step, the paddle moves by the action within the grid, and the stack slides."""
-    env = Catch(3)
+    env = Stacked(Catch(3))
     previous = env.reset(np.arange(3))
     for t in range(1, GRID - 1):
         step = act(env, np.array([0, 1, 2]))
@@ -81,7 +81,7 @@ def test_frames_follow_the_game() -> None:
 
 def test_optimal_play_always_catches() -> None:
     """Moving towards the ball catches every ball: each column can be reached."""
-    env = Catch(20)
+    env = Stacked(Catch(20))
     obs, rewards, columns = env.reset(np.arange(20)), [], set()
     for _ in range(10 * (GRID - 1)):
         columns |= set(ball_and_paddle(obs)[1])
@@ -93,7 +93,7 @@ def test_optimal_play_always_catches() -> None:
 
 def test_a_still_paddle_catches_one_in_seven() -> None:
     """Seven columns are equally likely and the paddle covers one: mean reward 1/7 - 6/7."""
-    env = Catch(500)
+    env = Stacked(Catch(500))
     obs, rewards = env.reset(np.arange(500)), []
     for _ in range(10 * (GRID - 1)):
         in_reach = ball_and_paddle(obs)[1] == GRID // 2
@@ -107,7 +107,7 @@ def test_a_still_paddle_catches_one_in_seven() -> None:
 def test_same_seed_same_games() -> None:
     """Row i plays the games of seed i whatever came before and whoever plays beside it; other seeds play others."""
 
-    def columns(env: Catch, seeds: list[int]) -> np.ndarray:
+    def columns(env: Stacked, seeds: list[int]) -> np.ndarray:
         obs, seen = env.reset(np.array(seeds)), []
         for _ in range(20):
             seen.append(ball_and_paddle(obs)[1])
@@ -115,17 +115,17 @@ def test_same_seed_same_games() -> None:
                 obs = act(env, np.zeros(len(seeds), np.int64)).obs
         return np.stack(seen, axis=1)
 
-    env = Catch(3)
+    env = Stacked(Catch(3))
     one = columns(env, [1, 2, 2**31 - 1])
     act(env, np.full(3, 2))
     np.testing.assert_array_equal(columns(env, [1, 2, 2**31 - 1]), one)
-    np.testing.assert_array_equal(columns(Catch(1), [2]), one[1:2])
+    np.testing.assert_array_equal(columns(Stacked(Catch(1)), [2]), one[1:2])
     assert (one[0] != one[1]).any()
 
 
 def test_observations_are_copies() -> None:
     """An observation that was handed out does not change with later steps."""
-    env = Catch(2)
+    env = Stacked(Catch(2))
     first = env.reset(np.arange(2))
     second = act(env, np.array([0, 2])).obs
     before = first.copy(), second.copy()
@@ -136,7 +136,7 @@ def test_observations_are_copies() -> None:
 @pytest.mark.parametrize("action", [-1, 3])
 def test_invalid_actions_are_refused(action: int) -> None:
     """An action outside 0..2 raises ValueError and changes nothing."""
-    env = Catch(2)
+    env = Stacked(Catch(2))
     before = env.reset(np.arange(2))
     with pytest.raises(ValueError, match=r"actions must be 0\.\.2"):
         env.send(np.array([1, action]))

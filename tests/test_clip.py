@@ -16,6 +16,7 @@ from wn_dqn.render import q_panel as panel
 from wn_dqn.runs.experiment import Experiment
 from wn_dqn.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("small_network")
 TAG = "evaluation/best_network"
 
 

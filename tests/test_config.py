@@ -26,17 +26,11 @@ from wn_dqn.config.files import (
     stored_settings,
 )
 from wn_dqn.config.named import named_configs
-from wn_dqn.config.schema import (
-    LearningSettings,
-    NetworkSettings,
-    Settings,
-)
+from wn_dqn.config.schema import LearningSettings, NetworkSettings, Settings
 from wn_dqn.errors import UsageError
 from wn_dqn.nn.optimizers import OPTIMIZERS
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.nn.uniform_init import UNIFORM_INITS
 from wn_dqn.training.q_learning import LOSSES
-from wn_dqn_agents import AGENTS
 
 
 def error_of(data: dict[str, Any]) -> str:
@@ -104,8 +98,10 @@ def test_what_depends_on_the_optimizer_and_the_parameterization(
 
 def test_every_name_has_what_is_built_from_it() -> None:
     """And nothing is there that no name leads to."""
-    assert set(registry.PARAMETERIZATIONS) == set(PARAMETERIZATIONS)
-    assert set(registry.AGENTS) == set(AGENTS)
+    rows = [*registry.PARAMETERIZATIONS.values(), *registry.AGENTS.values(), *registry.NETWORKS.values()]
+    codes = [code for row in rows for code in vars(row).values() if isinstance(code, str) and ":" in code]
+    assert len(codes) >= 2 * len(registry.PARAMETERIZATIONS) + len(registry.AGENTS) + len(registry.NETWORKS)
+    assert all(isinstance(registry.import_code(code), type) for code in codes)
     assert set(registry.OPTIMIZERS) == set(OPTIMIZERS)
     assert set(get_args(LearningSettings.model_fields["loss"].annotation)) == set(LOSSES)
     assert set(get_args(NetworkSettings.model_fields["init"].annotation)) == {"data", *UNIFORM_INITS}
@@ -186,6 +182,10 @@ def test_later_layers_win_key_by_key() -> None:
         ({"game": 3}, "invalid value 3 for game"),
         ({"param": "wm"}, "invalid value 'wm' for param: Input should be 'standard', 'wn', "),
         ({"param": "wm"}, "or 'bn' (did you mean wn?)"),
+        ({"network": {"name": "natur"}}, "Input should be 'auto', 'nature' or 'mlp' (did you mean nature"),
+        ({"network": {"hidden": []}}, "invalid value [] for network.hidden"),
+        ({"network": {"hidden": [64, 0]}}, "invalid value 0 for network.hidden.1: Input should be greater than 0"),
+        ({"network": {"hidden": ["64"]}}, "invalid value '64' for network.hidden.0: Input should be a valid integer"),
         ({"optimizer": {"name": "adamx"}}, "invalid value 'adamx' for optimizer.name: "),
         ({"optimizer": {"name": "adamx"}}, "(did you mean adamax or adam or "),
         ({"optimizer": {"name": ["adamax"]}}, "invalid value ['adamax'] for optimizer.name"),
@@ -245,6 +245,7 @@ ALL_CHANGED = {
     "param": "standard",
     "seed": 2**63 - 1,
     "environment": {"max_game_frames": 108_000, "full_action_set": True, "repeat_action_probability": 0.25},
+    "network": {"name": "mlp", "hidden": [32, 16, 8]},
     "learning": {"loss_reduction": "sum", "discount": 1, "update_period_steps": 8},
     "optimizer": {"name": "rmsprop-nature", "learning_rate": 1e-5},
 }
@@ -311,6 +312,7 @@ def test_an_unknown_config_names_the_closest(name: str, hint: str) -> None:
         ("optimizer.learning_rate=", {"optimizer": {"learning_rate": None}}),
         (" seed = 3 ", {"seed": 3}),
         ("game=a=b", {"game": "a=b"}),
+        ("network.hidden=[128, 64]", {"network": {"hidden": [128, 64]}}),
         ("game=no", {"game": "no"}),
         ("learning={batch_size: 1, discount: 0.5}", {"learning": {"batch_size": 1, "discount": 0.5}}),
     ],

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import agent_for
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wn_dqn.config.files import make_settings
-from wn_dqn.nn import kernels, weight_norm
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.nn import kernels
 from wn_dqn.nn.cuda_graph import WARM_UP_CALLS, CudaGraph
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn_agents.dqn import DQN
 
@@ -78,10 +79,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(
-        weight_norm._WeightNorm, "v_norm", lambda layer: weight_norm._norm(layer.v)
-    )  # kept on CPUs only
-    monkeypatch.setattr(kernels, "find_kernels", lambda: kernels.Found(None))  # a CPU's, too
+    monkeypatch.setattr(kernels, "find_kernels", lambda: kernels.Found(None))  # for CPUs only
     monkeypatch.setattr(torch, "empty_like", torch.zeros_like)  # a capture runs nothing, the stand-in's does
 
 
@@ -98,7 +96,7 @@ def make_agent(param: str, *, dueling: bool = False) -> DQN:
     # Mnih's optimizer: torch's Adamax keeps its count of steps on the host unless it is on a GPU.
     optimizer, network = {"name": "rmsprop-nature"}, {"dueling": dueling}
     settings = make_settings({"game": "Catch", "param": param, "optimizer": optimizer, "network": network})
-    agent = DQN(settings, 3, torch.device("cpu"))
+    agent: DQN = agent_for(settings, 3)
     agent.initialize(minibatch(99, 32).obs)
     return agent
 

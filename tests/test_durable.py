@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import multiprocessing
 import os
+import re
+import time
+from collections import Counter
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wn_dqn.system import durable
-from wn_dqn.system.durable import GrowingFile, write_durably
+from wn_dqn.system.durable import GrowingFile, append_line, write_durably
 
 
 def test_write_durably_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +36,62 @@ def test_write_durably_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkey
     write_durably(path, b"new")
     assert path.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+PROCESSES, LINES = 4, 50
+
+
+class InPieces(FileIO):
+    """A file that takes a few bytes at a time, as the system may, and lets others run after each."""
+
+    def write(self, data: Any) -> int:
+        written = super().write(data[:7])
+        time.sleep(0)
+        return written
+
+
+def append_often(path: Path, process: int, all_ready: Any) -> None:
+    """Runs in a process of its own, where it may replace what it likes."""
+    Path.open = lambda path, mode, buffering: InPieces(path, mode)
+    all_ready.wait()
+    for number in range(LINES):
+        append_line(path, f"{process} {number} " + "x" * number)
+
+
+def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
+    """Every line is there once, whole, in its process's order; none is empty. The one that was cut stays alone."""
+    path = tmp_path / "lines"
+    path.write_text("cut")
+    context = multiprocessing.get_context("spawn")
+    all_ready = context.Barrier(PROCESSES)
+    workers = [context.Process(target=append_often, args=(path, process, all_ready)) for process in range(PROCESSES)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
+    first, *lines, end = path.read_text().split("\n")
+    assert (first, end) == ("cut", "")
+    seen: Counter[str] = Counter()
+    for line in lines:
+        found = re.fullmatch(r"(\d) (\d+) (x*)", line)
+        assert found is not None, line
+        process, number, xs = found.groups()
+        assert (int(number), len(xs)) == (seen[process], int(number))
+        seen[process] += 1
+    assert seen == {str(process): LINES for process in range(PROCESSES)}
+
+
+def test_a_line_that_a_full_disk_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    disk = Disk(monkeypatch)
+    disk.room_bytes = 2
+    with pytest.raises(OSError, match="No space left"):
+        append_line(path, "two")
+    disk.room_bytes = 10
+    append_line(path, "three")
+    assert path.read_text() == "one\nthree\n"
 
 
 class Disk:
@@ -72,7 +133,6 @@ class LimitedFile:
         return int(self._file.write(data[:fits]))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     actions=st.lists(
         st.tuples(st.sampled_from(["append", "append", "sync", "crash"]), st.integers(0, 30), st.booleans()),

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.vector_env import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.diagnostics import VisitedStates
@@ -39,7 +40,9 @@ class ScriptedEnv:
     """Plays the games that `next_game(env)` gives; its observations [N, 1] are the environments' numbers."""
 
     def __init__(self, num_envs: int, next_game: Callable[[int], Game], num_actions: int = 4) -> None:
-        self.num_envs, self.num_actions = num_envs, num_actions
+        names = tuple(map(str, range(num_actions)))
+        self.spec = EnvSpec("scripted", (1,), "uint8", stack=1, action_names=names)
+        self.num_envs = num_envs
         self.actions: list[NDArray[np.int64]] = []
         self._next_game = next_game
         self._obs = np.arange(num_envs, dtype=np.uint8)[:, None]
@@ -61,7 +64,7 @@ class ScriptedEnv:
             if self._done[env] == game.steps:
                 (truncated if game.cut else terminated)[env] = True
                 self._games[env], self._done[env] = self._next_game(env), 0
-        return EnvStep(self._obs, reward, terminated, truncated, life_lost=np.zeros(self.num_envs, np.bool_))
+        return EnvStep(self._obs, reward, terminated, truncated, terminal=terminated)
 
 
 def play(env: VectorEnv, protocol: EvaluationProtocol, seed: int = 0, q_values=None, **options) -> Evaluation:
@@ -246,7 +249,7 @@ def test_on_step_counts_and_may_stop_the_evaluation() -> None:
 def test_visited_states_are_told_what_the_network_said() -> None:
     """Games of two steps, a point each, discount 1/2: returns 1.5 and 1; the network says 3 everywhere."""
     env = ScriptedEnv(2, listed([Game(2)]))
-    visited = VisitedStates(0.5, terminal_on_life_loss=True)
+    visited = VisitedStates(0.5, clip_rewards=True)
     protocol = EvaluationProtocol("test", epsilon=0.0, games=10)
     result = play(env, protocol, q_values=lambda obs: torch.tensor([[1.0, 3.0]]).expand(len(obs), 2), visited=visited)
     assert (result.visited_max_q, result.visited_return) == (3.0, 1.25)

@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import CPU, assert_same, outcome, settings_for, train
+from small_runs import CPU, OBS_SHAPE, assert_same, outcome, settings_for, train
 from torch import Tensor, nn
 
 from wn_dqn.cli import main as cli
@@ -27,8 +27,8 @@ from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.errors import UsageError
 from wn_dqn.interop import import_run
 from wn_dqn.interop.import_weights import assign, read_weights
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.layers import layer_kit
+from wn_dqn.nn.networks import NatureNetwork
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -156,12 +156,12 @@ class TestImport:
     def test_weight_normalization_takes_the_weight_as_direction(self) -> None:
         """g = ||w||, v = w; a unit that is off stays off, and no NaN comes of it."""
         torch.manual_seed(0)
-        plain = QNetwork(PARAMETERIZATIONS["standard"], 3)
+        plain = NatureNetwork(layer_kit("standard"), OBS_SHAPE, 3)
         for parameter in plain.parameters():
             nn.init.normal_(parameter)
         with torch.no_grad():
             plain.conv2.weight[5] = 0.0  # type: ignore[index,union-attr]
-        network: Any = QNetwork(PARAMETERIZATIONS["wn"], 3)
+        network: Any = NatureNetwork(layer_kit("wn"), OBS_SHAPE, 3)
         assign(network, plain)
         weight: Any = plain.hidden.weight
         assert torch.equal(network.hidden.v, weight)
@@ -214,7 +214,7 @@ class TestImport:
 
     def test_all_18_actions_are_taken_where_the_network_has_them(self) -> None:
         def full(game: str, outputs: int) -> bool:
-            network = QNetwork(PARAMETERIZATIONS["standard"], outputs)
+            network = NatureNetwork(layer_kit("standard"), OBS_SHAPE, outputs)
             return import_run.settings_for_network({"game": game}, network).environment.full_action_set
 
         assert [full("Breakout", 4), full("Breakout", 18), full("Seaquest", 18)] == [False, True, False]
@@ -394,7 +394,7 @@ def test_dueling_heads_go_out_and_not_in(tmp_path: Path, command: Command) -> No
 
 def test_what_a_run_needs_to_be_imported() -> None:
     """The game; a parameterization that a plain network can be put into."""
-    network = QNetwork(PARAMETERIZATIONS["standard"], 3)
+    network = NatureNetwork(layer_kit("standard"), OBS_SHAPE, 3)
     with pytest.raises(UsageError, match="setting 'game' is missing"):
         import_run.settings_for_network({}, network)
     with pytest.raises(UsageError, match=re.escape("unknown game 'Pomg'; did you mean Pong")):

@@ -24,6 +24,7 @@ from wn_dqn.runs.experiment import Experiment
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("small_network")
 DRIVER = Path(__file__).with_name("fault_driver.py")
 
 
@@ -40,9 +41,20 @@ MOMENTS = {
 }
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the driver forks")
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(2))
-def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(part: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "moments"),
+    [
+        ("small", sorted(MOMENTS)[0::2]),
+        ("small", sorted(MOMENTS)[1::2]),
+        ("nature", ["in a write (checkpoint)", "in a write (segment)"]),
+    ],
+    ids=["small network 1", "small network 2", "real network"],
+)
+def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(
+    network: str, moments: list[str], tmp_path: Path
+) -> None:
     """SIGKILL in the middle of a write, before and after each kind of fsync, rename and removal, in an evaluation."""
     config = tmp_path / "config.yaml"
     settings = settings_for(
@@ -53,14 +65,13 @@ def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(part: int, tmp
     )
     config.write_text(dump_yaml(settings.model_dump()))
     done = subprocess.run(
-        [sys.executable, str(DRIVER), str(config), str(tmp_path), str(part), "2"],
+        [sys.executable, str(DRIVER), str(config), str(tmp_path), network, *moments],
         capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    moments = json.loads(done.stdout)
-    assert set(moments) == MOMENTS
+    assert {*json.loads(done.stdout), *RESUME_MOMENTS} == MOMENTS
     expected = outcome(tmp_path / "undisturbed")
-    for moment in moments[part::2]:
+    for moment in moments:
         assert_same(outcome(tmp_path / moment), expected)
 
 
@@ -113,10 +124,10 @@ def test_a_failed_last_save_is_an_error_and_the_run_goes_on_later(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, with room for five checkpoints of the small run."""
+    """A file system of its own, with room for the small run."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={150 * 2**20}", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={32 * 2**20}", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small file system")
     yield disk

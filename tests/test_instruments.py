@@ -146,22 +146,22 @@ def test_discounted_returns() -> None:
     np.testing.assert_allclose(discounted_returns(reward, terminal, cut, 0.5), expected)
 
 
-@pytest.mark.parametrize(("life_loss", "first"), [(True, 1 - 0.5), (False, 1 - 0.5 + 0.25)])
-def test_visited_states(life_loss: bool, first: float) -> None:
-    """Rewards 1, -1, 1 as the learner clips them; a life is lost in the second step, the game in the third."""
-    visited = VisitedStates(0.5, terminal_on_life_loss=life_loss)
+@pytest.mark.parametrize(("clip", "returns"), [(True, [1 - 0.5, 1.0]), (False, [100.0 - 3.5, 1.0])])
+def test_visited_states(clip: bool, returns: list[float]) -> None:
+    """Rewards 100, -7, 1, clipped or not; the second and the third step are terminal."""
+    visited = VisitedStates(0.5, clip_rewards=clip)
     no, yes = np.array([False]), np.array([True])
-    visited.add(np.array([4.0]), np.array([100.0]), no, no, no)
-    visited.add(np.array([np.nan]), np.array([-7.0]), no, no, yes)  # the network was not asked
-    visited.add(np.array([1.0]), np.array([1.0]), yes, no, no)
-    visited.add(np.array([50.0]), np.array([1.0]), no, no, no)  # and what would have come of it?
+    visited.add(np.array([4.0]), np.array([100.0]), no, no)
+    visited.add(np.array([np.nan]), np.array([-7.0]), yes, no)  # the network was not asked
+    visited.add(np.array([1.0]), np.array([1.0]), yes, no)
+    visited.add(np.array([50.0]), np.array([1.0]), no, no)  # what came of it is not known
     max_q, obtained = visited.means()
     assert max_q == 2.5
-    assert obtained == pytest.approx((first + 1.0) / 2)
+    assert obtained == pytest.approx(np.mean(returns))
 
 
 def test_no_visited_states() -> None:
-    visited = VisitedStates(0.5, terminal_on_life_loss=True)
+    visited = VisitedStates(0.5, clip_rewards=True)
     assert np.isnan(visited.means()).all()
-    visited.add(np.array([1.0]), np.array([1.0]), *np.zeros((3, 1), bool))
+    visited.add(np.array([1.0]), np.array([1.0]), *np.zeros((2, 1), bool))
     assert np.isnan(visited.means()).all()

@@ -12,20 +12,21 @@ from ruamel.yaml import YAML
 from small_runs import settings_for, train
 from written_runs import write_run
 
-from wn_dqn.analysis import model_card, plotting
+from wn_dqn.analysis import model_card, plotting, scores
 from wn_dqn.analysis.read_runs import read_run
 from wn_dqn.config.files import read_config
 from wn_dqn.config.games import Game
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.runs.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("small_network")
 FRESH = {"checkpoint": "step-500000", "steps": 500_000, "protocol": "paper", "games": 61, "mean": 1450.25, "std": 400.0}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    scores = [200.0, 1500.0, 900.0, 1000.0, 1100.0, 1200.0]
-    return write_run(tmp_path, "SpaceInvaders", "wn", 3, scores, fresh=[FRESH])
+    means = [200.0, 1500.0, 900.0, 1000.0, 1100.0, 1200.0]
+    return write_run(tmp_path, "SpaceInvaders", "wn", 3, means, fresh=[FRESH])
 
 
 def test_the_command_writes_card_and_picture(run: Path) -> None:
@@ -72,6 +73,7 @@ def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
 def test_a_finished_run_has_a_card_that_makes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that took seconds is not kept waiting for a picture."""
     monkeypatch.setattr(plotting, "learning_curves", None)
+    monkeypatch.setattr(scores, "training_hours", lambda _run: 59 / 3600)  # whatever this machine needs
     settings = settings_for()
     assert train(settings, tmp_path / "run") == 0
     card = (tmp_path / "run" / "model_card.md").read_text()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wn_dqn.cli import main as cli
 from wn_dqn.config.games import find_game
+from wn_dqn.envs.catch import CatchGame
 from wn_dqn.envs.registry import single_game
 from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
@@ -25,6 +26,7 @@ from wn_dqn.runs.film import watch
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.system.progress import ProgressReporter
 
+pytestmark = pytest.mark.usefixtures("small_network")
 GREEDY = EvaluationProtocol("greedy", epsilon=0.0, games=1, max_game_frames=102, max_noop_frames=0)
 CPU = torch.device("cpu")
 Command = Callable[..., tuple[int, str, str]]
@@ -52,7 +54,7 @@ def test_all_frames_of_a_real_game_are_shown() -> None:
         q = looks_at_the_picture(torch.from_numpy(step.obs)[None])[0]
         assert step.moment.action == int(q.argmax())
         assert not step.moment.explored
-    assert env.action_names == ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    assert env.spec.action_names == ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
     assert steps[0].moment.lives == 4
 
 
@@ -86,7 +88,7 @@ def test_games_are_repeated_by_their_seed_and_explored_by_chance() -> None:
 
 def test_catch_is_shown_to_its_end() -> None:
     """The frame in which the ball lands is there, and the score says what it shows."""
-    env = play.CatchGame()
+    env = CatchGame()
     steps = list(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), env, GREEDY, 20, seed=0))
     ends = [step for step in steps if step.ended]
     assert len(steps) == 20 * 6
@@ -131,7 +133,7 @@ def test_everything_fits_on_the_panel(actions: int) -> None:
 
 
 def test_saliency_glows_on_the_screen() -> None:
-    step = next(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), play.CatchGame(), GREEDY, 1, seed=0))
+    step = next(play.play(lambda obs: torch.tensor([[0.0, 1.0, 0.0]]), CatchGame(), GREEDY, 1, seed=0))
     panel_ = QPanel("Catch", "", ("LEFT", "STAY", "RIGHT"))
     plain = next(play.Painter(panel_).paint(step))
     assert plain.shape == (420, 740, 3)
@@ -156,7 +158,7 @@ def test_watching_a_run(run: Path) -> None:
     frames = list(watch(policy, PROTOCOLS["nature"], 2, 0, "guided", ProgressReporter()))
     assert len(frames) == 2 * (1 + 6 * 12)
     assert {frame.shape for frame in frames} == {(420, 740, 3)}
-    plain = fold(policy.agent.online, 3)
+    plain = fold(policy.agent.online)
     env = single_game(find_game("Catch"), GREEDY.env_rules)
     for step in play.play(policy.agent.q_values, env, GREEDY, 2, 0):
         torch.testing.assert_close(plain(torch.from_numpy(step.obs)[None])[0], torch.from_numpy(step.moment.q))

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_replay import CPU, GAMMA, LIFE_LOST, PLAIN, TIME_LIMIT, Model, naive_n_step, transitions
 
 from wn_dqn.config.files import make_settings
+from wn_dqn.envs.catch import SPEC
 from wn_dqn.errors import RunError
 from wn_dqn.replay.buffer import ReplayBuffer
-from wn_dqn.replay.prioritized import PrioritizedReplay, make_replay
+from wn_dqn.replay.prioritized import PrioritizedReplay
 from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.runs.parts import make_sampler
 
 
 def minibatch(replay: ReplayBuffer, size: int, beta: float = 1.0, seed: int = 0) -> TransitionBatch:
@@ -32,7 +34,10 @@ def newest_frames(batch: TransitionBatch) -> list[int]:
 
 def four_transitions() -> tuple[Model, PrioritizedReplay]:
     """Transitions 1 to 4 of one game: |TD error| + 0.25 is 1, 4, 9, 16, alpha is 1/2."""
-    model, replay = Model(capacity=10, num_envs=1), PrioritizedReplay(10, 1, GAMMA, CPU, 1, exponent=0.5, epsilon=0.25)
+    model, replay = (
+        Model(capacity=10, num_envs=1),
+        PrioritizedReplay(SPEC, 10, 1, GAMMA, CPU, 1, exponent=0.5, epsilon=0.25),
+    )
     model.buffers = [replay]
     model.begin()
     for _ in range(4):
@@ -126,7 +131,6 @@ def stored(replay: PrioritizedReplay) -> dict[int, float]:
     return dict(zip(frames[in_order > 0.0].tolist(), in_order[in_order > 0.0].tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 24),
@@ -140,7 +144,7 @@ def test_priorities_are_those_of_a_naive_model(
 ) -> None:
     """Of just the transitions that can be drawn, at every ring wrap, whenever TD errors arrive; and a copy goes on."""
     model, rng = Model(capacity, num_envs), np.random.default_rng(seed)
-    replay = PrioritizedReplay(capacity, num_envs, GAMMA, CPU, n_steps, exponent=0.6, epsilon=0.01)
+    replay = PrioritizedReplay(SPEC, capacity, num_envs, GAMMA, CPU, n_steps, exponent=0.6, epsilon=0.01)
     model.buffers = [replay]
     model.begin()
     naive = Priorities(model, n_steps, 0.01)
@@ -163,7 +167,7 @@ def test_priorities_are_those_of_a_naive_model(
             td_error = torch.from_numpy(rng.normal(size=5) * 3)
             replay.update_priorities(td_error)
             naive.update(newest_frames(batch), td_error)
-    copy = PrioritizedReplay(capacity, num_envs, GAMMA, CPU, n_steps, exponent=0.6, epsilon=0.01)
+    copy = PrioritizedReplay(SPEC, capacity, num_envs, GAMMA, CPU, n_steps, exponent=0.6, epsilon=0.01)
     state = replay.state_dict()
     copy.write(replay.oldest_stored(), replay.read(replay.oldest_stored(), replay.num_appended))
     copy.finish_restoring(replay.num_appended)
@@ -177,7 +181,10 @@ def test_priorities_are_those_of_a_naive_model(
 
 def test_an_update_before_the_slot_is_overwritten_counts_for_what_was_drawn() -> None:
     """TD errors that arrive late do not fall to the transition that has taken the place."""
-    model, replay = Model(capacity=1, num_envs=1), PrioritizedReplay(1, 1, GAMMA, CPU, 1, exponent=1.0, epsilon=0.5)
+    model, replay = (
+        Model(capacity=1, num_envs=1),
+        PrioritizedReplay(SPEC, 1, 1, GAMMA, CPU, 1, exponent=1.0, epsilon=0.5),
+    )
     model.buffers = [replay]
     model.begin()
     for _ in range(20):
@@ -209,12 +216,14 @@ def test_without_an_exponent_the_replay_is_the_uniform_one(n_steps: int) -> None
     """The same minibatches from the same random numbers, without weights, and nothing to save or to tell."""
     data: dict[str, Any] = {"game": "Catch", "learning": {"n_steps": n_steps}}
     sections = ({"capacity": 50_000, "priority_exponent": exponent} for exponent in (0.0, 0.5))
-    uniform, prioritized = (make_replay(make_settings({**data, "replay": section}), CPU) for section in sections)
+    uniform, prioritized = (
+        make_sampler(make_settings({**data, "replay": section}), SPEC, CPU).replay for section in sections
+    )
     assert type(uniform) is ReplayBuffer
     assert type(prioritized) is PrioritizedReplay
     assert prioritized.n_steps == n_steps
     small = Model(capacity=20, num_envs=2)
-    small.buffers = [ReplayBuffer(20, 2, GAMMA, CPU, n_steps)]
+    small.buffers = [ReplayBuffer(SPEC, 20, 2, GAMMA, CPU, n_steps)]
     small.play(np.random.default_rng(0), 30)
     one, other = np.random.default_rng(1), np.random.default_rng(1)
     drawn, sampled = small.buffers[0].minibatches(one, 6, 3, 0.5), small.buffers[0].sample(other, 6, 3)

@@ -14,6 +14,7 @@ from wn_dqn.system import progress
 def test_a_line(total: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """After 20 seconds; without a share where nobody knows how long games will be."""
     clock = iter([1000.0, 1010.0, 1020.0])
+    monkeypatch.setattr(progress, "LINE_PERIOD_S", 15.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with progress.ProgressReporter().task("playing", total) as task:
         task.update(50)  # too soon for a line

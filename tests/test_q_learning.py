@@ -43,7 +43,7 @@ GRADIENT = {
 @pytest.mark.parametrize(("reduction", "divisor"), [("sum", 1), ("mean", 4)])
 def test_loss_and_its_gradient(reduction: Reduction, divisor: int, name: str) -> None:
     q = torch.tensor(Q, requires_grad=True)
-    loss = LOSSES[name](q, torch.tensor(ACTION), torch.tensor(TARGET), reduction)
+    loss = LOSSES[name](q, torch.tensor(ACTION), torch.tensor(TARGET), reduction=reduction)
     assert loss.shape == ()
     assert loss.item() == LOSS[name] / divisor
     loss.backward()
@@ -57,7 +57,7 @@ def test_weights_multiply_each_loss_and_its_gradient(reduction: Reduction, divis
     """The mean is over four transitions, not over weights of 1.75 in all."""
     q = torch.tensor(Q, requires_grad=True)
     weight = torch.tensor([1.0, 0.5, 0.25, 0.0])
-    loss = LOSSES[name](q, torch.tensor(ACTION), torch.tensor(TARGET), reduction, weight)
+    loss = LOSSES[name](q, torch.tensor(ACTION), torch.tensor(TARGET), reduction=reduction, weight=weight)
     second_and_third = 1.5 if name == "huber" else 2.0
     assert loss.item() == (0.125 + 0.5 * second_and_third + 0.25 * second_and_third) / divisor
     loss.backward()
@@ -68,6 +68,6 @@ def test_weights_multiply_each_loss_and_its_gradient(reduction: Reduction, divis
 @pytest.mark.parametrize("error", [-1e4, -1.01, -1.0, -0.99, -0.3, 0.0, 0.3, 0.99, 1.0, 1.01, 1e4])
 def test_the_gradient_is_clipped_at_one(error: float) -> None:
     q = torch.tensor([[0.0, error]], dtype=torch.float64, requires_grad=True)
-    clipped_td_loss(q, torch.tensor([1]), torch.zeros(1, dtype=torch.float64), "sum").backward()
+    clipped_td_loss(q, torch.tensor([1]), torch.zeros(1, dtype=torch.float64), reduction="sum").backward()
     assert q.grad is not None
     assert q.grad.tolist() == [[0.0, max(-1.0, min(1.0, error))]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import wn_dqn
 from small_runs import settings_for, train
 
 from wn_dqn import __version__
@@ -21,7 +21,7 @@ from wn_dqn.cli import main as cli
 from wn_dqn.config.games import find_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import PROTOCOLS, changed_protocol, find_protocol
-from wn_dqn.runs.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy
+from wn_dqn.runs.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy, read_records
 from wn_dqn.system.progress import ProgressReporter
 
 CPU = torch.device("cpu")
@@ -146,20 +146,26 @@ def test_only_a_run_keeps_records(run: Path, tmp_path: Path) -> None:
     path.rmdir()
 
 
-def append_often(run: Path) -> None:
+def test_a_damaged_line_is_named_and_the_others_are_used(run: Path, tmp_path: Path) -> None:
+    """By `export`, `plot` and `card`. Two newlines, which older versions could write, damage nothing."""
     report = a_report(run)
-    for _ in range(50):
-        assert append_to_run(report) is None
-
-
-def test_records_of_several_processes_do_not_mix(run: Path) -> None:
-    workers = [multiprocessing.get_context("fork").Process(target=append_often, args=(run,)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len(records(run)) == 150
+    assert append_to_run(report) is None
+    path = run / "reevaluations.jsonl"
+    (kept,) = path.read_text().splitlines()
+    path.write_bytes(f"{kept}\n\n[1]\n{kept[:30]}\n".encode() + b"\xff\n" + f'{kept}\n{{"steps": 1'.encode())
+    expected = [f"{path} is damaged in line {number}: that test is left out" for number in (3, 4, 5, 7)]
+    assert report.checkpoint is not None
+    assert read_records(report.checkpoint) == ([json.loads(kept)] * 2, expected)
+    told = "".join(f"wn-dqn: {problem}\n" for problem in expected)
+    network = tmp_path / "network.safetensors"
+    status, _, err = wn_dqn("export", str(run), "-o", str(network), "--checkpoint", "last")
+    assert (status, err) == (0, told)
+    assert json.loads((tmp_path / "network.safetensors.json").read_text())["scores"] == [json.loads(kept)] * 2
+    for arguments in (("plot", str(run), "-o", str(tmp_path / "curve.svg")), ("card", str(run))):
+        status, _, err = wn_dqn(*arguments)
+        assert status == 0
+        assert err.startswith(told)
+    path.unlink()
 
 
 class TestProtocols:

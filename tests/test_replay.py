@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
+from stacked import Stacked
 
 from wn_dqn.envs.atari import AtariEnv
-from wn_dqn.envs.catch import Catch
-from wn_dqn.envs.vector_env import VectorEnv
+from wn_dqn.envs.catch import SPEC, Catch
+from wn_dqn.envs.rules import EnvRules
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
 
@@ -64,7 +65,7 @@ class Model:
     """N games, and for each the last transitions as they are; None for a cut one. Plays its buffers alike."""
 
     def __init__(self, capacity: int, num_envs: int) -> None:
-        self.buffers = [ReplayBuffer(capacity, num_envs, GAMMA, CPU)]
+        self.buffers = [ReplayBuffer(SPEC, capacity, num_envs, GAMMA, CPU)]
         self.rings = [deque[Transition | None](maxlen=-(-capacity // num_envs)) for _ in range(num_envs)]
         self.stacks: list[Stack] = []
         self.new_number = itertools.count(1).__next__
@@ -155,9 +156,7 @@ class ReplayMachine(RuleBasedStateMachine):
 
 
 TestReplayMachine = ReplayMachine.TestCase
-TestReplayMachine.settings = settings(
-    max_examples=60, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestReplayMachine.settings = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(("batch_size", "num_batches", "calls"), [(400, 20, 1), (400, 1, 20)])
@@ -188,7 +187,7 @@ def test_equal_generators_draw_equal_batches() -> None:
 
 
 def test_no_batches_consume_no_randomness() -> None:
-    buffer = ReplayBuffer(8, 2, GAMMA, CPU)
+    buffer = ReplayBuffer(SPEC, 8, 2, GAMMA, CPU)
     generator = np.random.default_rng(0)
     before = generator.bit_generator.state
     assert list(buffer.sample(generator, 32, 0)) == []
@@ -217,16 +216,16 @@ def test_batches_show_the_transitions_as_they_were_when_drawn() -> None:
 
 @pytest.mark.parametrize("num_envs", [1, 8, 64])
 def test_a_million_transitions_fit_in_7_3_gb(num_envs: int) -> None:
-    assert ReplayBuffer.memory_bytes(1_000_000, num_envs) <= 7.3e9
+    assert ReplayBuffer.memory_bytes(SPEC, 1_000_000, num_envs) <= 7.3e9
 
 
 @pytest.mark.parametrize(("capacity", "num_envs"), [(1, 1), (10, 4), (33, 8)])
 def test_memory_bytes_is_what_the_arrays_occupy(capacity: int, num_envs: int) -> None:
-    owned = vars(ReplayBuffer(capacity, num_envs, GAMMA, CPU)).values()
+    owned = vars(ReplayBuffer(SPEC, capacity, num_envs, GAMMA, CPU)).values()
     tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in owned if torch.is_tensor(t)}
     arrays = sum(array.nbytes for array in owned if isinstance(array, np.ndarray))
     constant = 8 * num_envs  # where each ring begins
-    assert sum(tensors.values()) + arrays == ReplayBuffer.memory_bytes(capacity, num_envs) + constant
+    assert sum(tensors.values()) + arrays == ReplayBuffer.memory_bytes(SPEC, capacity, num_envs) + constant
 
 
 def assert_same(a: ReplayBuffer, b: ReplayBuffer) -> None:
@@ -238,7 +237,6 @@ def assert_same(a: ReplayBuffer, b: ReplayBuffer) -> None:
         assert transitions(drawn[0]) == transitions(drawn[1])
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 20),
@@ -252,7 +250,7 @@ def test_a_buffer_put_together_again_from_any_pieces_goes_on_as_if_nothing_had_b
     model = Model(capacity, num_envs)
     rng = np.random.default_rng(seed)
     model.play(rng, num_steps)
-    original, copy = model.buffers[0], ReplayBuffer(capacity, num_envs, GAMMA, CPU)
+    original, copy = model.buffers[0], ReplayBuffer(SPEC, capacity, num_envs, GAMMA, CPU)
     first, end = original.oldest_stored(), original.num_appended
     splits = data.draw(st.sets(st.integers(first, end)), label="splits")
     for start, stop in data.draw(st.permutations(list(itertools.pairwise(sorted({first, end} | splits))))):
@@ -265,9 +263,9 @@ def test_a_buffer_put_together_again_from_any_pieces_goes_on_as_if_nothing_had_b
         assert_same(original, copy)
 
 
-def play_randomly(env: VectorEnv, capacity: int, num_steps: int) -> int:
+def play_randomly(env: Stacked, capacity: int, num_steps: int) -> int:
     """Play, holding the buffer's stacks against the environment's own; returns how many games ended."""
-    buffer = ReplayBuffer(capacity, env.num_envs, GAMMA, CPU)
+    buffer = ReplayBuffer(SPEC, capacity, env.num_envs, GAMMA, CPU)
     rng = np.random.default_rng(0)
     obs = env.reset(np.arange(env.num_envs))
     buffer.begin(obs[:, -1])
@@ -278,8 +276,7 @@ def play_randomly(env: VectorEnv, capacity: int, num_steps: int) -> int:
         env.send(action)
         step = env.receive()
         over = step.terminated | step.truncated
-        terminal = step.terminated | step.life_lost
-        buffer.append(action, step.reward, terminal, step.truncated & ~step.terminated, step.obs[:, -1], over)
+        buffer.append(action, step.reward, step.terminal, step.truncated & ~step.terminated, step.obs[:, -1], over)
         obs = step.obs
         ended += int(over.sum())
     return ended
@@ -293,12 +290,12 @@ def test_atari_stacks_are_the_environments_own(
     rom_id: str, num_envs: int, max_game_frames: int | None, num_steps: int
 ) -> None:
     """Also where games end or are cut, and while the ring wraps around."""
-    env = AtariEnv(rom_id, num_envs, max_game_frames=max_game_frames, num_threads=1)
+    env = Stacked(AtariEnv(rom_id, num_envs, EnvRules(max_game_frames=max_game_frames), num_threads=1))
     assert play_randomly(env, capacity=50 * num_envs, num_steps=num_steps) >= num_envs
 
 
 def test_catch_stacks_are_the_environments_own() -> None:
-    assert play_randomly(Catch(3), capacity=10, num_steps=50) > 3
+    assert play_randomly(Stacked(Catch(3)), capacity=10, num_steps=50) > 3
 
 
 def naive_n_step(ring: list[Transition | None], n: int) -> set[Transition]:
@@ -318,7 +315,6 @@ def naive_n_step(ring: list[Transition | None], n: int) -> set[Transition]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 24),
@@ -331,7 +327,7 @@ def test_n_step_transitions_are_those_of_a_naive_model(
 ) -> None:
     """All of them and no others, at every ring wrap; powers of gamma = 3/4 are exact."""
     model, rng = Model(capacity, num_envs), np.random.default_rng(seed)
-    model.buffers = [ReplayBuffer(capacity, num_envs, GAMMA, CPU, n_steps)]
+    model.buffers = [ReplayBuffer(SPEC, capacity, num_envs, GAMMA, CPU, n_steps)]
     model.play(rng, num_steps)
     expected = set().union(*(naive_n_step(list(ring), n_steps) for ring in model.rings))
     if expected:
@@ -345,7 +341,7 @@ def test_n_step_transitions_are_those_of_a_naive_model(
 def test_three_steps_by_hand() -> None:
     """Rewards 0, 1, -1, 0, 1 of one game whose fourth transition is terminal; gamma is 3/4."""
     model = Model(capacity=8, num_envs=1)
-    model.buffers = [ReplayBuffer(8, 1, GAMMA, CPU, n_steps=3)]
+    model.buffers = [ReplayBuffer(SPEC, 8, 1, GAMMA, CPU, n_steps=3)]
     model.begin()
     for event in (PLAIN, PLAIN, PLAIN, LIFE_LOST, PLAIN):
         model.step([event])

@@ -23,6 +23,7 @@ from mutations import mutated
 from numpy.typing import NDArray
 
 import wn_dqn.runs.replay_files
+from wn_dqn.envs.catch import SPEC
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile
 from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays
@@ -47,7 +48,7 @@ class Run:
 
     def __init__(self, folder: Path, capacity: int = CAPACITY, num_envs: int = NUM_ENVS, seed: int = 0) -> None:
         self.folder = folder
-        self.replay = ReplayBuffer(capacity, num_envs, 0.5, torch.device("cpu"))
+        self.replay = ReplayBuffer(SPEC, capacity, num_envs, 0.5, torch.device("cpu"))
         self.store = ReplayStore(folder, self.replay)
         self.rng = np.random.default_rng(seed)
 
@@ -120,7 +121,7 @@ def saved(tmp_path: Path) -> tuple[Run, ReplayIndex]:
     return run, index
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings().max_examples // 2)  # each is a run of its own
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 40),

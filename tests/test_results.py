@@ -16,6 +16,8 @@ from wn_dqn.analysis.read_runs import Group, group_runs, read_run, read_runs
 from wn_dqn.config.games import CATCH, Game
 from wn_dqn.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 def groups_of(folder: Path) -> list[Group]:
     groups, problems = group_runs(read_runs([folder])[0])
@@ -52,8 +54,6 @@ def test_folders_stand_for_the_runs_in_them_and_no_run_counts_twice(tmp_path: Pa
         ("evaluations.csv", "mean_return\n1\n", "damaged in line 2"),
         ("metrics.csv", "steps,a\n20,1\n10,1\n", "steps do not increase"),
         ("metrics.csv", b"steps,a\n\xff\xfe,1\n", "it is not text"),
-        ("reevaluations.jsonl", '{"steps": 1}\n', "damaged in line 1"),
-        ("reevaluations.jsonl", "[1]\n", "damaged in line 1"),
         ("config.yaml", "game: [\n", "not valid YAML"),
         ("config.yaml", "", "holds no settings"),
     ],
@@ -186,6 +186,17 @@ def test_reevaluations_of_another_program_may_say_more(tmp_path: Path) -> None:
     (found,) = read_run(path).reevaluations
     assert (found.steps, found.protocol, found.games, found.mean) == (250_000, "paper", 60, 5.5)
     assert math.isnan(found.std)
+
+
+@pytest.mark.parametrize("line", [b"[1]", b'{"steps": 1}', b"\xff", b"cut", b"[" * 100_000])
+def test_a_damaged_reevaluation_is_named_and_the_others_are_kept(tmp_path: Path, line: bytes) -> None:
+    entry = {"checkpoint": "step-1", "steps": 250_000, "protocol": "paper", "games": 60, "mean": 5.5, "std": None}
+    path = write_run(tmp_path, "Pong", "wn", 0, [1.0], fresh=[entry])
+    with (path / "reevaluations.jsonl").open("ab") as file:
+        file.write(line + b"\n" + json.dumps(entry).encode() + b"\n")
+    (run,), (problem,) = read_runs([path])
+    assert [found.mean for found in run.reevaluations] == [5.5, 5.5]
+    assert problem == f"{path / 'reevaluations.jsonl'} is damaged in line 2: that test is left out"
 
 
 def test_provenance_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:

@@ -17,15 +17,27 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import CPU, assert_same, outcome, settings_for, train
+from small_runs import (
+    CPU,
+    NATURE,
+    OBS_SHAPE,
+    SMALL_NETWORK,
+    Widths,
+    assert_same,
+    network_of,
+    outcome,
+    settings_for,
+    train,
+)
 
 from wn_dqn.config.files import dump_yaml, make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.interop import import_run
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.layers import layer_kit
+from wn_dqn.nn.networks import NatureNetwork
 from wn_dqn.runs import launch
 from wn_dqn.runs.checkpoint import load_checkpoint
 from wn_dqn.runs.experiment import Experiment
@@ -33,6 +45,9 @@ from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.state import TrainingState
+
+# What is saved and restored does not depend on the layers' sizes; some cases have the real network all the same.
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def stop_when(monkeypatch: pytest.MonkeyPatch, condition: Callable[[TrainingState], bool]) -> None:
@@ -64,38 +79,57 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Setting
     """The outcome of a run that never stopped; each setting is run once."""
 
     @functools.cache
-    def run(key: str) -> dict[str, Any]:
+    def run(key: str, widths: Widths) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-        assert train(make_settings(json.loads(key)), folder) == 0
+        with network_of(widths):
+            assert train(make_settings(json.loads(key)), folder) == 0
         return outcome(folder)
 
-    return lambda settings: run(settings.model_dump_json())
+    return lambda settings, widths=SMALL_NETWORK: run(settings.model_dump_json(), widths)
 
 
-@pytest.mark.parametrize(
-    ("param", "num_envs", "where"),
-    [
-        *itertools.product(("wn", "standard"), (1, 8), STOPS),
-        *(
-            (param, 8, "in mid-game, in the last epoch")
-            for param in PARAMETERIZATIONS
-            if param not in ("wn", "standard")
-        ),
-    ],
-)
-def test_a_stopped_run_ends_in_the_same_bits(
-    param: str, num_envs: int, where: str, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def assert_stops_and_resumes(
+    settings: Settings, where: str, expected: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parameters, optimizer, replay, generators, counters, tables and curves are equal."""
-    settings = settings_for(param=param, environment={"num_envs": num_envs})
-    folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_when(patch, STOPS[where])
         assert train(settings, folder) == 0
         assert RunDirectory(folder).read_status()["status"] == "paused"
     assert train(settings, folder) == 0
     assert RunDirectory(folder).read_status()["status"] == "finished"
-    assert_same(outcome(folder), uninterrupted(settings))
+    assert_same(outcome(folder), expected)
+
+
+IN_MID_GAME = "in mid-game, in the last epoch"
+
+
+@pytest.mark.parametrize(
+    ("param", "num_envs", "where"),
+    [
+        *itertools.product(("wn",), (1, 8), STOPS),
+        *((param, 8, IN_MID_GAME) for param in PARAMETERIZATIONS if param != "wn"),
+        *(
+            pytest.param("standard", num_envs, where, marks=pytest.mark.thorough)
+            for num_envs, where in itertools.product((1, 8), STOPS)
+            if (num_envs, where) != (8, IN_MID_GAME)
+        ),
+    ],
+)
+def test_a_stopped_run_ends_in_the_same_bits(
+    param: str, num_envs: int, where: str, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(param=param, environment={"num_envs": num_envs})
+    assert_stops_and_resumes(settings, where, uninterrupted(settings), tmp_path / "run", monkeypatch)
+
+
+@pytest.mark.parametrize(("param", "num_envs"), [("wn", 8), ("standard", 1)])
+@pytest.mark.usefixtures("nature_network")
+def test_a_stopped_run_with_the_real_network_ends_in_the_same_bits(
+    param: str, num_envs: int, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(param=param, environment={"num_envs": num_envs})
+    assert_stops_and_resumes(settings, IN_MID_GAME, uninterrupted(settings, NATURE), tmp_path / "run", monkeypatch)
 
 
 PRIORITIZED = {"priority_exponent": 0.6, "importance_anneal_steps": 300}
@@ -114,7 +148,7 @@ def test_other_agents_resume_exactly(
 ) -> None:
     settings = settings_for(**difference)
     with monkeypatch.context() as patch:
-        stop_when(patch, STOPS["in mid-game, in the last epoch"])
+        stop_when(patch, STOPS[IN_MID_GAME])
         assert train(settings, tmp_path / "run") == 0
     assert train(settings, tmp_path / "run") == 0
     assert_same(outcome(tmp_path / "run"), uninterrupted(settings))
@@ -123,7 +157,7 @@ def test_other_agents_resume_exactly(
 def test_an_imported_network_goes_on_with_priorities(tmp_path: Path) -> None:
     """It comes without a replay; the run that goes on from it saves its priorities with its own."""
     settings = settings_for(replay=PRIORITIZED, learning={"total_steps": 120})
-    import_run.import_run(settings, tmp_path, QNetwork(PARAMETERIZATIONS["standard"], 3), CPU)
+    import_run.import_run(settings, tmp_path, NatureNetwork(layer_kit("standard"), OBS_SHAPE, 3), CPU)
     assert train(settings, tmp_path) == 0
     values = outcome_state(tmp_path)["priorities"]["values"]
     assert values.shape == (8, 160 // 8 + 4)
@@ -167,7 +201,7 @@ def test_a_run_stopped_after_every_few_steps_ends_in_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_envs", [1, 8])
+@pytest.mark.parametrize("num_envs", [1, 2, pytest.param(8, marks=pytest.mark.thorough)])
 def test_a_real_game_with_sticky_actions_resumes_exactly(
     num_envs: int, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +209,7 @@ def test_a_real_game_with_sticky_actions_resumes_exactly(
     settings = settings_for(
         game="Breakout",
         environment={"num_envs": num_envs, "repeat_action_probability": 0.25},
-        evaluation={"epoch_steps": 240},
+        evaluation={"epoch_steps": 240, "num_envs": 1},  # an emulator takes a tenth of a second to begin
     )
     with monkeypatch.context() as patch:
         stop_when(patch, lambda state: state.steps >= 200)
@@ -209,7 +243,7 @@ def only_in_newest(folder: Path) -> list[Path]:
 
 
 def link_if_immutable(source: str, target: str) -> None:
-    """Checkpoints and segments are never written again: 80 MB less to copy."""
+    """Checkpoints and segments are never written again."""
     (os.link if {"checkpoints", "replay"} & set(Path(source).parts) else shutil.copy)(source, target)
 
 
@@ -308,7 +342,9 @@ def test_another_number_of_threads_is_told(
     assert [entry["machine"]["torch_threads"] for entry in entries] == [1, threads]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 @pytest.mark.slow
+@pytest.mark.usefixtures("nature_network")  # as the other process has it
 def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
     """While the first is still waiting for the step to be complete: the process dies of it, nothing half-written."""
     config = tmp_path / "config.yaml"
@@ -369,6 +405,7 @@ def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
         train(settings_for(learning={"batch_size": 4}, optimizer={"beta1": 0.9}), tmp_path / "run")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_with_its_status(number: signal.Signals, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import lock_descriptor
 
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.schema import Settings
@@ -28,6 +29,7 @@ with RunDirectory(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()
 """
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no open file, and links need rights")
 
 
 def usage_error(action: Callable[[], object]) -> str:
@@ -68,7 +70,7 @@ def test_a_process_that_lives_keeps_others_out_and_one_that_died_does_not(run: R
         assert message == usage_error(lambda: lock(run)), "a refusal must not forget who holds the lock"
         holder.kill()
     lock(run)
-    assert (run.path / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    assert (run.path / ".lock").read_text() == f"\nprocess {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_lock_is_free_after_use(run: RunDirectory) -> None:
@@ -77,6 +79,33 @@ def test_a_lock_is_free_after_use(run: RunDirectory) -> None:
     with run.locked():
         assert f"process {os.getpid()} " in usage_error(lambda: lock(run))
     lock(run)
+
+
+@posix_only
+def test_a_lock_file_that_is_removed_does_not_let_others_in(run: RunDirectory) -> None:
+    with run.locked():
+        (run.path / ".lock").unlink()
+        assert "is in use by another process; wait for it" in usage_error(lambda: lock(run))
+    lock(run)
+
+
+def test_the_lock_of_an_earlier_version_counts(run: RunDirectory) -> None:
+    """It locks the file alone, and its name begins with the first byte."""
+    with (run.path / ".lock").open("a+") as file:
+        assert lock_descriptor(file.fileno(), blocking=False)
+        file.write("process 5 on a host\n")
+        file.flush()
+        assert "is in use by process 5 on a host; wait for it" in usage_error(lambda: lock(run))
+    lock(run)
+
+
+@posix_only
+def test_a_lock_that_cannot_be_is_refused_in_one_line(run: RunDirectory, tmp_path: Path) -> None:
+    (run.path / ".lock").symlink_to(tmp_path / "elsewhere")
+    message = usage_error(lambda: lock(run))
+    assert "cannot lock" in message
+    assert "--run-dir" in message
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_create_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -107,7 +136,8 @@ def test_create_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
 
 def test_create_refuses_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run"), tmp_path / ("x" * 300)):
+    read_only = [Path("/proc/run")] if Path("/proc").exists() else []
+    for place in (tmp_path / "file", tmp_path / "file" / "run", *read_only, tmp_path / ("x" * 300)):
         message = usage_error(RunDirectory(place).create)
         assert str(place) in message
         assert "--run-dir" in message

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wn_dqn.nn.data_dependent_init import initialize_from_data
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.layers import layer_kit
+from wn_dqn.nn.networks import NatureNetwork
 from wn_dqn.render.saliency import Method, saliency_map
+
+OBS_SHAPE = (4, 84, 84)
 
 
 def q_network(x: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def test_three_pixels(method: Method, expected: list[float]) -> None:
     assert relu.grad.tolist() == [0, 1]
 
 
-def guided_by_hand(network: QNetwork, obs: Tensor, action: int) -> Tensor:
+def guided_by_hand(network: NatureNetwork, obs: Tensor, action: int) -> Tensor:
     """Layer by layer from the output down: what is negative does not pass, nor what goes to a unit that is off."""
     inputs, x = [], obs[None].float() / 255
     layers = [network.conv1, network.conv2, network.conv3, network.hidden, network.output]
@@ -64,7 +66,7 @@ def guided_by_hand(network: QNetwork, obs: Tensor, action: int) -> Tensor:
 
 def test_guided_backpropagation_reaches_the_relus_of_the_q_network() -> None:
     generator = torch.Generator().manual_seed(0)
-    network = QNetwork(PARAMETERIZATIONS["standard"], 4)
+    network = NatureNetwork(layer_kit("standard"), OBS_SHAPE, 4)
     batch = torch.randint(0, 256, (32, 4, 84, 84), dtype=torch.uint8, generator=generator)
     initialize_from_data(network, batch, generator)
     network.requires_grad_(False)

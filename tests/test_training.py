@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -16,21 +17,26 @@ from torch import Tensor
 
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.schema import Settings
+from wn_dqn.envs.catch import SPEC as CATCH
 from wn_dqn.envs.vector_env import EnvStep
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.replay.sampler import Sampler
 from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.runs.parts import make_plan
 from wn_dqn.seeding import env_seeds
 from wn_dqn.training.agent import Measured, UpdateMetrics
 from wn_dqn.training.callbacks import Stop
 from wn_dqn.training.loop import restore_games, train
 from wn_dqn.training.metrics import NullMetrics
+from wn_dqn.training.schedules import LinearSchedule
 from wn_dqn.training.state import TrainingState, new_state
 
 Event = tuple[Any, ...]
 ENVS = [1, 2, 8, 3]
+SPEC = dataclasses.replace(CATCH, clip_rewards=True)
 
 
 def settings_for(num_envs: int = 1, total: int = 64, **overrides: int | float | bool) -> Settings:
@@ -66,21 +72,22 @@ class Run:
     def __init__(self, settings: Settings, script: Script = lambda _step: {}) -> None:
         self.settings, self.script = settings, script
         self.events: list[Event] = []
-        self.state = new_state(settings)
+        self.plan = make_plan(settings)
+        self.state = new_state(SPEC, settings.environment.num_envs, self.plan)
         self.replay: ReplayBuffer = RecordingReplay(self, settings.replay.capacity)
         self.rows: dict[int, dict[str, float]] = {}
         self.measured: dict[int, Measured | None] = {}
         self.evaluations: dict[int, dict[str, float]] = {}
 
         num_envs = settings.environment.num_envs
-        self.num_envs, self.num_actions = num_envs, 3
+        self.num_envs, self.num_actions, self.spec = num_envs, 3, SPEC
         self.env_steps = 0
         self.stop_at: Callable[[TrainingState], bool] = lambda _state: False
         self.stop_in_evaluation_at = -1
         self.losses = itertools.count(1.0)
 
     def train(self) -> Run:
-        train(self.settings, self, self, self.replay, RunMetrics(self), self, self.state)
+        train(self.plan, self, self, self.sampler, RunMetrics(self), self, self.state)
         return self
 
     def of(self, *names: str) -> list[Event]:
@@ -106,9 +113,15 @@ class Run:
         return uneventful._replace(**{name: np.array(v) for name, v in self.script(self.env_steps).items()})
 
     def _obs(self) -> NDArray[np.uint8]:
-        return np.full((self.num_envs, 4, 84, 84), self.env_steps, np.uint8)
+        return np.full((self.num_envs, 1, 84, 84), self.env_steps, np.uint8)
 
     # the agent
+
+    @property
+    def sampler(self) -> Sampler:
+        learning, per = self.settings.learning, self.settings.replay
+        beta = LinearSchedule(per.importance_exponent, 1.0, learning.start_steps, per.importance_anneal_steps)
+        return Sampler(self.replay, learning.batch_size, beta)
 
     def initialize(self, obs: Tensor) -> dict[str, int]:
         self.log("initialize", self.state.steps, len(obs))
@@ -184,7 +197,7 @@ class RunMetrics(NullMetrics):
 
 class RecordingReplay(ReplayBuffer):
     def __init__(self, run: Run, capacity: int) -> None:
-        super().__init__(capacity, run.settings.environment.num_envs, 0.9, torch.device("cpu"))
+        super().__init__(SPEC, capacity, run.settings.environment.num_envs, 0.9, torch.device("cpu"))
         self._run = run
 
     def begin(self, frames: NDArray[np.uint8]) -> None:
@@ -199,7 +212,7 @@ class RecordingReplay(ReplayBuffer):
 class RecordingPriorities(PrioritizedReplay):
     def __init__(self, run: Run) -> None:
         num_envs, replay = run.settings.environment.num_envs, run.settings.replay
-        super().__init__(replay.capacity, num_envs, 0.9, torch.device("cpu"), 1, replay.priority_exponent, 1e-6)
+        super().__init__(SPEC, replay.capacity, num_envs, 0.9, torch.device("cpu"), 1, replay.priority_exponent, 1e-6)
         self._run = run
 
     def minibatches(self, *arguments: Any) -> Iterator[TransitionBatch]:
@@ -313,7 +326,7 @@ def test_what_was_evaluated_is_not_evaluated_again() -> None:
     run = Run(settings_for(2, 40, evaluation__epoch_steps=30)).train()
     del run.events[:]
     assert run.train().events == []
-    run.settings = settings_for(2, 50, evaluation__epoch_steps=30)
+    run.plan = make_plan(settings_for(2, 50, evaluation__epoch_steps=30))
     assert run.train().of("evaluate", "reset") == [("evaluate", 50)]
 
 
@@ -341,21 +354,20 @@ def test_checkpoints_between_evaluations() -> None:
 
 EVENTFUL = {  # of two games, by step
     1: {"reward": [7.0, -0.25]},
-    2: {"reward": [-3.0, 0.0], "life_lost": [True, False]},
-    3: {"reward": [1.0, 2.0], "terminated": [True, False]},
+    2: {"reward": [-3.0, 0.0], "terminal": [True, False]},
+    3: {"reward": [1.0, 2.0], "terminated": [True, False], "terminal": [True, False]},
     4: {"reward": [5.0, 5.0], "truncated": [False, True]},
-    5: {"reward": [0.0, 1.0], "terminated": [False, True], "truncated": [False, True]},
+    5: {"reward": [0.0, 1.0], "terminated": [False, True], "truncated": [False, True], "terminal": [False, True]},
 }
 
 
-@pytest.mark.parametrize("life_loss_is_terminal", [True, False])
-def test_replay_contents(life_loss_is_terminal: bool) -> None:
-    """A lost life is terminal without a new game, a cut game is never a false zero, rewards are clipped."""
-    settings = settings_for(2, 20, environment__terminal_on_life_loss=life_loss_is_terminal, evaluation__epoch_steps=12)
+def test_replay_contents() -> None:
+    """A terminal step need not begin a new game, a truncated game is never a false zero, rewards are clipped."""
+    settings = settings_for(2, 20, evaluation__epoch_steps=12)
     run = Run(settings, lambda step: EVENTFUL.get(step, {})).train()
     slots = run.replay.read(0, 7)
     np.testing.assert_array_equal(slots["reward"][:, :5], [[1, -1, 1, 1, 0], [-0.25, 0, 1, 1, 1]])
-    np.testing.assert_array_equal(slots["terminal"][0, :6], [0, life_loss_is_terminal, 1, 0, 0, 0])
+    np.testing.assert_array_equal(slots["terminal"][0, :6], [0, 1, 1, 0, 0, 0])
     np.testing.assert_array_equal(slots["terminal"][1, :6], [0, 0, 0, 0, 1, 0])
     np.testing.assert_array_equal(slots["drawable"][0, :7], [1, 1, 1, 1, 1, 1, 0])  # the epoch ends after six steps
     np.testing.assert_array_equal(slots["drawable"][1, :7], [1, 1, 1, 0, 1, 1, 0])
@@ -519,14 +531,18 @@ def test_games_are_restored_by_stepping_the_actions_again() -> None:
     saved = run.state.state_dict()
     assert saved["epoch_actions"].shape == (2, 3)  # steps 60..66
     again = Run(settings)
+    again.state.load_state_dict(saved)
+    assert_same(again.state.state_dict(), saved)  # though it has no observations yet
     arrays = {name: torch.from_numpy(value) for name, value in saved.items() if isinstance(value, np.ndarray)}
     again.state.load_state_dict(saved | arrays)  # as a checkpoint gives it back
-    assert again.state.state_dict() | arrays == saved | arrays  # though it has no observations yet
+    assert_same(again.state.state_dict(), saved)
     again.env_steps = 20
-    restore_games(settings, again, again.state, lambda _done: None)
+    restore_games(run.plan, again, again.state, lambda _done: None)
     (_, _, seeds), (_, _, seeds_before) = again.of("reset")[0], run.of("reset")[-1]
     assert seeds == seeds_before
     assert again.of("send") == run.of("send")[-2:]
-    np.testing.assert_array_equal(again.state.obs, run.state.obs)
+    assert again.state.observed is not None
+    assert run.state.observed is not None
+    np.testing.assert_array_equal(again.state.observed.obs, run.state.observed.obs)
     with pytest.raises(RunError, match="was ale-py updated since"):
-        restore_games(settings, again, again.state, lambda _done: None)
+        restore_games(run.plan, again, again.state, lambda _done: None)

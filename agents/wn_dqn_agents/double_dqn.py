@@ -9,7 +9,7 @@ from wn_dqn_agents.dqn import DQN
 
 
 class DoubleDQN(DQN):
-    """DQN but for its target. The online network chooses in evaluation mode, as it does when it acts."""
+    """DQN with another target. The online network chooses in evaluation mode, as it does when it acts."""
 
     def _td_target(self, reward: Tensor, discount: Tensor, next_obs: Tensor) -> Tensor:
         target_q, online_q = self._q(self.target, next_obs), self._q(self.online, next_obs)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_runs import assert_same
+from small_runs import agent_for, assert_same
 from torch import Tensor
 
 from wn_dqn.config import registry
 from wn_dqn.config.files import make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.catch import Catch
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.optimizers import OPTIMIZERS
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.seeding import torch_generator
@@ -46,7 +46,8 @@ FRAMES = catch_frames()
 
 def make_agent(param: str = "wn", seed: int = 0, **sections: Any) -> DQN:
     settings = make_settings({"game": "Catch", "param": param, "seed": seed, **sections})
-    return DQN(settings, NUM_ACTIONS, torch.device("cpu"))
+    agent: DQN = agent_for(settings, NUM_ACTIONS)
+    return agent
 
 
 def initialized_agent(param: str = "wn", **settings: Any) -> DQN:
@@ -291,7 +292,8 @@ def test_the_online_network_chooses_and_the_target_network_values(param: str) ->
     """Double DQN. Both as they act: only the pass that is learned from moves running averages."""
     rate = {"learning_rate": 3e-3}  # so that the networks soon disagree
     settings = make_settings({"game": "Catch", "param": param, "agent": "double-dqn", "optimizer": rate})
-    agent = DoubleDQN(settings, NUM_ACTIONS, torch.device("cpu"))
+    agent = agent_for(settings, NUM_ACTIONS)
+    assert type(agent) is DoubleDQN
     agent.initialize(FRAMES)
     for number in range(3):  # apart from the target network
         agent.update(minibatch(number))
@@ -506,6 +508,15 @@ def test_the_state_of_a_new_agent_can_be_restored() -> None:
     assert learn(restored, range(3)) == learn(agent, range(3))
 
 
+@each_param
+def test_loading_its_own_state_changes_nothing(param: str) -> None:
+    agent, untouched = initialized_agent(param), initialized_agent(param)
+    for number in range(3):
+        agent.load_state_dict(agent.state_dict())
+        assert learn(agent, range(number, number + 1)) == learn(untouched, range(number, number + 1))
+    assert_same(agent.state_dict(), untouched.state_dict())
+
+
 # --- Watching ---
 
 
@@ -526,16 +537,16 @@ def test_diagnostics(param: str, dueling: bool) -> None:
     agent = initialized_agent(param, network={"dueling": dueling})
     without_relu = {f"layers/{name}/dead_share" for name in ("output", "value", "advantage")}
     before = copy.deepcopy(agent.online)
-    figures = agent.diagnostics(Measured(minibatch(3), FRAMES))
+    metrics = agent.diagnostics(Measured(minibatch(3), FRAMES))
     nothing = agent.diagnostics(None)
-    assert list(nothing) == list(figures)
-    assert not without_relu & figures.keys()
+    assert list(nothing) == list(metrics)
+    assert not without_relu & metrics.keys()
     errors = agent.update(minibatch(3)).td_error
-    assert figures.pop("td_error/abs_td_error") == pytest.approx(errors.abs().mean().item())
-    assert figures.pop("td_error/clipped_share") == pytest.approx((errors.abs() > 1).double().mean().item())
+    assert metrics.pop("td_error/abs_td_error") == pytest.approx(errors.abs().mean().item())
+    assert metrics.pop("td_error/clipped_share") == pytest.approx((errors.abs() > 1).double().mean().item())
     for name, layer in agent.online.named_children():
         old = before.get_submodule(name)
-        own = {key: figures.pop(f"layers/{name}/{key}") for key in LAYER_FIGURES if f"layers/{name}/{key}" in figures}
+        own = {key: metrics.pop(f"layers/{name}/{key}") for key in LAYER_METRICS if f"layers/{name}/{key}" in metrics}
         assert own.pop("w_norm_mean") == pytest.approx(old.weight.flatten(1).norm(dim=1).mean().item())  # type: ignore[operator,union-attr]
         trained = "v" if param.startswith("wn") else "weight"
         v, new_v = (each.get_parameter(trained).detach().flatten(1) for each in (old, layer))
@@ -553,13 +564,13 @@ def test_diagnostics(param: str, dueling: bool) -> None:
         assert 0.5 < own.pop("preactivation_std") <= 1.0 + 1e-4  # units that are dead on so few frames have 0
         assert 0.0 <= own.pop("dead_share", 0.0) < 0.5
         assert own == {}
-    assert figures == {}
+    assert metrics == {}
     assert {key for key, value in nothing.items() if value == value} == {
         key for key in nothing if key.endswith(("w_norm_mean", "g_mean", "v_norm_mean"))
     }
 
 
-LAYER_FIGURES = (
+LAYER_METRICS = (
     "w_norm_mean", "g_mean", "v_norm_mean", "step_ratio", "angle_degrees", "gradient_ratio",
     "preactivation_mean", "preactivation_std", "dead_share",
 )  # fmt: skip

@@ -8,11 +8,13 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
+from small_runs import agent_for
 
 from wn_dqn.config.files import make_settings
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Precision, Settings
+from wn_dqn.envs.catch import SPEC
 from wn_dqn.nn.optimizers import OPTIMIZERS
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.prioritized import PrioritizedReplay
 from wn_dqn.replay.transitions import TransitionBatch
@@ -48,7 +50,7 @@ def settings_for(
 
 
 def filled_replay(device: torch.device) -> ReplayBuffer:
-    return filled(ReplayBuffer(512, 4, 0.99, device))
+    return filled(ReplayBuffer(SPEC, 512, 4, 0.99, device))
 
 
 def filled(replay: Replay) -> Replay:
@@ -71,7 +73,7 @@ def batches(device: torch.device, size: int = 32) -> list[TransitionBatch]:
 
 
 def trained(settings: Settings, device: torch.device, *, graphs: bool = True) -> DQN:
-    agent = DQN(settings, 3, device)
+    agent: DQN = agent_for(settings, 3, device)
     if not graphs:
         agent._run_update, agent._run_forward = agent._update, agent._forward
     minibatches = batches(device)
@@ -121,7 +123,7 @@ def test_lower_precision_is_close(precision: Precision) -> None:
 
 
 def test_updates_never_wait_for_the_gpu() -> None:
-    agent, replay = DQN(settings_for(), 3, CUDA), filled_replay(CUDA)
+    agent, replay = agent_for(settings_for(), 3, CUDA), filled_replay(CUDA)
     generator = np.random.default_rng(1)
     agent.initialize(next(iter(replay.sample(generator, 256))).obs)
     for batch in replay.sample(generator, 32, 5):  # eager calls and the capture may wait
@@ -146,7 +148,7 @@ def test_the_replay_on_a_gpu_gives_the_same_minibatches() -> None:
 
 def test_a_checkpoint_moves_between_devices() -> None:
     agent = trained(settings_for(), CUDA)
-    on_cpu, back = DQN(settings_for(), 3, CPU), DQN(settings_for(), 3, CUDA)
+    on_cpu, back = agent_for(settings_for(), 3, CPU), agent_for(settings_for(), 3, CUDA)
     on_cpu.load_state_dict({**agent.state_dict()})
     back.load_state_dict(on_cpu.state_dict())
     obs = filled_replay(CPU).latest_observation()
@@ -161,9 +163,9 @@ def test_a_checkpoint_moves_between_devices() -> None:
 def test_td_errors_reach_the_priorities_from_a_gpu() -> None:
     """Each minibatch, weights included, and all priorities in the end are those of TD errors that a CPU told."""
     ours, theirs = (
-        filled(PrioritizedReplay(512, 4, 0.99, device, 3, exponent=0.6, epsilon=1e-6)) for device in (CUDA, CPU)
+        filled(PrioritizedReplay(SPEC, 512, 4, 0.99, device, 3, exponent=0.6, epsilon=1e-6)) for device in (CUDA, CPU)
     )
-    agent = DQN(settings_for(), 3, CUDA)
+    agent = agent_for(settings_for(), 3, CUDA)
     agent.initialize(next(ours.sample(np.random.default_rng(2), 256)).obs)
     drawn = (replay.minibatches(np.random.default_rng(1), 32, UPDATES, 0.5) for replay in (ours, theirs))
     for on_gpu, on_cpu in zip(*drawn, strict=True):

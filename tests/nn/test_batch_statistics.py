@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.nn.batch_statistics import BatchNormConv2d, BatchNormLinear, adopt_batch_statistics
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
+from wn_dqn.nn.layers import layer_kit
 
 MEAN_ONLY = ("mean-only-bn", "wn-mean-only-bn")
 INPUTS = {"linear": (6, 5), "conv2d": (4, 2, 5, 6)}
@@ -25,7 +25,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def make(name: str, kind: str) -> Any:
     """A layer with random parameters and statistics, in training mode."""
-    layers = PARAMETERIZATIONS[name]
+    layers = layer_kit(name)
     layer = layers.linear(5, 3) if kind == "linear" else layers.conv2d(2, 3, 3, stride=2, padding=1)
     layer = layer.double().train()
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_rescaling_the_output(name: str, kind: str) -> None:
 
 @each_batch_statistics
 def test_statistics_are_saved_with_the_parameters(name: str) -> None:
-    layer, other = make(name, "linear"), PARAMETERIZATIONS[name].linear(5, 3).double()
+    layer, other = make(name, "linear"), layer_kit(name).linear(5, 3).double()
     other.load_state_dict(layer.state_dict())
     x = random(2, 5)
     assert torch.equal(other.eval()(x), layer.eval()(x))

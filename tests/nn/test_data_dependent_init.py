@@ -8,13 +8,17 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from rounding import rounded_differently, summed_in_random_orders
 from torch import Tensor, nn
 
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.catch import Catch
 from wn_dqn.nn.data_dependent_init import InitReport, initialize_from_data
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
-from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
+from wn_dqn.nn.layers import layer_kit, layers_of
+from wn_dqn.nn.networks import DuelingNatureNetwork, NatureNetwork
+
+OBS_SHAPE = (4, 84, 84)
 
 NUM_ACTIONS = 6
 each_parameterization = pytest.mark.parametrize("name", PARAMETERIZATIONS)
@@ -43,12 +47,12 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def q_network(name: str) -> QNetwork:
-    return QNetwork(PARAMETERIZATIONS[name], NUM_ACTIONS).eval()
+def q_network(name: str) -> NatureNetwork:
+    return NatureNetwork(layer_kit(name), OBS_SHAPE, NUM_ACTIONS).eval()
 
 
 def small_network(name: str) -> nn.Sequential:
-    linear = PARAMETERIZATIONS[name].linear
+    linear = layer_kit(name).linear
     return nn.Sequential(linear(6, 5), nn.ReLU(), linear(5, 4), nn.ReLU(), linear(4, 3)).eval()
 
 
@@ -64,7 +68,7 @@ def pre_activations(network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         layer.register_forward_hook(
             lambda _layer, _inputs, t, name=name: seen.update({name: t.clone().double().transpose(0, 1).flatten(1)})
         )
-        for name, layer in initializable_layers(network).items()
+        for name, layer in layers_of(network).items()
     ]
     network(batch)
     for hook in hooks:
@@ -92,11 +96,11 @@ def test_every_pre_activation_has_zero_mean_and_unit_variance(name: str, frames:
         assert (std - 1).abs().max() < 1e-4, layer
 
 
-@pytest.mark.parametrize("kind", [QNetwork, DuelingQNetwork])
+@pytest.mark.parametrize("kind", [NatureNetwork, DuelingNatureNetwork])
 @each_parameterization
-def test_in_float64_they_are_exact(name: str, kind: type[QNetwork], frames: Tensor) -> None:
+def test_in_float64_they_are_exact(name: str, kind: type[NatureNetwork], frames: Tensor) -> None:
     batch = frames[:32]
-    network, report = initialized(kind(PARAMETERIZATIONS[name], NUM_ACTIONS).eval().double(), batch)
+    network, report = initialized(kind(layer_kit(name), OBS_SHAPE, NUM_ACTIONS).eval().double(), batch)
     seen = pre_activations(network, batch)
     assert seen.keys() == report.dead_units.keys() == dict(network.named_children()).keys()
     for layer, t in seen.items():
@@ -124,7 +128,7 @@ def test_equations_5_and_6_in_numpy(name: str) -> None:
     network, report = initialized(small_network(name).double(), batch, seed=3)
     draws = generator(3)
     x = batch.numpy()
-    for layer in initializable_layers(network).values():
+    for layer in layers_of(network).values():
         v = torch.empty(layer.direction_shape).normal_(0.0, 0.05, generator=draws).double().numpy()
         outputs = []
         for unit, direction in enumerate(v):
@@ -150,7 +154,7 @@ def test_units_that_are_constant_on_the_batch_are_centred_and_reported(name: str
     assert report.dead_units == {"0": 5, "2": 4, "4": 3}
     for layer, t in pre_activations(network, batch).items():
         assert t.abs().max() <= 1e-6 * max(value, 1.0), layer
-    for layer in initializable_layers(network).values():
+    for layer in layers_of(network).values():
         torch.testing.assert_close(layer.weight.detach().norm(dim=1), torch.ones(len(layer.weight)))
         assert layer.bias.isfinite().all()
 
@@ -168,7 +172,7 @@ def test_units_that_are_constant_on_the_batch_are_centred_and_reported(name: str
 )
 def test_one_dead_unit_among_others(name: str, filters: list[Any]) -> None:
     """Channel 0 is constant, channel 1 the same in every row: a unit that sees no more is centred, not blown up."""
-    network = nn.Sequential(PARAMETERIZATIONS[name].conv2d(2, 3, 2)).eval()
+    network = nn.Sequential(layer_kit(name).conv2d(2, 3, 2)).eval()
     layer: Any = network[0]
     set_direction = layer.set_direction_
 
@@ -179,12 +183,65 @@ def test_one_dead_unit_among_others(name: str, filters: list[Any]) -> None:
     layer.set_direction_ = with_a_blind_unit
     images = torch.rand(5, 2, 1, 7, generator=generator(2)).expand(5, 2, 7, 7).clone()
     images[:, 0] = 0.6
+    with rounded_differently(network, generator(3)):
+        assert initialized(network, images)[1].dead_units == {"0": 1}
     _, report = initialized(network, images)
     assert report.dead_units == {"0": 1}
     assert layer.weight[1].norm().item() == pytest.approx(1.0)
     std, mean = torch.std_mean(pre_activations(network, images)["0"], dim=1, correction=0)
     torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-6)
     torch.testing.assert_close(std, torch.tensor([1.0, 0.0, 1.0], dtype=std.dtype), rtol=0, atol=1e-6)
+
+
+@each_parameterization
+@pytest.mark.parametrize("value", [0.0, 0.3, 1000.0])
+def test_rounding_revives_no_unit_that_is_constant(name: str, value: float) -> None:
+    """Nor does what rounding leaves of a dead unit reach the next layer."""
+    for seed in range(5):
+        network = small_network(name)
+        with rounded_differently(network, generator(seed)):
+            _, report = initialized(network, torch.full((9, 6), value), seed)
+        assert report.dead_units == {"0": 5, "2": 4, "4": 3}
+        for layer in layers_of(network).values():
+            torch.testing.assert_close(layer.weight.detach().norm(dim=1), torch.ones(len(layer.weight)))
+
+
+@each_parameterization
+def test_rounding_kills_no_unit_that_varies_little(name: str) -> None:
+    for seed in range(5):
+        network = small_network(name)
+        with rounded_differently(network, generator(seed)):
+            _, report = initialized(network, 1.0 + 1e-3 * torch.randn(50, 6, generator=generator(4)), seed)
+        assert sum(report.dead_units.values()) == 0
+
+
+@pytest.mark.parametrize("fan_in", [6, 256, 3136])
+def test_constant_units_are_dead_in_whatever_order_sums_are_added(fan_in: int) -> None:
+    """As wide as the Nature network's layers; weights at random, all equal, and cancelling."""
+    layer: Any = PARAMETERIZATIONS["standard"].linear(fan_in, 6)
+    set_direction = layer.set_direction_
+
+    def with_chosen_units(v: Tensor) -> None:
+        v[0], v[1], v[1, ::2] = 0.7, 0.7, -0.7
+        set_direction(v)
+
+    layer.set_direction_ = with_chosen_units
+    orders = generator(5)
+    hook = layer.register_forward_hook(
+        lambda layer, inputs, _t: summed_in_random_orders(inputs[0], layer.weight.detach(), orders)
+    )
+    for sample in (torch.full((fan_in,), 0.3), torch.rand(fan_in, generator=generator(6))):
+        report = initialize_from_data(nn.Sequential(layer), sample.expand(16, fan_in), generator())
+        assert report.dead_units == {"0": 6}
+    varying = torch.rand(fan_in, generator=generator(6)) + 0.05 * torch.randn(16, fan_in, generator=generator(7))
+    assert initialize_from_data(nn.Sequential(layer), varying, generator()).dead_units == {"0": 0}
+    hook.remove()
+
+
+@pytest.mark.parametrize("value", [1, 200])
+def test_blank_frames_leave_no_unit_of_the_nature_network_alive(value: int) -> None:
+    _, report = initialized(q_network("wn"), torch.full((16, 4, 84, 84), value, dtype=torch.uint8))
+    assert report.dead_units == {"conv1": 32, "conv2": 64, "conv3": 64, "hidden": 512, "output": NUM_ACTIONS}
 
 
 @each_parameterization
@@ -201,13 +258,13 @@ def test_the_seed_decides_and_nothing_else(name: str) -> None:
     batch = torch.randn(30, 6, generator=generator(6))
     network, _ = initialized(small_network(name), batch, seed=1)
     torch.rand(3)  # the global generator is of no account
-    for layer in initializable_layers(again := small_network(name)).values():  # nor is what the parameters were before
+    for layer in layers_of(again := small_network(name)).values():  # nor is what the parameters were before
         nn.init.constant_(layer.bias, 3.0)
     initialized(again, batch, seed=1)
     other, _ = initialized(small_network(name), batch, seed=2)
     for first, second in zip(network.parameters(), again.parameters(), strict=True):
         assert torch.equal(first, second)
-    for layer, other_layer in zip(*(initializable_layers(each).values() for each in (network, other)), strict=True):
+    for layer, other_layer in zip(*(layers_of(each).values() for each in (network, other)), strict=True):
         assert not torch.equal(layer.weight, other_layer.weight)
         assert not torch.equal(layer.bias, other_layer.bias)
 
@@ -233,7 +290,7 @@ def test_no_hook_is_left_when_the_forward_pass_fails(name: str) -> None:
 @each_parameterization
 def test_layers_are_rescaled_with_a_scale_and_a_shift_per_unit_in_their_own_dtype(name: str) -> None:
     network = small_network(name)
-    layers = initializable_layers(network)
+    layers = layers_of(network)
     for layer in layers.values():
         layer.rescale_output_ = Mock(wraps=layer.rescale_output_)
     initialized(network, torch.randn(30, 6, generator=generator(9)))

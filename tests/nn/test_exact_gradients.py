@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
+from wn_dqn.nn.layers import layer_kit, layers_of
 from wn_dqn.nn.recurrent import WeightNormLSTM
 
 each_weight_norm = pytest.mark.parametrize("name", ["wn", "wn-exp", "wn-mean-only-bn"])
 networks = given(seed=st.integers(0, 2**31), hidden_layers=st.integers(0, 2), lr=st.floats(1e-4, 0.1))
-few = settings(max_examples=15, deadline=None)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -25,7 +24,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def random_network(name: str, seed: int, hidden_layers: int) -> nn.Sequential:
     """A convolution and up to three linear layers, in training mode, with normally distributed parameters."""
-    make = PARAMETERIZATIONS[name]
+    make = layer_kit(name)
     layers: list[nn.Module] = [make.conv2d(2, 4, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten()]
     for _ in range(hidden_layers):
         layers += [make.linear(16, 16), nn.Tanh()]
@@ -63,14 +62,13 @@ def composed(name: str, parameters: list[dict[str, Tensor]]) -> Any:
 
 @each_weight_norm
 @networks
-@few
 def test_training_by_sgd_equals_training_the_composed_function(
     name: str, seed: int, hidden_layers: int, lr: float
 ) -> None:
     network = random_network(name, seed, hidden_layers)
     parameters = [
         {key: p.detach().clone().requires_grad_() for key, p in layer.named_parameters()}
-        for layer in initializable_layers(network).values()
+        for layer in layers_of(network).values()
     ]
     twin = composed(name, parameters)
     optimizer = torch.optim.SGD(network.parameters(), lr)
@@ -80,20 +78,19 @@ def test_training_by_sgd_equals_training_the_composed_function(
             sgd.zero_grad()
             loss(function, seed + step).backward()  # type: ignore[no-untyped-call]
             sgd.step()
-    for layer, layer_parameters in zip(initializable_layers(network).values(), parameters, strict=True):
+    for layer, layer_parameters in zip(layers_of(network).values(), parameters, strict=True):
         for key, parameter in layer.named_parameters():
             torch.testing.assert_close(parameter, layer_parameters[key], rtol=1e-8, atol=1e-9, msg=key)
 
 
 @each_weight_norm
 @given(seed=st.integers(0, 2**31), hidden_layers=st.integers(0, 2), scale=st.floats(1e-3, 1e3), data=st.data())
-@few
 def test_scaling_v_leaves_the_output_and_scales_its_gradient_by_the_inverse(
     name: str, seed: int, hidden_layers: int, scale: float, data: st.DataObject
 ) -> None:
     """And leaves every other gradient."""
     network, scaled = (random_network(name, seed, hidden_layers) for _ in range(2))
-    chosen = data.draw(st.sampled_from(list(initializable_layers(network))))
+    chosen = data.draw(st.sampled_from(list(layers_of(network))))
     with torch.no_grad():
         scaled.get_submodule(chosen).v.mul_(scale)  # type: ignore[operator,union-attr]
     losses = [loss(each, seed) for each in (network, scaled)]
@@ -108,11 +105,10 @@ def test_scaling_v_leaves_the_output_and_scales_its_gradient_by_the_inverse(
 
 @each_weight_norm
 @networks
-@few
 def test_v_norm_grows_by_sqrt_1_plus_c_squared(name: str, seed: int, hidden_layers: int, lr: float) -> None:
     """With c the norm of the update relative to ||v||; so under plain SGD ||v|| never shrinks."""
     network = random_network(name, seed, hidden_layers)
-    layers = list(initializable_layers(network).values())
+    layers = list(layers_of(network).values())
     optimizer = torch.optim.SGD(network.parameters(), lr)
     for step in range(5):
         optimizer.zero_grad()
@@ -127,7 +123,6 @@ def test_v_norm_grows_by_sqrt_1_plus_c_squared(name: str, seed: int, hidden_laye
 
 
 @given(seed=st.integers(0, 2**31), lr=st.floats(1e-4, 1.0))
-@few
 def test_v_norm_grows_by_that_law_in_an_lstm(seed: int, lr: float) -> None:
     """For the weight vectors of the input and of the state, through time."""
     lstm = WeightNormLSTM(3, 4, dtype=torch.float64)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.nn.batch_statistics import adopt_batch_statistics
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.folding import fold
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
+from wn_dqn.nn.layers import layer_kit
+from wn_dqn.nn.networks import DuelingNatureNetwork, NatureNetwork
+
+OBS_SHAPE = (4, 84, 84)
 
 
-@pytest.mark.parametrize("kind", [QNetwork, DuelingQNetwork])
+@pytest.mark.parametrize("kind", [NatureNetwork, DuelingNatureNetwork])
 @pytest.mark.parametrize("param", PARAMETERIZATIONS)
-def test_a_folded_network_computes_the_same(param: str, kind: type[QNetwork]) -> None:
-    network = kind(PARAMETERIZATIONS[param], 5)
+def test_a_folded_network_computes_the_same(param: str, kind: type[NatureNetwork]) -> None:
+    network = kind(layer_kit(param), OBS_SHAPE, 5)
     generator = torch.Generator().manual_seed(0)
     obs = torch.randint(0, 256, (16, 4, 84, 84), dtype=torch.uint8, generator=generator)
     initialize_from_data(network, obs, generator)
@@ -23,7 +26,7 @@ def test_a_folded_network_computes_the_same(param: str, kind: type[QNetwork]) ->
     network.train()
     network(obs[:5])  # running statistics that are those of no batch
     network.eval()
-    plain = fold(network, 5)
-    assert plain.state_dict().keys() == kind(PARAMETERIZATIONS["standard"], 5).state_dict().keys()
+    plain = fold(network)
+    assert plain.state_dict().keys() == kind(layer_kit("standard"), OBS_SHAPE, 5).state_dict().keys()
     with torch.no_grad():
         torch.testing.assert_close(plain(obs), network(obs), rtol=1e-5, atol=1e-5)

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.errors import UsageError
 from wn_dqn.nn.data_dependent_init import initialize_from_data
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
+from wn_dqn.nn.layers import layer_kit, layers_of
 from wn_dqn.nn.recurrent import WeightNormLSTM
 from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormConvTranspose2d, WeightNormLinear
 
@@ -128,8 +130,8 @@ def test_lstm_starts_in_torchs_range_with_g_the_norm_of_v() -> None:
     assert 0.15 < layer.bias.abs().max() <= 0.2
 
 
-def test_data_dependent_initialization_passes_recurrent_layers_by() -> None:
-    """Section 3: recurrent models have to resort to standard methods."""
+def test_data_dependent_initialization_passes_named_recurrent_layers_by() -> None:
+    """Section 3: recurrent models have to resort to standard methods. In silence none is passed by."""
 
     class Recurrent(nn.Module):
         def __init__(self) -> None:
@@ -145,8 +147,10 @@ def test_data_dependent_initialization_passes_recurrent_layers_by() -> None:
     network.lstm.initialize_(generator(1))
     weights = network.lstm.weight_hh.clone()
     x = torch.randn(6, 8, 5, generator=generator(2))
-    report = initialize_from_data(network, x, generator())
-    assert list(report.dead_units) == list(initializable_layers(network)) == ["before", "after"]
+    with pytest.raises(UsageError, match=r"lstm\.v_ih of Recurrent belongs to no layer"):
+        initialize_from_data(network, x, generator())
+    report = initialize_from_data(network, x, generator(), besides=["lstm"])
+    assert list(report.dead_units) == list(layers_of(network, ["lstm"])) == ["before", "after"]
     assert torch.equal(network.lstm.weight_hh, weights)
     std, mean = torch.std_mean(network(x), dim=0, correction=0)
     torch.testing.assert_close(mean, torch.zeros(2), rtol=0, atol=1e-5)
@@ -179,7 +183,7 @@ def test_residual_network_equals_torchs() -> None:
     oracle: Any = residual_network(lambda *args, **kwargs: weight_norm(nn.Conv2d(*args, **kwargs)))
     x = random(5, 3, 8, 8)
     initialize_from_data(network, x, generator())
-    convolutions = [(layer, oracle.get_submodule(name)) for name, layer in initializable_layers(network).items()]
+    convolutions = [(layer, oracle.get_submodule(name)) for name, layer in layers_of(network).items()]
     with torch.no_grad():
         for layer, theirs in convolutions:
             theirs.parametrizations.weight.original0.copy_(layer.g.view(-1, 1, 1, 1))
@@ -205,7 +209,7 @@ def test_residual_network_equals_torchs() -> None:
 def test_every_pre_activation_of_a_residual_network_and_a_decoder_is_normalized(name: str) -> None:
     """By the data-dependent initialization, each layer seeing its initialized input; any layers, in any graph."""
     network = nn.Sequential(
-        residual_network(PARAMETERIZATIONS[name].conv2d),
+        residual_network(layer_kit(name).conv2d),
         nn.ReLU(),
         WeightNormConvTranspose2d(4, 3, 4, stride=2, padding=1),
     )
@@ -213,7 +217,7 @@ def test_every_pre_activation_of_a_residual_network_and_a_decoder_is_normalized(
     x = random(20, 3, 8, 8)
     initialize_from_data(network, x, generator())
     seen: dict[str, Tensor] = {}
-    for layer_name, layer in initializable_layers(network).items():
+    for layer_name, layer in layers_of(network).items():
         layer.register_forward_hook(
             lambda _layer, _inputs, t, layer_name=layer_name: seen.update({layer_name: t.transpose(0, 1).flatten(1)})
         )

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS, initializable_layers
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.nn.layers import layer_kit, layers_of
 from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
 
 
 def initialized(param: str, init: str, seed: int = 0) -> nn.Sequential:
-    make = PARAMETERIZATIONS[param]
+    make = layer_kit(param)
     network = nn.Sequential(make.conv2d(2, 50, 3), nn.ReLU(), nn.Flatten(), make.linear(50 * 4, 30)).eval()
     initialize_uniform(network, UNIFORM_INITS[init], torch.Generator().manual_seed(seed))
     return network
@@ -21,7 +22,7 @@ def initialized(param: str, init: str, seed: int = 0) -> nn.Sequential:
 
 def parameters(network: nn.Sequential) -> list[Tensor]:
     """w and b of every layer."""
-    return [each.detach() for layer in initializable_layers(network).values() for each in (layer.weight, layer.bias)]
+    return [each.detach() for layer in layers_of(network).values() for each in (layer.weight, layer.bias)]
 
 
 def test_torch_is_torchs() -> None:
@@ -46,7 +47,7 @@ def test_nature_is_he_uniform_as_lasagne_has_it() -> None:
 def test_all_parameterizations_start_with_the_same_weights(param: str, init: str) -> None:
     """In evaluation mode as the same function; with v = w and g = ||w||."""
     network, standard = initialized(param, init), initialized("standard", init)
-    for layer, plain in zip(*(initializable_layers(each).values() for each in (network, standard)), strict=True):
+    for layer, plain in zip(*(layers_of(each).values() for each in (network, standard)), strict=True):
         torch.testing.assert_close(layer.weight, plain.weight)
         if hasattr(layer, "v_norm"):
             assert torch.equal(layer.v, plain.weight)

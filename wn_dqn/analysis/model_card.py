@@ -51,7 +51,10 @@ def write_card(path: Path, *, picture: bool = True) -> Path:
 def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
     """Write the card of a run that has just finished. If that fails, `tell` gets one line, and nothing else changes."""
     try:
-        hours = scores.training_hours(read_run(path)) or 0.0
+        run = read_run(path)
+        for problem in run.problems:
+            tell(problem)
+        hours = scores.training_hours(run) or 0.0
         write_card(path, picture=hours >= _PICTURE_AFTER_HOURS)
     except (OSError, UsageError) as error:
         tell(f"no model card: {error}")

@@ -18,23 +18,13 @@ from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError
 from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, flatten
-from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
+from wn_dqn.runs.records import Reevaluation, read_reevaluations
+from wn_dqn.runs.run_directory import RunDirectory
 
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
 _NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
 
 Table = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Reevaluation:
-    """Fresh games of one checkpoint."""
-
-    steps: int
-    protocol: str
-    games: int
-    mean: float
-    std: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +42,8 @@ class Run:
     reevaluations: tuple[Reevaluation, ...]
     provenance: tuple[dict[str, Any], ...]
     """one entry for each process that worked on the run"""
+    problems: tuple[str, ...]
+    """a message about each line of ``reevaluations.jsonl`` that is damaged and was skipped"""
 
     @property
     def name(self) -> str:
@@ -108,13 +100,15 @@ class Group:
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """The runs in `paths` (run directories, or folders of them), and a line for each that cannot be read."""
-    runs, problems = [], []
+    """The runs in `paths` (run directories, or folders of them), and a message about all that cannot be read."""
+    runs: list[Run] = []
+    problems: list[str] = []
     found = dict.fromkeys(folder.resolve() for path in paths for folder in _run_folders(path))
     for path in found:
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         try:
             runs.append(read_run(shown))
+            problems += runs[-1].problems
         except UsageError as error:
             problems.append(str(error))
     return runs, problems
@@ -132,6 +126,7 @@ def read_run(path: Path) -> Run:
         raise UsageError(f"{path} is not a run directory: " + ("it is a file" if path.exists() else "there is none"))
     directory = RunDirectory(path)
     settings = directory.read_settings()
+    reevaluations, problems = read_reevaluations(path)
     return Run(
         path=path,
         settings=settings,
@@ -139,8 +134,9 @@ def read_run(path: Path) -> Run:
         status=directory.read_status(),
         evaluations=_read_table(path / EVALUATIONS_CSV),
         metrics=_read_table(path / METRICS_CSV),
-        reevaluations=_read_reevaluations(path / REEVALUATIONS),
+        reevaluations=tuple(reevaluations),
         provenance=_read_provenance(path / "provenance.json"),
+        problems=tuple(problems),
     )
 
 
@@ -179,19 +175,6 @@ def _read_table(path: Path) -> Table:
     if (np.diff(columns[0]) <= 0).any():
         raise UsageError(f"{path} is damaged: its steps do not increase")
     return dict(zip(header, columns, strict=True))
-
-
-def _read_reevaluations(path: Path) -> tuple[Reevaluation, ...]:
-    found = []
-    for number, line in enumerate(_read_lines(path), start=1):
-        try:
-            entry = json.loads(line)
-            std = math.nan if entry.get("std") is None else float(entry["std"])
-            steps, games = int(entry["steps"]), int(entry["games"])
-            found.append(Reevaluation(steps, str(entry["protocol"]), games, float(entry["mean"]), std))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise UsageError(f"{path} is damaged in line {number}") from None
-    return tuple(found)
 
 
 def _read_provenance(path: Path) -> tuple[dict[str, Any], ...]:

@@ -7,9 +7,10 @@ from datetime import datetime
 
 import numpy as np
 
-from wn_dqn.analysis.read_runs import Group, Reevaluation, Run
+from wn_dqn.analysis.read_runs import Group, Run
 from wn_dqn.analysis.resampling import Scores, bootstrap_interval, mean
 from wn_dqn.config.schema import Settings
+from wn_dqn.runs.records import Reevaluation
 
 LAST_EPOCHS = 5
 

@@ -43,5 +43,8 @@ def export(run: Path, output: Path, format_: Format | None, checkpoint: str) -> 
     if format_ == "onnx":
         require_onnx()
     policy = load_policy(run, checkpoint, find_device("cpu"))
-    contract = export_network(policy, output, format_, read_records(policy.path))
+    records, problems = read_records(policy.path)
+    for problem in problems:
+        click.echo(f"wn-dqn: {problem}", err=True)
+    contract = export_network(policy, output, format_, records)
     click.echo(f"{output} and {contract.name}: {policy.settings.game}, {policy.settings.param}, step {policy.steps:,}")

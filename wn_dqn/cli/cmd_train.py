@@ -144,16 +144,16 @@ def train(
     Runner in about ten minutes.
     """
     settings = _settings(config_name, assignments, setting_options)
-    agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
-    folder = run_dir or Path("runs") / f"{settings.game}-{settings.param}{agent}-seed{settings.seed}"
     stop_after_s = None if stop_after is None else seconds(stop_after)
 
     from wn_dqn.cli.signals import stopping_on_signals
     from wn_dqn.runs.launch import train_run
+    from wn_dqn.runs.run_directory import default_name
     from wn_dqn.runs.stop_request import StopRequest
     from wn_dqn.system.hardware import find_device
     from wn_dqn.system.progress import ProgressReporter
 
+    folder = run_dir or Path("runs") / default_name(settings)
     reporter, stop, torch_device = ProgressReporter(), StopRequest(stop_after_s), find_device(device)
 
     def write_card(path: Path) -> None:

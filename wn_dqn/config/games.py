@@ -22,6 +22,8 @@ class Game:
 
 
 CATCH = Game("catch", "Catch")
+CATCH_VECTOR = Game("catch_vector", "CatchVector")
+"""Catch as three numbers instead of frames"""
 
 # The emulator ends the whole process when it is asked to play these with one player.
 _NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
@@ -59,9 +61,10 @@ def find_game(name: str) -> Game:
     """
     plain = re.sub(r"^ale/|(noframeskip|deterministic)?-v\d+$", "", name.strip().lower())
     wanted = re.sub(r"[^a-z0-9]", "", plain)
-    if wanted == CATCH.rom_id:
-        return CATCH
-    by_key = {rom_id.replace("_", ""): game for rom_id, game in [*all_games().items(), (CATCH.rom_id, CATCH)]}
+    small = {_key(game): game for game in (CATCH, CATCH_VECTOR)}
+    if wanted in small:
+        return small[wanted]
+    by_key = {_key(game): game for game in all_games().values()} | small
     if wanted in by_key:
         return by_key[wanted]
     names = {key: game.name for key, game in by_key.items()}
@@ -71,3 +74,8 @@ def find_game(name: str) -> Game:
     if hint.startswith("valid:"):
         hint = "`wn-dqn games` lists all"
     raise UsageError(f"unknown game {name!r}; {hint}")
+
+
+def _key(game: Game) -> str:
+    """What every way to write the game's name comes down to."""
+    return game.rom_id.replace("_", "")

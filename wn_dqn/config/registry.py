@@ -23,6 +23,7 @@ class ParameterizationRow:
     """in plots and tables"""
     linear: Code
     conv2d: Code
+    """both make a :class:`wn_dqn.nn.layers.Layer`, and take what torch.nn's take"""
     learning_rate: float
     """the default for Adamax and Adam"""
     batch_statistics: bool = False
@@ -37,6 +38,7 @@ class AgentRow:
 
     label: str
     code: Code
+    """a :class:`wn_dqn.training.agent.Agent`, called with :class:`wn_dqn.training.agent.AgentParts`"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ class NetworkRow:
 
     label: str
     code: Code
-    """called with (layers, obs_shape, num_actions, settings)"""
+    """a :class:`wn_dqn.nn.networks.QNetwork`, called with (layers, obs_shape, num_actions, settings, obs_dtype)"""
+    dueling: Code | None = None
+    """the same with dueling heads; None: there is no such form"""
+    obs_ndim: int | None = None
+    """dimensions of the observations that it takes: 3 for images, 1 for vectors; None: any"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,18 @@ PARAMETERIZATIONS: dict[str, ParameterizationRow] = {
 AGENTS: dict[str, AgentRow] = {
     "dqn": AgentRow("DQN (Mnih et al., 2015)", "wn_dqn_agents.dqn:DQN"),
     "double-dqn": AgentRow("Double DQN (van Hasselt et al., 2016)", "wn_dqn_agents.double_dqn:DoubleDQN"),
+}
+
+NETWORKS: dict[str, NetworkRow] = {
+    "nature": NetworkRow(
+        "Nature network (Mnih et al., 2015)",
+        "wn_dqn.nn.networks:NatureNetwork",
+        "wn_dqn.nn.networks:DuelingNatureNetwork",
+        obs_ndim=3,
+    ),
+    "mlp": NetworkRow(
+        "multilayer perceptron", "wn_dqn.nn.networks:MlpNetwork", "wn_dqn.nn.networks:DuelingMlpNetwork", obs_ndim=1
+    ),
 }
 
 OPTIMIZERS: dict[str, OptimizerRow] = {

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from wn_dqn.config.registry import AGENTS, OPTIMIZERS, PARAMETERIZATIONS
+from wn_dqn.config.registry import AGENTS, NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -28,12 +28,12 @@ Count = Annotated[Whole, Field(gt=0, le=10**12)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-def _name_in(rows: Mapping[str, object]) -> AfterValidator:
-    """A validator of names: `rows` may grow, so it looks when it is asked."""
+def _name_in(rows: Mapping[str, object], *besides: str) -> AfterValidator:
+    """A validator of names: `rows` may grow, so it looks when it is asked. The names `besides` are valid, too."""
 
     def check(name: str) -> str:
-        if name not in rows:
-            *others, last = map(repr, rows)
+        if name not in rows and name not in besides:
+            *others, last = map(repr, (*besides, *rows))
             expected = f"{', '.join(others)} or {last}"
             raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
         return name
@@ -46,6 +46,7 @@ def _is_key(name: object, rows: Mapping[str, object]) -> bool:
 
 
 ParameterizationName = Annotated[str, _name_in(PARAMETERIZATIONS)]
+NetworkName = Annotated[str, _name_in(NETWORKS, "auto")]
 AgentName = Annotated[str, _name_in(AGENTS)]
 OptimizerName = Annotated[str, _name_in(OPTIMIZERS)]
 
@@ -98,8 +99,15 @@ class ReplaySettings(_Section):
 
 
 class NetworkSettings(_Section):
-    """The network's head, and its initialization (section 3 of the paper)."""
+    """The network's shape, its head, and its initialization (section 3 of the paper)."""
 
+    name: NetworkName = Field(
+        "auto",
+        description="auto: nature for images, mlp for vectors; or one of " + ", ".join(NETWORKS),
+    )
+    hidden: list[Annotated[int, Field(gt=0, le=65_536)]] = Field(
+        [64, 64], min_length=1, description="units of the hidden layers of mlp, from the input on; nature ignores it"
+    )
     dueling: bool = Field(
         False,
         description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import ale_py
 import numpy as np
@@ -18,12 +18,21 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from wn_dqn.envs.vector_env import EnvStep
+from wn_dqn.envs.rules import EnvRules
+from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.envs.vector_env import EnvStep, require_actions
 
 HANG_TIMEOUT_S = 45.0
 """A step takes milliseconds; on a machine that is busy beyond reason, a second."""
 
 _NO_LIMIT = 2**31 - 2  # frames; ale-py adds one to a 32-bit integer
+
+
+def atari_spec(name: str, action_names: Iterable[str]) -> EnvSpec:
+    """What every Atari game shows: gray frames of 84x84, four in an observation, one for four of the emulator's."""
+    return EnvSpec(
+        name, (1, 84, 84), "uint8", stack=4, action_names=tuple(action_names), frames_per_step=4, clip_rewards=True
+    )
 
 
 class AtariEnv:
@@ -36,15 +45,14 @@ class AtariEnv:
         self,
         rom_id: str,
         num_envs: int,
+        rules: EnvRules,
         *,
-        repeat_action_probability: float = 0.0,
-        full_action_set: bool = False,
-        max_noop_frames: int = 30,
-        max_game_frames: int | None = None,
+        name: str = "",
         num_threads: int = 0,
         on_hang: Callable[[], None] | None = None,
     ) -> None:
-        """`rom_id` like ``space_invaders``; `num_threads` 0 lets ale-py take one per core; it changes no result.
+        """`rom_id` like ``space_invaders``, `name` like SpaceInvaders. `num_threads`: 0 lets ale-py take one per core;
+        the number changes no result.
 
         `on_hang` is called, from another thread, when the emulators have not answered for HANG_TIMEOUT_S: nothing
         brings back a thread that waits for them, so it can only tell somebody and end the process.
@@ -54,18 +62,21 @@ class AtariEnv:
             rom_id,
             num_envs,
             num_threads=num_threads,
-            max_num_frames_per_episode=_NO_LIMIT if max_game_frames is None else max_game_frames,
-            repeat_action_probability=repeat_action_probability,
-            full_action_space=full_action_set,
+            max_num_frames_per_episode=rules.max_game_frames or _NO_LIMIT,
+            repeat_action_probability=rules.repeat_action_probability,
+            full_action_space=rules.full_action_set,
             autoreset_mode=AutoresetMode.SAME_STEP,
-            noop_max=max_noop_frames + 1,  # ale-py draws from 0..noop_max-1
+            stack_num=1,
+            noop_max=rules.max_noop_frames + 1,  # ale-py draws from 0..noop_max-1
             episodic_life=False,
             life_loss_info=False,
             reward_clipping=False,
             use_fire_reset=False,
         )
         self.num_envs = num_envs
-        self.num_actions = len(self._env.ale.get_action_set())
+        actions = [action.name for action in self._env.ale.get_action_set()]
+        self.spec = atari_spec(name or rom_id, actions)
+        self._terminal_on_life_loss = rules.terminal_on_life_loss
         self._lives = np.zeros(num_envs, np.int32)
         self.waiting_since_s: float | None = None
         """when `receive` began to wait, while it does"""
@@ -74,15 +85,14 @@ class AtariEnv:
             threading.Thread(target=_watch, args=(watched, on_hang), daemon=True, name="emulator-watchdog").start()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 4, 84, 84]."""
+        """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 1, 84, 84]."""
         obs, info = self._env.reset(seed=seeds)
         self._lives = info["lives"].copy()
         return np.asarray(obs, np.uint8)
 
     def send(self, actions: NDArray[np.int64]) -> None:
         """Start a step with actions [N]; ValueError for an action that the game does not have."""
-        if ((actions < 0) | (actions >= self.num_actions)).any():  # the emulator would hang, not complain
-            raise ValueError(f"actions must be 0..{self.num_actions - 1}, got {actions}")
+        require_actions(actions, self.spec.num_actions)  # the emulator would hang, not complain
         self._env.send(actions)
 
     def receive(self) -> EnvStep:
@@ -91,9 +101,11 @@ class AtariEnv:
         obs, reward, terminated, truncated, info = self._env.recv()
         self.waiting_since_s = None
         lives = info["lives"]
-        life_lost = (lives < self._lives) & ~terminated & ~truncated
+        terminal = terminated
+        if self._terminal_on_life_loss:
+            terminal = terminated | ((lives < self._lives) & ~truncated)
         self._lives = lives.copy()
-        return EnvStep(obs, reward.astype(np.float32), terminated, truncated, life_lost)
+        return EnvStep(obs, reward.astype(np.float32), terminated, truncated, terminal)
 
 
 def _watch(watched: weakref.ref[AtariEnv], on_hang: Callable[[], None]) -> None:

@@ -14,13 +14,15 @@ import numpy as np
 from ale_py.env import AtariEnv as GymnasiumAtariEnv
 from numpy.typing import NDArray
 
+from wn_dqn.envs.atari import atari_spec
+from wn_dqn.envs.rules import EnvRules
+from wn_dqn.envs.vector_env import SingleStep, require_actions
+
 _FRAME_SKIP = 4
-_STACK = 4
-_SIZE = 84
 
 
 class ReferenceEnv:
-    """One game: gray, maximum of the last two of four frames, area resize to 84x84, stack of four padded with zeros.
+    """One game: gray, maximum of the last two of four frames, area resize to 84x84.
 
     Rewards are raw, a lost life does not end the game, and a game that ended waits for `reset`.
     """
@@ -28,36 +30,35 @@ class ReferenceEnv:
     def __init__(
         self,
         rom_id: str,
+        rules: EnvRules,
         *,
-        repeat_action_probability: float = 0.0,
-        full_action_set: bool = False,
-        max_game_frames: int | None = None,
+        name: str = "",
     ) -> None:
-        """`rom_id` like ``space_invaders``; the frames of `max_game_frames` count from the end of the no-ops."""
+        """`rom_id` like ``space_invaders``, `name` like SpaceInvaders. Its no-ops at the start are the caller's.
+
+        The frames of `rules.max_game_frames` count from the end of the no-ops.
+        """
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env = GymnasiumAtariEnv(
             rom_id,
             frameskip=1,
-            repeat_action_probability=repeat_action_probability,
-            full_action_space=full_action_set,
+            repeat_action_probability=rules.repeat_action_probability,
+            full_action_space=rules.full_action_set,
         )
         self._ale = ale = self._env.ale
-        actions = ale.getLegalActionSet() if full_action_set else ale.getMinimalActionSet()
-        self.num_actions = len(actions)
-        self.action_names = tuple(action.name for action in actions)
-        """what each action is called, like UPRIGHTFIRE"""
+        actions = ale.getLegalActionSet() if rules.full_action_set else ale.getMinimalActionSet()
+        self.spec = atari_spec(name or rom_id, (action.name for action in actions))
         self.rgb_frames: NDArray[np.uint8] = np.empty((0, *ale.getScreenDims(), 3), np.uint8)
         """[k, height, width, 3], mostly 210x160: the frames shown since the last call of `step` (four; fewer where the
         game ended), or the one that the game begins with after `reset`"""
         self.lives = 0
         """lives left; always 0 in a game that counts none"""
-        self._max_game_frames = max_game_frames
+        self._max_game_frames = rules.max_game_frames
         self._game_frames = 0
         self._last_two: deque[NDArray[np.uint8]] = deque(maxlen=2)
-        self._stack = np.zeros((_STACK, _SIZE, _SIZE), np.uint8)
 
     def reset(self, seed: int | None = None, noop_frames: int = 0) -> NDArray[np.uint8]:
-        """Begin a game and let `noop_frames` pass; returns uint8 [4, 84, 84].
+        """Begin a game and let `noop_frames` pass; returns uint8 [1, 84, 84].
 
         The seed in [0, 2^31) is the emulator's own, which decides the sticky actions; None goes on with the last one.
         """
@@ -74,16 +75,11 @@ class ReferenceEnv:
         self._game_frames = 0
         gray = self._ale.getScreenGrayscale()
         self._last_two.extend((gray, gray))
-        self._stack[:] = 0
-        return self._observe()
+        return self._frame()
 
-    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, int]:
-        """Repeat `action` for four frames; returns (obs [4, 84, 84], reward, terminated, truncated, lives).
-
-        Raises ValueError for an action that the game does not have.
-        """
-        if not 0 <= action < self.num_actions:
-            raise ValueError(f"action must be 0..{self.num_actions - 1}, got {action}")
+    def step(self, action: int) -> SingleStep:
+        """Repeat `action` for four frames; ValueError for an action that the game does not have."""
+        require_actions(np.array([action]), self.spec.num_actions)
         rgb_frames, reward, terminated, truncated = [], 0.0, False, False
         for _ in range(_FRAME_SKIP):
             rgb, frame_reward, terminated, _, info = self._env.step(action)
@@ -96,11 +92,9 @@ class ReferenceEnv:
             if terminated or truncated:
                 break
         self.rgb_frames = np.stack(rgb_frames)
-        return self._observe(), reward, terminated, truncated, self.lives
+        return SingleStep(self._frame(), reward, terminated, truncated)
 
-    def _observe(self) -> NDArray[np.uint8]:
-        """Push the newest frame onto the stack; returns a copy of it."""
-        self._stack[:-1] = self._stack[1:]
+    def _frame(self) -> NDArray[np.uint8]:
+        """The newest frame of the observation, uint8 [1, 84, 84]."""
         frame = np.maximum(self._last_two[0], self._last_two[1])
-        self._stack[-1] = cv2.resize(frame, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA)
-        return self._stack.copy()
+        return cv2.resize(frame, self.spec.frame_shape[1:], interpolation=cv2.INTER_AREA)[None].astype(np.uint8)

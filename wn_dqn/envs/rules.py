@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from wn_dqn.config.schema import EnvironmentSettings
 
@@ -20,10 +19,8 @@ class EnvRules:
     """no-op frames at a game's start: uniform on 0..this"""
     max_game_frames: int | None = None
     """a game is truncated after this many frames; None: never"""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The rules by name."""
-        return asdict(self)
+    terminal_on_life_loss: bool = False
+    """a lost life ends the episode for the learner, not the game"""
 
 
 def training_rules(environment: EnvironmentSettings) -> EnvRules:
@@ -33,4 +30,5 @@ def training_rules(environment: EnvironmentSettings) -> EnvRules:
         full_action_set=environment.full_action_set,
         max_noop_frames=environment.max_noop_frames,
         max_game_frames=environment.max_game_frames,
+        terminal_on_life_loss=environment.terminal_on_life_loss,
     )

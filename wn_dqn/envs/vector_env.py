@@ -1,40 +1,47 @@
-"""What the loop needs from N games played in lockstep."""
+"""What the training loop and evaluations need from N games played in lockstep, and films from a single one."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wn_dqn.envs.spec import EnvSpec
+
 
 class EnvStep(NamedTuple):
-    """The outcome of one step of N games. A game that ended has already begun anew: `obs` shows the new game."""
+    """The outcome of one step of N games. A game that ended has already begun anew: its frame shows the new game."""
 
-    obs: NDArray[np.uint8]
-    """[N, 4, 84, 84]: the last four frames of the running game, oldest first, zero where the game had not begun"""
+    frame: NDArray[Any]
+    """[N, *spec.frame_shape], the newest frame of each running game"""
     reward: NDArray[np.float32]
     """[N], the raw change of the game's score"""
     terminated: NDArray[np.bool_]
     """[N], the game was over"""
     truncated: NDArray[np.bool_]
-    """[N], the game was cut by a time limit: the state it was cut in is not terminal"""
-    life_lost: NDArray[np.bool_]
-    """[N], a life was lost and the game went on"""
+    """[N], a time limit ended the game: the state that it ended in is not terminal"""
+    terminal: NDArray[np.bool_]
+    """[N], no value follows for the learner: the game was over, or a life was lost and the rules end the episode"""
+
+    @property
+    def over(self) -> NDArray[np.bool_]:
+        """[N], a new game has begun."""
+        return self.terminated | self.truncated
 
 
 class VectorEnv(Protocol):
     """N games in lockstep. `send` starts a step and returns at once; `receive` waits for its outcome."""
 
+    spec: EnvSpec
     num_envs: int
-    num_actions: int
 
-    def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 4, 84, 84]."""
+    def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
+        """Begin N new games from N seeds in [0, 2^31); returns their first frames [N, *spec.frame_shape]."""
         ...
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Start a step with actions [N], each in [0, num_actions); raises ValueError otherwise."""
+        """Start a step with actions [N]; ValueError unless each is in [0, spec.num_actions)."""
         ...
 
     def receive(self) -> EnvStep:
@@ -42,13 +49,35 @@ class VectorEnv(Protocol):
         ...
 
 
+class SingleStep(NamedTuple):
+    """The outcome of one step of a single game, which waits for `reset` once it is over."""
+
+    frame: NDArray[Any]
+    """[*spec.frame_shape]"""
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
 class SingleGame(Protocol):
-    """One game to be watched; see :class:`wn_dqn.envs.atari_reference.ReferenceEnv`."""
+    """One game to be watched."""
 
-    num_actions: int
-    action_names: tuple[str, ...]
+    spec: EnvSpec
     lives: int
+    """lives left; always 0 in a game that counts none"""
     rgb_frames: NDArray[np.uint8]
+    """[k, height, width, 3]: the frames shown since the last call of `step`, or the one that a game begins with"""
 
-    def reset(self, seed: int | None = None, noop_frames: int = 0) -> NDArray[np.uint8]: ...
-    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, int]: ...
+    def reset(self, seed: int | None = None, noop_frames: int = 0) -> NDArray[Any]:
+        """Begin a game and let `noop_frames` pass; returns its first frame [*spec.frame_shape]."""
+        ...
+
+    def step(self, action: int) -> SingleStep:
+        """Play one step; ValueError for an action that the game does not have."""
+        ...
+
+
+def require_actions(actions: NDArray[np.int64], num_actions: int) -> None:
+    """ValueError unless all `actions` are in [0, num_actions)."""
+    if ((actions < 0) | (actions >= num_actions)).any():
+        raise ValueError(f"actions must be 0..{num_actions - 1}, got {actions}")

@@ -33,22 +33,21 @@ class VisitedStates:
     included; the greedy policy's may be higher, and the overestimation lower than told.
     """
 
-    def __init__(self, discount: float, *, terminal_on_life_loss: bool) -> None:
+    def __init__(self, discount: float, *, clip_rewards: bool) -> None:
         self._discount = discount
-        self._terminal_on_life_loss = terminal_on_life_loss
+        self._clip_rewards = clip_rewards
         self._steps: list[tuple[NDArray[Any], ...]] = []
 
     def add(
         self,
         max_q: NDArray[np.float64],
         reward: NDArray[np.floating],
-        terminated: NDArray[np.bool_],
+        terminal: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
-        life_lost: NDArray[np.bool_],
     ) -> None:
         """A step of N games: max-Q of the states before it (NaN: not asked), and what followed; all [N]."""
-        terminal = terminated | life_lost if self._terminal_on_life_loss else terminated
-        self._steps.append((max_q, np.clip(reward.astype(np.float64), -1.0, 1.0), terminal, truncated))
+        reward = reward.astype(np.float64)
+        self._steps.append((max_q, np.clip(reward, -1.0, 1.0) if self._clip_rewards else reward, terminal, truncated))
 
     def means(self) -> tuple[float, float]:
         """Mean max-Q and mean discounted return over the states of which both are known; NaN if there are none."""

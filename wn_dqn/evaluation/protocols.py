@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from wn_dqn.config.files import read_yaml_mapping
 from wn_dqn.config.schema import Count, Probability, Settings, Whole
-from wn_dqn.envs.rules import EnvRules, training_rules
+from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError, closest
 
 FRAMES_PER_STEP = 4
@@ -80,9 +80,16 @@ PROTOCOLS = {
 
 def training_protocol(settings: Settings) -> EvaluationProtocol:
     """The rules of the training games, with the test policy and length of the evaluations after each epoch."""
-    evaluation = settings.evaluation
-    rules = training_rules(settings.environment).as_dict()
-    return EvaluationProtocol("training", epsilon=evaluation.epsilon, steps=evaluation.steps, **rules)
+    environment, evaluation = settings.environment, settings.evaluation
+    return EvaluationProtocol(
+        "training",
+        epsilon=evaluation.epsilon,
+        steps=evaluation.steps,
+        max_game_frames=environment.max_game_frames,
+        repeat_action_probability=environment.repeat_action_probability,
+        full_action_set=environment.full_action_set,
+        max_noop_frames=environment.max_noop_frames,
+    )
 
 
 def find_protocol(name_or_path: str) -> EvaluationProtocol:

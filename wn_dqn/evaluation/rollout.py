@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wn_dqn.envs.frame_stack import FrameStack
 from wn_dqn.envs.vector_env import EnvStep, VectorEnv
 from wn_dqn.evaluation.diagnostics import VisitedStates
+from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 
 
@@ -91,22 +93,22 @@ def evaluate(
     `visited` is told what the network says of each state, and what followed.
     """
     num_envs = env.num_envs
-    obs = env.reset(seeds)
+    observed = FrameStack(env.spec, num_envs)
+    obs = observed.begin(env.reset(seeds))
     record = _Record(num_envs)
     while not record.is_complete(protocol):
-        action = generator.integers(0, env.num_actions, num_envs)
+        action = generator.integers(0, env.spec.num_actions, num_envs)
         explore = generator.random(num_envs) < protocol.epsilon
         max_q = np.full(num_envs, math.nan)
-        if q_values is not None and not explore.all():
-            q = q_values(torch.from_numpy(obs)).cpu()
-            action = np.where(explore, action, q.argmax(dim=1).numpy())
-            max_q = q.amax(dim=1).double().numpy()
+        if q_values is not None:
+            action, q = epsilon_greedy(explore, action, q_values, torch.from_numpy(obs))
+            max_q = max_q if q is None else q.amax(dim=1).double().cpu().numpy()
         env.send(action)
         step = env.receive()
-        obs = step.obs
+        obs = observed.push(step.frame, step.over)
         record.add(step)
         if visited is not None:
-            visited.add(max_q, step.reward, step.terminated, step.truncated, step.life_lost)
+            visited.add(max_q, step.reward, step.terminal, step.truncated)
         on_step(record.total_steps)
     if visited is None:
         return record.cut(protocol)
@@ -127,7 +129,7 @@ class _Record:
         self.total_steps = 0
 
     def add(self, step: EnvStep) -> None:
-        ended = step.terminated | step.truncated
+        ended = step.over
         for env, game in enumerate(self._running):
             self._scores[game] += float(step.reward[env])
             self._steps[game] += 1

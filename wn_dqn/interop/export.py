@@ -17,7 +17,7 @@ from wn_dqn.envs.registry import single_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, training_protocol
 from wn_dqn.nn.folding import fold
-from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
+from wn_dqn.nn.networks import DuelingHead, QNetwork
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy
 from wn_dqn.system.durable import write_durably
@@ -32,7 +32,7 @@ def export(policy: Policy, path: Path, format_: Format, scores: list[dict[str, A
     written, or onnx is not installed.
     """
     num_actions = policy.agent.num_actions
-    network = fold(policy.agent.online, num_actions)
+    network = fold(policy.agent.online)
     data = onnx_model(network, num_actions) if format_ == "onnx" else safetensors_model(network)
     contract_path = path.with_name(path.name + ".json")
     contract = _contract(policy, scores) | {
@@ -62,7 +62,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
     settings = policy.settings
     game = find_game(settings.game)
     rules = training_protocol(settings)
-    names = single_game(game, rules.env_rules).action_names
+    names = single_game(game, rules.env_rules).spec.action_names
     return {
         "game": game.name,
         "rom_id": game.rom_id,
@@ -152,7 +152,7 @@ def onnx_model(network: QNetwork, num_actions: int) -> bytes:
     for name in ("conv1", "conv2", "conv3"):
         x = relu(apply(name, x))
     nodes.append(helper.make_node("Flatten", [x], ["x/flat"]))
-    if isinstance(network, DuelingQNetwork):
+    if isinstance(network, DuelingHead):
         value = apply("value", relu(apply("hidden_value", "x/flat")))
         advantage = apply("advantage", relu(apply("hidden_advantage", "x/flat")))
         nodes += [

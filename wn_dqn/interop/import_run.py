@@ -9,17 +9,19 @@ from typing import Any
 import torch
 
 from wn_dqn.config.files import make_settings, merge
-from wn_dqn.config.games import Game, find_game
+from wn_dqn.config.games import find_game
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import single_game
-from wn_dqn.envs.rules import EnvRules
+from wn_dqn.envs.registry import spec_of
+from wn_dqn.envs.rules import EnvRules, training_rules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop.import_weights import assign
-from wn_dqn.nn.q_network import QNetwork
+from wn_dqn.nn.networks import QNetwork
 from wn_dqn.runs.checkpoint import save_checkpoint
+from wn_dqn.runs.parts import make_agent, make_plan
 from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.snapshot import Snapshot
 from wn_dqn.training.state import new_state
-from wn_dqn_agents import AGENTS
 
 
 def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings:
@@ -27,11 +29,12 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
     data = dict(data)
     if isinstance(data.get("game"), str):
         game = find_game(data["game"])
-        full = network.output.get_parameter("bias").numel() != _num_actions(game, full_action_set=False)
+        full = network.num_actions != spec_of(game, EnvRules()).num_actions
         data = merge([{"environment": {"full_action_set": full}}, data])
     settings = make_settings(data)
-    if settings.param not in ("standard", "wn"):
-        raise UsageError(f"a network is imported as standard or wn, not as {settings.param}")
+    if not PARAMETERIZATIONS[settings.param].learned_by_others:
+        valid = " or ".join(name for name, row in PARAMETERIZATIONS.items() if row.learned_by_others)
+        raise UsageError(f"a network is imported as {valid}, not as {settings.param}")
     if settings.network.dueling:
         raise UsageError("a network is imported without dueling heads: set network.dueling=false")
     return settings
@@ -43,35 +46,32 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
     Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
     """
     game = find_game(settings.game)
-    outputs = network.output.get_parameter("bias").numel()
-    actions = _num_actions(game, full_action_set=settings.environment.full_action_set)
-    if outputs != actions:
-        raise UsageError(f"the network has {outputs} outputs, but {game.name} has {actions} actions")
+    outputs = network.num_actions
+    spec = spec_of(game, training_rules(settings.environment))
+    if outputs != spec.num_actions:
+        raise UsageError(f"the network has {outputs} outputs, but {game.name} has {spec.num_actions} actions")
     directory = RunDirectory(run_dir)
     if directory.exists:
         raise UsageError(f"{run_dir} holds a run already; choose another --output")
-    agent = AGENTS[settings.agent](settings, actions, device)
+    agent = make_agent(settings, spec, device)
     assign(agent.online, network)
     agent.update_target()
-    state = new_state(settings)
+    state = new_state(spec, settings.environment.num_envs, make_plan(settings))
     state.initialized, state.evaluated_at = True, -1  # the first thing that a training does is to test it
     directory.create()
     with directory.locked():
-        content = {
-            "settings": settings.model_dump(),
-            "training": state.state_dict(),
-            "agent": agent.state_dict(),
-            "metrics": {},
-            "replay": None,
-            "held_out": None,
-        }
-        path = save_checkpoint(directory.checkpoints, 0, content, score=None)
+        snapshot = Snapshot(
+            settings=settings.model_dump(),
+            arithmetic={},
+            training=state.state_dict(),
+            agent=agent.state_dict(),
+            metrics={},
+            replay=None,
+            priorities={},
+            held_out=None,
+        )
+        path = save_checkpoint(directory.checkpoints, 0, snapshot.content(), score=None)
         directory.add_provenance(device)
         directory.write_status("paused", steps=0, reason="imported")
         directory.write_settings(settings)  # last: only now it is a run
     return path
-
-
-def _num_actions(game: Game, *, full_action_set: bool) -> int:
-    """How many actions the game has."""
-    return single_game(game, EnvRules(full_action_set=full_action_set)).num_actions

@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
+from wn_dqn.envs.atari import atari_spec
 from wn_dqn.errors import UsageError, first_line
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
+from wn_dqn.nn.layers import layers_of
+from wn_dqn.nn.networks import DuelingHead, NatureNetwork, QNetwork
+from wn_dqn.nn.standard import PLAIN
 
 _LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
 _SB3 = ("cnn.0", "cnn.2", "cnn.4", "linear.0")
+_OBS_SHAPE = atari_spec("", ()).obs_shape
 NAMES: dict[str, tuple[str, ...]] = {
     "wn_dqn": _LAYERS,
     "CleanRL": ("network.0", "network.2", "network.4", "network.7", "network.9"),
@@ -39,7 +42,7 @@ def read_weights(path: Path) -> QNetwork:
     UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
     """
     state = _read_tensors(path)
-    if all(f"{name}.weight" in state for name in DuelingQNetwork.OUTPUT_LAYERS):
+    if all(f"{name}.weight" in state for name in DuelingHead.OUTPUT_LAYERS):
         raise UsageError(f"{path} holds a network with dueling heads; only plain Nature networks are imported")
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
     if program is None:
@@ -54,7 +57,7 @@ def read_weights(path: Path) -> QNetwork:
         if theirs not in state:
             raise UsageError(f"{path} looks like {program}, but has no {theirs}")
     bias = state[names["output.bias"]]
-    network = QNetwork(PARAMETERIZATIONS["standard"], num_actions=max(bias.numel(), 1))
+    network = NatureNetwork(PLAIN, _OBS_SHAPE, max(bias.numel(), 1))
     for ours, parameter in network.named_parameters():
         tensor = state[names[ours]]
         if tensor.shape != parameter.shape:
@@ -101,17 +104,13 @@ def _load_pickled_tensors(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
-@torch.no_grad()
-def assign(network: nn.Module, plain: QNetwork) -> None:
-    """Let `network`, of standard or weight-normalized layers, compute what `plain` does: v = w and g = ||w||."""
-    for name, source in plain.named_children():
-        layer: Any = network.get_submodule(name)
-        weight, bias = source.get_parameter("weight"), source.get_parameter("bias")
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.load_state_dict(source.state_dict())
-            continue
-        norm = weight.flatten(1).norm(dim=1)
-        direction = weight.clone()
-        direction[norm == 0, 0] = 1.0  # a unit that is off has no direction; g = 0 keeps it off
-        layer.set_direction_(direction)
-        layer.rescale_output_(norm, bias)
+def assign(network: QNetwork, plain: QNetwork) -> None:
+    """Set `network` to compute what `plain` does, layer by layer; under weight normalization v = w and g = ||w||.
+
+    UsageError if their layers are not the same by name.
+    """
+    layers, plain_layers = layers_of(network), layers_of(plain)
+    if layers.keys() != plain_layers.keys():
+        raise UsageError(f"the network has the layers {', '.join(plain_layers)}; here are {', '.join(layers)}")
+    for name, layer in layers.items():
+        layer.set_weight_(*plain_layers[name].fold())

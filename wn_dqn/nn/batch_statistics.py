@@ -10,13 +10,14 @@ mode and switches only for the forward pass that is learned from.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks, unit_statistics
+from wn_dqn.nn.layers import BatchStatisticsLayer, layers_of
 from wn_dqn.nn.standard import Conv2d, Linear
 from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear
 
@@ -27,25 +28,15 @@ EPSILON = 1e-5
 """Added to the variance in batch normalization; torch's (the paper's reference code has 1e-6)."""
 
 
-@runtime_checkable
-class UsesBatchStatistics(Protocol):
-    """A layer whose output in training mode depends on the batch."""
-
-    def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None: ...
-
-
-class _RunningStatistics:
+class _RunningStatistics(BatchStatisticsLayer):
     """What both kinds of batch normalization do with their statistics, for the layer that comes next in the MRO."""
 
-    training: bool
-    weight: Any
-    bias: Any
     running_mean: Tensor
     """running average of mean[w.x], [out]"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.register_buffer("running_mean", torch.zeros_like(self.bias.detach()))  # type: ignore[attr-defined]
+        self.register_buffer("running_mean", torch.zeros_like(self.bias.detach()))
 
     def _forget_statistics_(self) -> None:
         """Back to statistics with which the layer computes w.x + b in evaluation mode."""
@@ -53,17 +44,20 @@ class _RunningStatistics:
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
-        super().set_direction_(v)  # type: ignore[misc]
+        """See :class:`wn_dqn.nn.layers.Layer`."""
+        super().set_direction_(v)  # type: ignore[safe-super]
         self._forget_statistics_()
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        super().set_weight_(weight, bias)  # type: ignore[misc]
+        """See :class:`wn_dqn.nn.layers.Layer`."""
+        super().set_weight_(weight, bias)  # type: ignore[safe-super]
         self._forget_statistics_()
 
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        super().rescale_output_(scale, shift)  # type: ignore[misc]
+        """See :class:`wn_dqn.nn.layers.Layer`."""
+        super().rescale_output_(scale, shift)  # type: ignore[safe-super]
         self.running_mean.mul_(scale)
 
 
@@ -75,7 +69,7 @@ class _MeanOnlyBatchNorm(_RunningStatistics):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = super().forward(x)  # type: ignore[misc]
+        y: Tensor = super().forward(x)
         mean = self.running_mean
         if self.training:
             mean = y.mean(dim=[0, *range(2, y.ndim)]) - self.bias
@@ -84,16 +78,13 @@ class _MeanOnlyBatchNorm(_RunningStatistics):
 
     @torch.no_grad()
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
-        """Given the statistics [out] of the output over a batch in evaluation mode, make them the running ones.
-
-        The function in evaluation mode stays, and in training mode the layer computes the same on that batch.
-        """
+        """See :class:`wn_dqn.nn.layers.BatchStatisticsLayer`."""
         self.running_mean.add_(mean - self.bias)
         self.bias.copy_(mean)
 
     @torch.no_grad()
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the plain layer that computes the same function in evaluation mode."""
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """See :class:`wn_dqn.nn.layers.Layer`."""
         return self.weight, self.bias - self.running_mean
 
 
@@ -125,11 +116,11 @@ class _BatchNorm(_RunningStatistics):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gain = nn.Parameter(torch.zeros_like(self.bias.detach()))
-        self.register_buffer("running_var", torch.ones_like(self.bias.detach()))  # type: ignore[attr-defined]
+        self.register_buffer("running_var", torch.ones_like(self.bias.detach()))
         self._forget_statistics_()
 
     def pre_activation(self, x: Tensor) -> Tensor:
-        """t = w.x."""
+        """t = w.x [B, out, ...]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,10 +143,7 @@ class _BatchNorm(_RunningStatistics):
 
     @torch.no_grad()
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
-        """Given the statistics [out] of the output over a batch in evaluation mode, make its own the running ones.
-
-        The function in evaluation mode stays, and in training mode the layer computes the same on that batch.
-        """
+        """See :class:`wn_dqn.nn.layers.BatchStatisticsLayer`."""
         per_output = (self.running_var + EPSILON).sqrt() / self.gain
         self.running_mean.add_((mean - self.bias) * per_output)
         self.running_var.copy_(var * per_output.square())
@@ -163,8 +151,8 @@ class _BatchNorm(_RunningStatistics):
         self.bias.copy_(mean)
 
     @torch.no_grad()
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the plain layer that computes the same function in evaluation mode."""
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """See :class:`wn_dqn.nn.layers.Layer`."""
         scale = self.gain / (self.running_var + EPSILON).sqrt()
         return self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1)), self.bias - scale * self.running_mean
 
@@ -195,8 +183,7 @@ def adopt_batch_statistics(network: nn.Module, batch: Tensor) -> None:
         mean, var = unit_statistics(y)
         layer.adopt_statistics_(mean.to(y.dtype), var.to(y.dtype))
 
-    hooks: dict[nn.Module, Hook] = {
-        layer: adopt for layer in network.modules() if isinstance(layer, UsesBatchStatistics)
-    }
+    layers = layers_of(network).values()
+    hooks: dict[nn.Module, Hook] = {layer: adopt for layer in layers if isinstance(layer, BatchStatisticsLayer)}
     if hooks:
         forward_with_hooks(network, batch, hooks)

@@ -6,6 +6,8 @@ batch (and the positions, for a convolution) before the next layer sees it. The 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks, unit_statistics
-from wn_dqn.nn.parameterization import initializable_layers
+from wn_dqn.nn.layers import layers_of
 
 V_STD = 0.05
 """Standard deviation of the elements of v (section 3)."""
 
-DEAD_UNIT_RATIO = 1e-6
-"""A unit whose standard deviation is below this share of its layer's root mean square is constant as far as float32
-can tell; dividing by it would only blow up rounding. Such a unit is centred and keeps ||w|| = 1."""
+ROUNDING_MARGIN = 4.0
+"""How far above the rounding of its sums a unit must vary to count as varying: see :func:`rounding_std`. On Atari
+frames a unit of the Nature network varies at least 250 times as much as its sums are rounded; a constant one at most
+a third as much, in whatever order a machine adds."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +36,37 @@ class InitReport:
 
 
 @torch.no_grad()
-def initialize_from_data(network: nn.Module, batch: Tensor, generator: torch.Generator) -> InitReport:
-    """Set all parameters of `network` from `generator` and one forward pass over `batch`.
+def initialize_from_data(
+    network: nn.Module, batch: Tensor, generator: torch.Generator, besides: Collection[str] = ()
+) -> InitReport:
+    """Set all parameters of `network` from `generator` and one forward pass over `batch` [B, ...].
 
     v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), the
     standard deviation biased (1/N). In a standard layer w = g v/||v|| is the parameter itself, so with equal seeds
     every parameterization starts as the same function. `generator` is a CPU generator. The network computes in
     evaluation mode; where that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics`
-    comes next.
+    comes next. Modules that `besides` names keep what they have: recurrent ones resort to standard methods (section 3).
+    UsageError if any other parameter is in no layer.
+
+    A dead unit is constant on the batch, up to rounding. Dividing by its standard deviation would only magnify the
+    rounding, so it is centred and keeps ||w|| = 1.
     """
-    layers = initializable_layers(network)
+    layers = layers_of(network, besides)
     dead_units: dict[str, int] = {}
 
     def normalize(name: str) -> Hook:
-        def hook(layer: Any, _inputs: object, t: Tensor) -> Tensor:
+        def hook(layer: Any, inputs: Any, t: Tensor) -> Tensor:
             mean, var = unit_statistics(t)
             std = var.sqrt()
-            dead = std <= DEAD_UNIT_RATIO * (var + mean.square()).mean().sqrt()
+            dead = std <= ROUNDING_MARGIN * rounding_std(layer, inputs[0])
             dead_units[name] = int(dead.sum())
             scale = torch.where(dead, 1.0, 1.0 / std)
             shift = -mean * scale
             layer.rescale_output_(scale.to(t.dtype), shift.to(t.dtype))
             per_unit = (1, -1, *[1] * (t.ndim - 2))
             normalized: Tensor = t * scale.to(t.dtype).view(per_unit) + shift.to(t.dtype).view(per_unit)
-            return normalized
+            # The next layer must not see a constant's rounding: it would take that for a signal and blow it up.
+            return normalized.masked_fill_(dead.view(per_unit), 0.0)
 
         return hook
 
@@ -64,3 +74,15 @@ def initialize_from_data(network: nn.Module, batch: Tensor, generator: torch.Gen
         layer.set_direction_(torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator))
     forward_with_hooks(network, batch, {layer: normalize(name) for name, layer in layers.items()})
     return InitReport(batch_size=len(batch), dead_units=dead_units)
+
+
+def rounding_std(layer: Any, x: Tensor) -> float:
+    """The standard deviation that rounding alone can give an output of `layer`, right after `set_direction_`.
+
+    An output is a sum of n = fan-in products w_i x_i with ||w|| = 1. Rounding changes it by about sqrt(n) epsilon ||x||
+    at most (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis"), whatever the order of the
+    summands. ||x|| = sqrt(n) rms(x), with the root mean square over the batch (and the positions, for a convolution).
+    """
+    fan_in = math.prod(layer.direction_shape[1:])
+    rms = torch.linalg.vector_norm(x, dtype=torch.float64).item() / math.sqrt(x.numel())
+    return float(fan_in * torch.finfo(x.dtype).eps * rms)

@@ -6,19 +6,21 @@ better.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear, _WeightNorm
+from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLayer, WeightNormLinear
 
 
-class _ExponentialScale(_WeightNorm):
-    """A weight-normalized layer whose parameter is s; g = e^s is computed."""
+class _ExponentialScale(WeightNormLayer):
+    """A weight-normalized layer whose parameter is s [out]; g = e^s is computed."""
 
     s: nn.Parameter
 
     def _create_scale(self, zeros: Tensor) -> None:
-        self.s = nn.Parameter(zeros)  # g = 1: there is no s for g = 0
+        self.s = nn.Parameter(zeros)  # so that a new layer has g = 1
 
     @property
     def g(self) -> Tensor:  # type: ignore[override]
@@ -27,7 +29,9 @@ class _ExponentialScale(_WeightNorm):
 
     @torch.no_grad()
     def _set_scale_(self, g: Tensor) -> None:
-        self.s.copy_(g.log())
+        # No finite s gives g = 0 exactly. This one does after rounding, so that it can be saved and trained.
+        zero = math.log(torch.finfo(self.s.dtype).smallest_normal * torch.finfo(self.s.dtype).eps) - 1.0
+        self.s.copy_(torch.where(g == 0.0, zero, g.log()))
 
 
 class WeightNormExpLinear(_ExponentialScale, WeightNormLinear):

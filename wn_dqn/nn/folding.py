@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import torch
-from torch import Tensor, nn
 
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS
-from wn_dqn.nn.q_network import QNetwork
-
-
-@runtime_checkable
-class Foldable(Protocol):
-    """A layer whose `weight` and `bias` are not all that it computes at test time: running statistics, say."""
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the plain layer that computes the same function at test time."""
-        ...
-
-
-def folded(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the plain layer that equals `layer`: what it says itself, else its `weight` and `bias`."""
-    if isinstance(layer, Foldable):
-        return layer.folded()
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    assert isinstance(bias, Tensor)
-    return weight, bias
+from wn_dqn.errors import UsageError
+from wn_dqn.nn.layers import layers_of
+from wn_dqn.nn.networks import QNetwork
+from wn_dqn.nn.standard import PLAIN
 
 
 @torch.no_grad()
-def fold(network: QNetwork, num_actions: int) -> QNetwork:
-    """A copy of a Q-network in standard layers, on the CPU, with the same Q-values but for rounding."""
-    plain = type(network)(PARAMETERIZATIONS["standard"], num_actions)
-    for name, layer in plain.named_children():
-        weight, bias = folded(network.get_submodule(name))
-        layer.get_parameter("weight").copy_(weight)
-        layer.get_parameter("bias").copy_(bias)
-    return plain.requires_grad_(False)
+def fold(network: QNetwork) -> QNetwork:
+    """A copy of a Q-network in standard layers, on the CPU, with the same Q-values but for rounding.
+
+    UsageError, with the layer's name, if a layer cannot be folded.
+    """
+    plain = network.with_layers(PLAIN).requires_grad_(False)
+    plain_layers = layers_of(plain)
+    for name, layer in layers_of(network).items():
+        try:
+            plain_layers[name].set_weight_(*layer.fold())
+        except NotImplementedError:
+            raise UsageError(f"the layer {name}, a {type(layer).__name__}, has no plain form") from None
+    return plain

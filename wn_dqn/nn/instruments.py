@@ -1,19 +1,20 @@
 """Instruments: what an update does to weight vectors, what layers put out, and what Q-values promise.
 
-Pure mathematics. A weight vector is what one output unit sees its inputs through: a row of a tensor [units, ...]. What
-differs from unit to unit is told as its mean over the units of a layer.
+Pure mathematics. A weight vector is what one output unit sees its inputs through: a row of a tensor [units, ...]. A
+metric that differs from unit to unit is given as its mean over the units of a layer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks
+from wn_dqn.nn.layers import Layer
+from wn_dqn.nn.weight_norm import WeightNormLayer
 
 UPDATE_METRICS = ("step_ratio", "angle_degrees", "gradient_ratio")
 ACTIVATION_METRICS = ("preactivation_mean", "preactivation_std", "dead_share")
@@ -21,29 +22,34 @@ TD_METRICS = ("abs_td_error", "clipped_share")
 
 
 @torch.no_grad()
-def weight_metrics(layer: Any) -> dict[str, float]:
+def weight_metrics(layer: Layer) -> dict[str, float]:
     """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||."""
     metrics = {"w_norm_mean": layer.weight.flatten(1).norm(dim=1).mean().item()}
-    if hasattr(layer, "v_norm"):
+    if isinstance(layer, WeightNormLayer):
         metrics |= {"g_mean": layer.g.mean().item(), "v_norm_mean": layer.v_norm().mean().item()}
     return metrics
 
 
 @torch.no_grad()
-def update_metrics(before: Any, after: Any) -> dict[str, float]:
+def update_metrics(before: Layer, after: Layer) -> dict[str, float]:
     """`UPDATE_METRICS` of a layer, given as it was and as an update left it, with the gradient of that update.
 
-    ||dv||/||v||, the angle between w before and after, and ||gradient of v||/||v||; v is what is trained: w itself in
-    a standard layer.
+    ||dv||/||v||, the angle between w before and after, and ||gradient of v||/||v||; v is w itself in a layer that has
+    no v. The last one is NaN where v is computed, not trained.
     """
-    name = "v" if hasattr(before, "v") else "weight"
-    old, new = getattr(before, name), getattr(after, name)
+    old, new = _direction(before), _direction(after)
     values = (
         mean_relative_norm(new - old, old),
         mean_angle_degrees(before.weight, after.weight),
-        mean_relative_norm(new.grad, old),
+        mean_relative_norm(new.grad, old) if new.is_leaf and new.grad is not None else math.nan,
     )
     return dict(zip(UPDATE_METRICS, values, strict=True))
+
+
+def _direction(layer: Layer) -> Tensor:
+    """v [units, ...], else w."""
+    direction: Tensor = layer.v if isinstance(layer, WeightNormLayer) else layer.weight
+    return direction
 
 
 def mean_relative_norm(change: Tensor, weight: Tensor) -> float:
@@ -66,12 +72,12 @@ def mean_angle_degrees(before: Tensor, after: Tensor) -> float:
     return math.degrees(angle.mean().item())
 
 
-def activation_metrics(network: nn.Module, layers: Mapping[str, nn.Module], obs: Tensor) -> dict[str, dict[str, float]]:
-    """For each layer, `ACTIVATION_METRICS` of what it puts out for `obs`, in evaluation mode, before any ReLU.
+def activation_metrics(network: nn.Module, layers: Mapping[str, Layer], obs: Tensor) -> dict[str, dict[str, float]]:
+    """For each layer, `ACTIVATION_METRICS` of its output for `obs` [B, ...], in evaluation mode, before any ReLU.
 
-    Mean and standard deviation (1/N) of a unit are over the batch, and the positions for a convolution; told are their
-    means over units: 0 and 1 right after the data-dependent initialization. A unit is dead that is 0 after the ReLU
-    for the whole batch, and so has no gradient.
+    Mean and standard deviation (1/N) of a unit are over the batch, and the positions for a convolution. Their means
+    over units are 0 and 1 right after the data-dependent initialization. A dead unit is 0 after the ReLU for the
+    whole batch, and so has no gradient.
     """
     metrics: dict[str, dict[str, float]] = {}
 

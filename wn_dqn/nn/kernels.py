@@ -136,7 +136,7 @@ def find_kernels() -> Found:
 def _library() -> ctypes.CDLL:
     """kernels.c as a library, from the cache if it is there; an OSError or a SubprocessError if that fails."""
     # A home may be shared by machines of several kinds, and -march=native means another thing on each.
-    built_from = (_SOURCE.read_text(), _COMPILE, _compiler(), platform.machine(), _cpu_features())
+    built_from = (_SOURCE.read_text(encoding="utf-8"), _COMPILE, _compiler(), platform.machine(), _cpu_features())
     name = f"kernels-{hashlib.sha256(repr(built_from).encode()).hexdigest()[:16]}.so"
     folder = _cache_folder()
     if folder is None:  # for this process alone
@@ -149,7 +149,7 @@ def _library() -> ctypes.CDLL:
 
 def _cpu_features() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return ""
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")

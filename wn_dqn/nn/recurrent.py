@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wn_dqn.nn.weight_norm import norm_of, norm_of_direction_
+
 
 class WeightNormLSTM(nn.Module):
     """One LSTM layer (Hochreiter & Schmidhuber 1997) whose input and recurrent weights are w = g v/||v||.
@@ -15,7 +17,8 @@ class WeightNormLSTM(nn.Module):
     Each of the 4 gates of each unit has two weight vectors, one over the input and one over the hidden state; each
     has a norm and a g of its own. Rows and gates are in torch's order: input, forget, cell, output.
 
-    There is no data-dependent initialization of recurrent layers: the paper resorts to standard ones (section 3).
+    There is no data-dependent initialization of recurrent layers: the paper resorts to standard ones (section 3). So
+    this is no :class:`wn_dqn.nn.layers.Layer`, and :func:`wn_dqn.nn.layers.layers_of` passes it by only if it is named.
     """
 
     def __init__(
@@ -37,8 +40,8 @@ class WeightNormLSTM(nn.Module):
         self.v_ih, self.g_ih = parameter(rows, input_size), parameter(rows)
         self.v_hh, self.g_hh = parameter(rows, hidden_size), parameter(rows)
         self.bias = parameter(rows)
-        with torch.no_grad():
-            self.v_ih[:, 0] = self.v_hh[:, 0] = 1.0  # any direction but none: ||v|| = 0 has no w
+        for v in (self.v_ih, self.v_hh):
+            norm_of_direction_(v.detach())
 
     @property
     def weight_ih(self) -> Tensor:
@@ -52,10 +55,13 @@ class WeightNormLSTM(nn.Module):
 
     @torch.no_grad()
     def set_weights_(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> None:
-        """Set the weights, as v := w and g := ||w||, and the bias, [4 hidden]: the sum of torch's two."""
+        """Set the weights [4 hidden, input] and [4 hidden, hidden], as v := w and g := ||w||, and the bias [4 hidden].
+
+        The bias is the sum of torch's two. A row of zeros gets g = 0.
+        """
         for v, g, weight in ((self.v_ih, self.g_ih, weight_ih), (self.v_hh, self.g_hh, weight_hh)):
             v.copy_(weight)
-            g.copy_(torch.linalg.vector_norm(v, dim=1))
+            g.copy_(norm_of_direction_(v))
         self.bias.copy_(bias)
 
     def initialize_(self, generator: torch.Generator) -> None:
@@ -80,9 +86,10 @@ class WeightNormLSTM(nn.Module):
         return torch.stack(outputs), (h, c)
 
     def extra_repr(self) -> str:
+        """What ``print`` shows between the brackets."""
         return f"{self.input_size}, {self.hidden_size}"
 
 
 def _normalized(v: Tensor, g: Tensor) -> Tensor:
-    weight: Tensor = v * (g / torch.linalg.vector_norm(v, dim=1)).unsqueeze(1)
+    weight: Tensor = v * (g / norm_of(v)).unsqueeze(1)
     return weight

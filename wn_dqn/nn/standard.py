@@ -2,55 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from wn_dqn.nn.layers import Layer, LayerKit
 
-class _Standard:
-    """The data-dependent initialization of any layer whose weight's first dimension is the output unit."""
 
-    weight: Any
-    bias: Any
+class _Standard(Layer):
+    """What the initialization does with a layer whose weight is a parameter."""
 
     @property
     def direction_shape(self) -> torch.Size:
-        """The shape of the direction v: an output unit first."""
+        """See :class:`Layer`."""
         shape: torch.Size = self.weight.shape
         return shape
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
-        """w := v/||v|| for every output unit, b := 0."""
+        """See :class:`Layer`."""
         v = v.to(self.weight)
-        self.weight.copy_(v / v.flatten(1).norm(dim=1).view(-1, *[1] * (v.ndim - 1)))
+        norm = v.flatten(1).norm(dim=1)
+        norm = norm.masked_fill(norm == 0.0, 1.0)  # 0/0: a row of zeros stays one
+        self.weight.copy_(v / norm.view(-1, *[1] * (v.ndim - 1)))
         self.bias.zero_()
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        """Set w, an output unit first, and b, [out]."""
+        """See :class:`Layer`."""
         self.weight.copy_(weight)
         self.bias.copy_(bias)
 
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        """Change the layer so that its output y becomes scale * y + shift, both [out]."""
+        """See :class:`Layer`."""
         self.weight.mul_(scale.view(-1, *[1] * (self.weight.ndim - 1)))
         self.bias.mul_(scale).add_(shift)
 
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """See :class:`Layer`."""
+        return self.weight, self.bias
+
 
 class Linear(_Standard, nn.Linear):
-    """``torch.nn.Linear`` whose parameters start at zero: they are set by a named initialization."""
+    """``torch.nn.Linear``, [B, in_features] to [B, out_features]; zero until an initialization sets it."""
 
     def reset_parameters(self) -> None:
+        """Nothing is drawn from the global generator."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
 
 class Conv2d(_Standard, nn.Conv2d):
-    """``torch.nn.Conv2d`` whose parameters start at zero: they are set by a named initialization."""
+    """``torch.nn.Conv2d``, [B, in, H, W] to [B, out, H', W']; zero until an initialization sets it."""
 
     def reset_parameters(self) -> None:
+        """Nothing is drawn from the global generator."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
+
+
+PLAIN = LayerKit(linear=Linear, conv2d=Conv2d)
+"""The layers of a folded or imported network: weights and biases alone."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.nn.parameterization import initializable_layers
+from wn_dqn.nn.layers import layers_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def initialize_uniform(network: nn.Module, init: UniformInit, generator: torch.G
     With equal seeds every parameterization starts as the same function; under weight normalization v = w and
     g = ||w||.
     """
-    for layer in initializable_layers(network).values():
+    for layer in layers_of(network).values():
         shape = layer.direction_shape
         bound = init.gain / math.sqrt(math.prod(shape[1:]))
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from wn_dqn.nn.layers import Layer
 
 
-class _WeightNorm(nn.Module):
-    """The parameters of a weight-normalized layer and what initialization does with them."""
+class WeightNormLayer(Layer):
+    """The parameters of a weight-normalized layer, v [out, ...], g [out] and bias [out], and how they are set."""
 
     v: nn.Parameter
     g: nn.Parameter
@@ -23,12 +24,10 @@ class _WeightNorm(nn.Module):
 
     def __init__(self, *direction_shape: int, device: torch.device | None, dtype: torch.dtype | None) -> None:
         super().__init__()
-        v = torch.zeros(direction_shape, device=device, dtype=dtype)
-        v[:, :1] = 1.0  # any direction but none: ||v|| = 0 has no w
-        self.v = nn.Parameter(v)
+        self.v = nn.Parameter(torch.zeros(direction_shape, device=device, dtype=dtype))
+        norm_of_direction_(self.v.detach())
         self._create_scale(torch.zeros(direction_shape[0], device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(direction_shape[0], device=device, dtype=dtype))
-        self._known_norm: tuple[object, Tensor] | None = None
 
     def _create_scale(self, zeros: Tensor) -> None:
         """Make the parameter that g is, or is computed from, out of zeros [out]."""
@@ -40,20 +39,8 @@ class _WeightNorm(nn.Module):
         self.g.copy_(g)
 
     def v_norm(self) -> Tensor:
-        """||v||, [out].
-
-        Without gradients, as in acting and in the target network, it is computed once for each value of v: torch
-        counts a tensor's changes. A CUDA graph changes v uncounted, and there the norm costs nothing.
-        """
-        if torch.is_grad_enabled() or self.v.device.type != "cpu" or torch.compiler.is_compiling():
-            return _norm(self.v)
-        value = (self.v.data_ptr(), self.v._version, self.v.dtype)
-        if self._known_norm is None or self._known_norm[0] != value:
-            self._known_norm = (value, _norm(self.v))
-        return self._known_norm[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known_norm": None}  # a copy's v is another tensor
+        """||v||, [out]."""
+        return norm_of(self.v)
 
     @property
     def weight(self) -> Tensor:
@@ -62,21 +49,21 @@ class _WeightNorm(nn.Module):
 
     @property
     def direction_shape(self) -> torch.Size:
-        """The shape of the direction v: an output unit first."""
+        """See :class:`Layer`."""
         return self.v.shape
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
-        """Set v; g := 1, b := 0, so that the layer computes v.x/||v|| (equation 5)."""
+        """Set v [out, ...]; g := 1, b := 0, so that the layer computes v.x/||v|| (equation 5). g := 0 where v is 0."""
         self.v.copy_(v)
-        self._set_scale_(torch.ones_like(self.bias))
+        self._set_scale_((norm_of_direction_(self.v) > 0.0).to(self.bias.dtype))
         self.bias.zero_()
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        """w := `weight`, an output unit first, as v := w and g := ||w||; b := `bias`, [out]."""
+        """w := `weight` [out, ...], as v := w and g := ||w||; b := `bias` [out]."""
         self.v.copy_(weight)
-        self._set_scale_(self.v_norm())
+        self._set_scale_(norm_of_direction_(self.v))
         self.bias.copy_(bias)
 
     @torch.no_grad()
@@ -85,9 +72,27 @@ class _WeightNorm(nn.Module):
         self._set_scale_(self.g * scale)
         self.bias.mul_(scale).add_(shift)
 
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """See :class:`Layer`."""
+        return self.weight, self.bias
 
-def _norm(v: Tensor) -> Tensor:
+
+def norm_of(v: Tensor) -> Tensor:
+    """||v|| [out] of v [out, ...]."""
     norm: Tensor = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)))
+    return norm
+
+
+def norm_of_direction_(v: Tensor) -> Tensor:
+    """||v|| [out] of a direction v [out, ...] that was just set; where it is 0, v becomes the first unit vector.
+
+    v must not be 0: w = g v/||v|| is undefined there. With g = 0 the unit is off, and has gradients.
+    """
+    norm = norm_of(v)
+    first = v
+    while first.ndim > 1:
+        first = first.select(1, 0)
+    first.masked_fill_(norm == 0.0, 1.0)
     return norm
 
 
@@ -99,28 +104,39 @@ class _ScaledLinear(torch.autograd.Function):
     that weight normalization costs.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, v: Tensor, norm: Tensor, g: Tensor, bias: Tensor) -> Tensor:
-        """x [B, in], v [out, in], its norm [out], g [out], bias [out] -> [B, out]."""
-        inverse_norm = norm.reciprocal()
-        t = x @ v.T.to(x.dtype)
-        ctx.save_for_backward(x, v, g, inverse_norm, t)
-        return torch.addcmul(bias, t, g * inverse_norm)
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, None, Tensor, Tensor]:
+    def forward(x: Tensor, v: Tensor, norm: Tensor, g: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, in], v [out, in], its norm [out], g [out], bias [out] -> y [B, out], and t = x v^T for the gradient."""
+        t = x @ v.T.to(x.dtype)
+        return torch.addcmul(bias, t, g * norm.reciprocal()), t
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep what the gradient needs."""
+        x, v, norm, g, _ = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, v, norm, g, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, _dt: None) -> tuple[Tensor | None, Tensor, None, Tensor, Tensor]:
         """Equation 3, with dL/dw = dy^T x, so that dL/dw . v = sum over the batch of dy * t."""
-        x, v, g, inverse_norm, t = ctx.saved_tensors
+        x, v, norm, g, t = ctx.saved_tensors
+        differentiable = torch.is_grad_enabled()
+        if differentiable:  # t and the norm as functions of x and v
+            norm, t = norm_of(v), x @ v.T.to(x.dtype)
+        inverse_norm = norm.reciprocal()
         scale = g * inverse_norm
         dt = (dy * scale).to(x.dtype)  # x is bfloat16 under autocast, else this changes nothing
         dg = (dy * t).sum(dim=0) * inverse_norm
-        dv = (dt.T @ x).to(v.dtype).addcmul_(v, (-scale * dg * inverse_norm).unsqueeze(1))
+        dv, along_v = (dt.T @ x).to(v.dtype), (-scale * dg * inverse_norm).unsqueeze(1)
+        dv = dv + v * along_v if differentiable else dv.addcmul_(v, along_v)
         dx = dt @ v.to(x.dtype) if ctx.needs_input_grad[0] else None
         return dx, dv, None, dg, dy.sum(dim=0)
 
 
-class WeightNormLinear(_WeightNorm):
+class WeightNormLinear(WeightNormLayer):
     """y = w.x + b with w = g v/||v||, from [B, in_features] to [B, out_features]."""
 
     def __init__(
@@ -136,14 +152,17 @@ class WeightNormLinear(_WeightNorm):
         self.out_features = out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _ScaledLinear.apply(x, self.v, self.v_norm().detach(), self.g, self.bias)  # type: ignore[no-untyped-call]
+        """y [B, out_features] from x [B, in_features]."""
+        y: Tensor
+        y, _ = _ScaledLinear.apply(x, self.v, self.v_norm().detach(), self.g, self.bias)  # type: ignore[no-untyped-call]
         return y
 
     def extra_repr(self) -> str:
+        """What ``print`` shows between the brackets."""
         return f"{self.in_features}, {self.out_features}"
 
 
-class _WeightNormConvolution(_WeightNorm):
+class _WeightNormConvolution(WeightNormLayer):
     """What the convolutions share: v is [out, in, k, k], and one norm belongs to one output channel."""
 
     def __init__(
@@ -162,6 +181,7 @@ class _WeightNormConvolution(_WeightNorm):
         self.padding = padding
 
     def extra_repr(self) -> str:
+        """What ``print`` shows between the brackets."""
         out_channels, in_channels, kernel_size, _ = self.v.shape
         return f"{in_channels}, {out_channels}, kernel_size={kernel_size}, stride={self.stride}, padding={self.padding}"
 
@@ -170,6 +190,7 @@ class WeightNormConv2d(_WeightNormConvolution):
     """A 2-D convolution with w = g v/||v||, from [B, in, H, W] to [B, out, H', W']. The kernel is square."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """y [B, out, H', W'] from x [B, in, H, W]."""
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
@@ -198,5 +219,6 @@ class WeightNormConvTranspose2d(_WeightNormConvolution):
         self.output_padding = output_padding
 
     def forward(self, x: Tensor) -> Tensor:
+        """y [B, out, H', W'] from x [B, in, H, W]."""
         w = self.weight.transpose(0, 1)
         return F.conv_transpose2d(x, w, self.bias, self.stride, self.padding, self.output_padding)

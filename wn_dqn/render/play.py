@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wn_dqn.envs.frame_stack import FrameStack
 from wn_dqn.envs.vector_env import SingleGame
 from wn_dqn.errors import UsageError
+from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.render.q_panel import Moment, QPanel
 from wn_dqn.render.saliency import Method, saliency_map
@@ -34,8 +37,8 @@ _GAME_HEIGHT, _GAME_WIDTH = 420, 480  # a screen of 210x160 with pixels wider th
 class PlayedStep:
     """One step of one game: the choice, and what was seen while it was carried out."""
 
-    obs: NDArray[np.uint8]
-    """uint8 [4, 84, 84], what the network chose from"""
+    obs: NDArray[Any]
+    """[*obs_shape], what the network chose from"""
     moment: Moment
     rgb_frames: NDArray[np.uint8]
     """[k, height, width, 3]: 4 frames, fewer where the game ended; the first step has the opening frame, too"""
@@ -49,19 +52,24 @@ def play(
     for game in range(num_games):
         generator = numpy_generator(seed, "evaluation", game, 1)
         noop_frames = int(generator.integers(protocol.max_noop_frames + 1))
-        obs = env.reset(int(env_seeds(seed, "evaluation", game, 0, num_envs=1)[0]), noop_frames)
+        observed = FrameStack(env.spec, 1)
+        frame = env.reset(int(env_seeds(seed, "evaluation", game, 0, num_envs=1)[0]), noop_frames)
+        obs = observed.begin(frame[None])
         opening, score, ended = env.rgb_frames, 0.0, False
         for step in itertools.count():
-            q = q_values(torch.from_numpy(obs)[None])[0].float().cpu().numpy()
             explored = bool(generator.random() < protocol.epsilon)
-            action = int(generator.integers(env.num_actions)) if explored else int(q.argmax())
-            chosen_from = obs
-            obs, reward, terminated, truncated, lives = env.step(action)
-            score += reward
-            ended = terminated or truncated
+            random_action = np.array([generator.integers(env.spec.num_actions) if explored else 0])
+            chosen_from, batch = obs[0].copy(), torch.from_numpy(obs)
+            actions, q = epsilon_greedy(np.array([explored]), random_action, q_values, batch)
+            action = int(actions[0])
+            q_shown = (q_values(batch) if q is None else q)[0].float().cpu().numpy()
+            outcome = env.step(action)
+            ended = outcome.terminated or outcome.truncated
+            obs = observed.push(outcome.frame[None], np.array([False]))
+            score += outcome.reward
             frames = env.rgb_frames if step else np.concatenate([opening, env.rgb_frames])
             yield PlayedStep(
-                chosen_from, Moment(q, action, explored, score, lives, game, num_games, step), frames, ended
+                chosen_from, Moment(q_shown, action, explored, score, env.lives, game, num_games, step), frames, ended
             )
             if ended:
                 break

@@ -1,9 +1,9 @@
-"""The replay buffer: each frame is stored once, and stacks of four are rebuilt when they are read.
+"""The replay buffer: each frame is stored once, and stacks are rebuilt when they are read.
 
 N games in lockstep fill N rings. A slot holds a frame and the transition that begins with it:
 
     slot      ...   t-3   t-2   t-1    t    t+1  ...
-    frame           f     f     f      f    f           uint8 [84, 84]
+    frame           f     f     f      f    f           of the environment's spec; here with a stack of 4
     transition                        (obs_t = frames t-3..t, action_t, reward_t, terminal_t, obs_t+1 = frames t-2..t+1)
 
 Frames live on the learner's device, so that only new frames ever cross to it; what says which frames form a stack is
@@ -21,31 +21,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.replay.transitions import TransitionBatch
 
-FRAME_SHAPE = (84, 84)
-FRAME_BYTES = 84 * 84
-STACK = 4
-_HISTORY = STACK - 1
 _MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to draw
 
 
 class ReplayBuffer:
     """The last `capacity` transitions of N games in lockstep, drawn uniformly.
 
-    The capacity is rounded up to a multiple of `num_envs`. A cut transition (a time limit, a game abandoned at an
-    epoch's end) takes its place but is never drawn: its next observation is not known, and it is not terminal.
+    The capacity is rounded up to a multiple of `num_envs`. A truncated transition (a time limit, a game abandoned
+    at an epoch's end) takes its place but is never drawn: its next observation is not known, and it is not terminal.
 
     With `n_steps` > 1 what is drawn are n transitions in a row as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
     ... up to a terminal transition or the n-th, and the observation after it, discounted by gamma^n. Rows with a cut or
     not yet complete transition among them, before a terminal one, are not drawn.
     """
 
-    def __init__(self, capacity: int, num_envs: int, discount: float, device: torch.device, n_steps: int = 1) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        num_envs: int,
+        discount: float,
+        device: torch.device,
+        n_steps: int = 1,
+    ) -> None:
+        self.spec = spec
         self.num_envs = num_envs
         self.capacity_per_env = -(-capacity // num_envs)
-        # Three slots of history before the oldest transition, and the slot of the current frame.
-        self.num_slots = self.capacity_per_env + STACK
+        # The history of the oldest transition comes before it, and the slot of the current frame after the newest.
+        self.num_slots = self.capacity_per_env + spec.stack
         self.discount = discount
         self.n_steps = n_steps
         self.device = device
@@ -54,25 +60,28 @@ class ReplayBuffer:
         self.num_transitions = 0
         """Transitions that can be drawn if `n_steps` is 1, over all rings."""
         rings = (num_envs, self.num_slots)
-        self._frames = torch.empty((num_envs * self.num_slots + 1, *FRAME_SHAPE), dtype=torch.uint8, device=device)
+        dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
+        self._stored_shape = _stored_shape(spec)
+        self._frames = torch.empty((num_envs * self.num_slots + 1, *self._stored_shape), dtype=dtype, device=device)
         self._frames[-1] = 0
         self._zero_frame = num_envs * self.num_slots
-        self._rings = self._frames[:-1].view(*rings, *FRAME_SHAPE)
-        self._history = np.zeros(rings, np.uint8)  # earlier frames of the same game, at most 3
-        self._action = np.zeros(rings, np.uint8)
+        self._rings = self._frames[:-1].view(*rings, *self._stored_shape)
+        self._history = np.zeros(rings, np.uint8)  # earlier frames of the same game, less than the stack
+        self._action = np.zeros(rings, np.min_scalar_type(spec.num_actions - 1))
         self._reward = np.zeros(rings, np.float32)
         self._terminal = np.zeros(rings, np.bool_)
         self._drawable = np.zeros(rings, np.bool_)
         self._first_slot_of_env = np.arange(num_envs) * self.num_slots
 
     @staticmethod
-    def memory_bytes(capacity: int, num_envs: int) -> int:
+    def memory_bytes(spec: EnvSpec, capacity: int, num_envs: int) -> int:
         """The memory that a buffer takes when full."""
-        num_slots = num_envs * (-(-capacity // num_envs) + STACK)
-        return num_slots * (FRAME_BYTES + 1 + 1 + 4 + 1 + 1) + FRAME_BYTES
+        num_slots = num_envs * (-(-capacity // num_envs) + spec.stack)
+        action_bytes = np.min_scalar_type(spec.num_actions - 1).itemsize
+        return num_slots * (spec.frame_bytes + action_bytes + 1 + 4 + 1 + 1) + spec.frame_bytes
 
-    def begin(self, frames: NDArray[np.uint8]) -> None:
-        """N new games begin with `frames` [N, 84, 84]; a transition that had begun is cut."""
+    def begin(self, frames: NDArray[Any]) -> None:
+        """N new games begin with `frames` [N, *frame_shape]; a transition that had begun is truncated."""
         self._begin_slot(frames, np.zeros(self.num_envs, np.uint8))
 
     def append(
@@ -80,27 +89,27 @@ class ReplayBuffer:
         action: NDArray[np.int64],
         reward: NDArray[np.float32],
         terminal: NDArray[np.bool_],
-        cut: NDArray[np.bool_],
-        next_frames: NDArray[np.uint8],
+        truncated: NDArray[np.bool_],
+        next_frames: NDArray[Any],
         new_game: NDArray[np.bool_],
     ) -> None:
         """Complete the current transitions and begin the next ones, all arguments of length N.
 
-        `terminal`: no value follows (a lost life, the game's end). `cut`: the next observation is not known.
-        `next_frames` [N, 84, 84] are the newest frames; `new_game` where they begin a game.
+        `terminal`: no value follows (a lost life, the game's end). `truncated`: the next observation is not known.
+        `next_frames` [N, *frame_shape] are the newest frames; `new_game` where they begin a game.
         """
         current = (self.num_appended - 1) % self.num_slots
         self._action[:, current] = action
         self._reward[:, current] = reward
         self._terminal[:, current] = terminal
-        self._drawable[:, current] = ~cut
-        self.num_transitions += int(np.count_nonzero(~cut))
-        history = np.minimum(self._history[:, current] + 1, _HISTORY).astype(np.uint8)
+        self._drawable[:, current] = ~truncated
+        self.num_transitions += int(np.count_nonzero(~truncated))
+        history = np.minimum(self._history[:, current] + 1, self.spec.stack - 1).astype(np.uint8)
         self._begin_slot(next_frames, np.where(new_game, 0, history).astype(np.uint8))
 
-    def _begin_slot(self, frames: NDArray[np.uint8], history: NDArray[np.uint8]) -> None:
+    def _begin_slot(self, frames: NDArray[Any], history: NDArray[np.uint8]) -> None:
         slot = self.num_appended % self.num_slots
-        self._rings[:, slot] = self._to_device(frames)
+        self._rings[:, slot] = self._to_device(frames.reshape(self.num_envs, *self._stored_shape))
         self._history[:, slot] = history
         self._drawable[:, slot] = False
         self.num_appended += 1
@@ -111,7 +120,7 @@ class ReplayBuffer:
             self._drawable[:, leaving] = False
 
     def latest_observation(self) -> Tensor:
-        """The stacks [N, 4, 84, 84] (uint8, on the buffer's device) that the current frames end."""
+        """The observations [N, *obs_shape], on the buffer's device, that the current frames end."""
         slot = np.full(self.num_envs, (self.num_appended - 1) % self.num_slots)
         rows = self._stack_rows(np.arange(self.num_envs), slot, newest=0)
         return self._gather(self._to_device(rows))
@@ -204,9 +213,10 @@ class ReplayBuffer:
     def _gather_batches(
         self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor
     ) -> Iterator[TransitionBatch]:
+        width = self.spec.obs_shape[0]
         for batch in range(len(rows)):
             frames = self._gather(rows[batch])
-            yield TransitionBatch(frames[:, :STACK], action[batch], reward[batch], discount[batch], frames[:, -STACK:])
+            yield TransitionBatch(frames[:, :width], action[batch], reward[batch], discount[batch], frames[:, -width:])
 
     def _draw(
         self, generator: np.random.Generator, shape: tuple[int, int]
@@ -257,16 +267,24 @@ class ReplayBuffer:
         return total.astype(np.float32), factor.astype(np.float32)
 
     def _stack_rows(self, env: NDArray[np.int64], slot: NDArray[np.int64], newest: int) -> NDArray[np.int64]:
-        """Rows of `_frames` that hold frames -3..newest around each slot, oldest first: [..., 4 + newest]."""
-        offsets = np.arange(-_HISTORY, newest + 1)
+        """Rows of `_frames`: each slot's stack, oldest first, and `newest` frames after it: [..., stack + newest]."""
+        offsets = np.arange(1 - self.spec.stack, newest + 1)
         rows = (slot[..., None] + offsets) % self.num_slots + self._first_slot_of_env[env][..., None]
         return np.where(-offsets > self._history[env, slot][..., None], self._zero_frame, rows)
 
     def _gather(self, rows: Tensor) -> Tensor:
-        """Frames [..., 84, 84] at `rows` [...]."""
-        return self._frames.index_select(0, rows.flatten()).view(*rows.shape, *FRAME_SHAPE)
+        """The frames at `rows` [B, k], side by side along their first dimension: [B, k * C, H, W] or [B, k * D]."""
+        batch, count = rows.shape
+        channels, *size = self.spec.frame_shape
+        return self._frames.index_select(0, rows.flatten()).view(batch, count * channels, *size)
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         """`array` on its way to the device; nobody waits for it, and it may be changed at once on a GPU."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+
+def _stored_shape(spec: EnvSpec) -> tuple[int, ...]:
+    """The shape of a frame in memory and in segments on disk: a single channel has no dimension of its own."""
+    single_channel = spec.is_image and spec.frame_shape[0] == 1
+    return spec.frame_shape[1:] if single_channel else spec.frame_shape

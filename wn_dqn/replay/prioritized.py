@@ -16,20 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.config.schema import Settings
+from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import RunError
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.sum_tree import SumTree
 from wn_dqn.replay.transitions import TransitionBatch
-
-
-def make_replay(settings: Settings, device: torch.device) -> ReplayBuffer:
-    """The empty replay buffer of the kind that the settings ask for."""
-    replay, learning = settings.replay, settings.learning
-    shape = (replay.capacity, settings.environment.num_envs, learning.discount, device, learning.n_steps)
-    if replay.priority_exponent == 0.0:
-        return ReplayBuffer(*shape)
-    return PrioritizedReplay(*shape, replay.priority_exponent, replay.priority_epsilon)
 
 
 class PrioritizedReplay(ReplayBuffer):
@@ -42,6 +33,7 @@ class PrioritizedReplay(ReplayBuffer):
 
     def __init__(
         self,
+        spec: EnvSpec,
         capacity: int,
         num_envs: int,
         discount: float,
@@ -51,7 +43,7 @@ class PrioritizedReplay(ReplayBuffer):
         epsilon: float,
     ) -> None:
         """`exponent` is alpha; the other arguments as for :class:`ReplayBuffer`."""
-        super().__init__(capacity, num_envs, discount, device, n_steps)
+        super().__init__(spec, capacity, num_envs, discount, device, n_steps)
         self._exponent = exponent
         self._epsilon = epsilon
         self._tree = SumTree(num_envs * self.num_slots)
@@ -104,13 +96,13 @@ class PrioritizedReplay(ReplayBuffer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :class:`ReplayBuffer`. ValueError if the priorities are those of another buffer."""
-        values = state["values"].numpy()
+        values = torch.as_tensor(state["values"]).numpy()
         if values.shape != (self.num_envs, self.num_slots):
             raise ValueError("the priorities have another shape than this run's replay buffer")
         self._tree.set_all(values.reshape(-1))
         self._max_priority = state["max_priority"]
 
-    def _begin_slot(self, frames: NDArray[np.uint8], history: NDArray[np.uint8]) -> None:
+    def _begin_slot(self, frames: NDArray[Any], history: NDArray[np.uint8]) -> None:
         self._settle()  # while each priority still belongs to the transition that was drawn
         super()._begin_slot(frames, history)
         # What may have changed: the oldest transition has left, and n that end here may have become complete.

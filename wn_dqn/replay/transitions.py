@@ -11,7 +11,7 @@ class TransitionBatch(NamedTuple):
     """A minibatch of B transitions, all on one device."""
 
     obs: Tensor
-    """uint8 [B, 4, 84, 84]: the last four frames, oldest first; frames from before the game are zero."""
+    """[B, *obs_shape]: the last frames, the oldest first; frames from before the game are zero"""
     action: Tensor
     """int64 [B]"""
     reward: Tensor
@@ -19,6 +19,6 @@ class TransitionBatch(NamedTuple):
     discount: Tensor
     """float32 [B]: gamma, or 0 where the transition was terminal"""
     next_obs: Tensor
-    """uint8 [B, 4, 84, 84]; arbitrary where `discount` is 0"""
+    """[B, *obs_shape]; arbitrary where `discount` is 0"""
     weight: Tensor | None = None
     """float32 [B], what the loss of each transition counts; None: all the same"""

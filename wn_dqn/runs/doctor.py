@@ -16,13 +16,14 @@ from wn_dqn import __version__
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.registry import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
+from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
-from wn_dqn_agents import AGENTS
 
 _SECONDS_PER_TEST = 0.6
 _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
@@ -71,8 +72,12 @@ def examine(device: torch.device) -> Iterator[str]:
     )
 
 
+def _spec(settings: Settings) -> EnvSpec:
+    return spec_of(find_game(settings.game), training_rules(settings.environment))
+
+
 def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
-    needed = ReplayBuffer.memory_bytes(settings.replay.capacity, settings.environment.num_envs)
+    needed = ReplayBuffer.memory_bytes(_spec(settings), settings.replay.capacity, settings.environment.num_envs)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         yield f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
@@ -93,31 +98,35 @@ def _emulator_seconds(settings: Settings, num_envs: int) -> float:
     generator = np.random.Generator(np.random.PCG64(0))
 
     def step() -> None:
-        env.send(generator.integers(0, env.num_actions, env.num_envs))
+        env.send(generator.integers(0, env.spec.num_actions, env.num_envs))
         env.receive()
 
     return _seconds_per_call(step)
 
 
 def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
-    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
-    obs = torch.zeros((num_envs, 4, 84, 84), dtype=torch.uint8, device=device)
+    spec = _spec(settings)
+    agent = make_agent(settings, spec, device)
+    obs = torch.zeros((num_envs, *spec.obs_shape), dtype=torch.uint8, device=device)
     return _seconds_per_call(lambda: agent.act(obs, 0.0))
 
 
 def _update_seconds(settings: Settings, device: torch.device) -> float:
-    agent = AGENTS[settings.agent](settings, num_actions=6, device=device)
-    batch = random_batch(settings.learning.batch_size, device)
+    spec = _spec(settings)
+    agent = make_agent(settings, spec, device)
+    batch = random_batch(spec, settings.learning.batch_size, device)
     agent.initialize(batch.obs)
     return _seconds_per_call(lambda: agent.update(batch).loss.item())
 
 
-def random_batch(size: int, device: torch.device) -> TransitionBatch:
-    """A minibatch of noise, to measure with."""
+def random_batch(spec: EnvSpec, size: int, device: torch.device) -> TransitionBatch:
+    """A minibatch of noise images, to measure with."""
     generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (size, 5, 84, 84), dtype=torch.uint8, generator=generator).to(device)
+    channels = spec.frame_shape[0]
+    shape = (size, channels + spec.obs_shape[0], *spec.obs_shape[1:])
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     zeros, discount = torch.zeros(size, device=device), torch.full((size,), 0.99, device=device)
-    return TransitionBatch(frames[:, :4], zeros.long(), zeros, discount, frames[:, 1:])
+    return TransitionBatch(frames[:, :-channels], zeros.long(), zeros, discount, frames[:, channels:])
 
 
 def _seconds_per_call(call: Callable[[], object]) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wn_dqn.config.files import differences
 from wn_dqn.config.games import Game, find_game
@@ -23,37 +24,37 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.errors import RunError, UsageError, first_line
 from wn_dqn.evaluation.diagnostics import VisitedStates
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, training_protocol
+from wn_dqn.evaluation.protocols import training_protocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
 from wn_dqn.render.play import Painter, play
 from wn_dqn.render.q_panel import QPanel
 from wn_dqn.render.video import FRAMES_PER_S, Frame, write_gif
-from wn_dqn.replay.buffer import STACK, ReplayBuffer
-from wn_dqn.replay.prioritized import make_replay
+from wn_dqn.replay.sampler import Sampler
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
     NewerFormatError,
     VerifiedFile,
     best_checkpoint,
     list_checkpoints,
-    load_checkpoint,
     prune_checkpoints,
-    read_state_json,
     read_verified,
     remove_leftovers,
     save_checkpoint,
     set_aside,
 )
 from wn_dqn.runs.metrics_writer import MetricsWriter
+from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.runs.policy import load_policy
-from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays
+from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
 from wn_dqn.runs.run_directory import RunDirectory, arithmetic
+from wn_dqn.runs.snapshot import Snapshot, load_snapshot, replay_index
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.progress import ProgressReporter, ProgressTask
+from wn_dqn.training.agent import Agent
 from wn_dqn.training.loop import games_in_progress, restore_games, train
+from wn_dqn.training.plan import TrainingPlan
 from wn_dqn.training.state import TrainingState, new_state
-from wn_dqn_agents import AGENTS, DQN
 
 _STATUS_PERIOD_S = 30.0
 _CLIP_FRAMES = 10 * FRAMES_PER_S
@@ -66,9 +67,10 @@ class Experiment:
     settings: Settings
     directory: RunDirectory
     game: Game
+    plan: TrainingPlan
     env: VectorEnv
-    agent: DQN
-    replay: ReplayBuffer
+    agent: Agent
+    sampler: Sampler
     store: ReplayStore | None
     metrics: MetricsWriter
     state: TrainingState
@@ -86,18 +88,16 @@ class Experiment:
         """Train to the end; see :func:`wn_dqn.training.loop.train`."""
         total = self.settings.learning.total_steps
         with self.reporter.task("training", total, self.state.steps) as self.task:
-            train(self.settings, self.env, self.agent, self.replay, self.metrics, self, self.state)
+            train(self.plan, self.env, self.agent, self.sampler, self.metrics, self, self.state)
 
     def evaluate(self, steps: int) -> Evaluation:
         protocol = training_protocol(self.settings)
         if self.test_env is None:  # kept: an emulator's threads are never given back
             on_hang = _end_because_emulator_hangs(self.directory, self.reporter)
-            self.test_env = make_env(self.game, self.settings.evaluation.num_envs, protocol.env_rules, on_hang)
+            rules = training_rules(self.settings.environment)
+            self.test_env = make_env(self.game, self.settings.evaluation.num_envs, rules, on_hang)
         seed, num_envs = self.settings.seed, self.settings.evaluation.num_envs
-        visited = VisitedStates(
-            self.settings.learning.discount,
-            terminal_on_life_loss=self.settings.environment.terminal_on_life_loss,
-        )
+        visited = VisitedStates(self.settings.learning.discount, clip_rewards=self.env.spec.clip_rewards)
         with self.reporter.task("evaluating", self.settings.evaluation.steps) as task:
 
             def on_step(done: int) -> None:
@@ -133,14 +133,14 @@ class Experiment:
                 agent, trained_steps = load_policy(best.path, "", torch.device("cpu")).agent, best.steps
         protocol = training_protocol(self.settings)
         env = single_game(self.game, protocol.env_rules)
-        panel = QPanel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.action_names)
+        panel = QPanel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.spec.action_names)
         painter = Painter(panel)
         with self.reporter.task("recording a clip", _CLIP_FRAMES) as task:
 
             def frames() -> Iterator[Frame]:
                 for done, step in enumerate(play(agent.q_values, env, protocol, 1, self.settings.seed)):
                     self.stop.check()
-                    task.update(done * FRAMES_PER_STEP)
+                    task.update(done * env.spec.frames_per_step)
                     yield from painter.paint(step)
 
             file = io.BytesIO()
@@ -182,22 +182,22 @@ class Experiment:
             if state.held_out is not None and self.held_out_file is None:
                 held_out = {"obs": state.held_out.numpy()}
                 self.held_out_file = write_arrays(self.directory.replay / "held_out.arrays", held_out)
-            content = {
-                "settings": self.settings.model_dump(),
-                "arithmetic": arithmetic(self.replay.device),
-                "training": state.state_dict(),
-                "agent": self.agent.state_dict(),
-                "metrics": self.metrics.state_dict(),
-                "replay": None if self.store is None else self.store.save(),
-                "priorities": {} if self.store is None else self.replay.state_dict(),
-                "held_out": self.held_out_file,
-            }
-            save_checkpoint(self.directory.checkpoints, state.steps, content, score)
+            snapshot = Snapshot(
+                settings=self.settings.model_dump(),
+                arithmetic=arithmetic(self.sampler.replay.device),
+                training=state.state_dict(),
+                agent=self.agent.state_dict(),
+                metrics=self.metrics.state_dict(),
+                replay=None if self.store is None else self.store.save(),
+                priorities={} if self.store is None else self.sampler.replay.state_dict(),
+                held_out=self.held_out_file,
+            )
+            save_checkpoint(self.directory.checkpoints, state.steps, snapshot.content(), score)
             keep = self.settings.output.keep_checkpoints
             prune_checkpoints(self.directory.checkpoints, keep)
             if self.store is not None:
                 newest = list_checkpoints(self.directory.checkpoints)[-keep:]
-                self.store.prune([_replay_index(checkpoint.path) for checkpoint in newest])
+                self.store.prune([replay_index(checkpoint.path) for checkpoint in newest])
             if self.unsaved is not None:
                 self.reporter.message(f"checkpoint at step {state.steps:,} saved: the disk takes them again")
             self.unsaved = None
@@ -236,35 +236,42 @@ class Experiment:
         return None
 
     def _restore_from(self, path: Path) -> None:
-        content = load_checkpoint(path)
+        snapshot, replay = load_snapshot(path), self.sampler.replay
         try:
-            self.held_out_file, self.state.held_out = content["held_out"], None
-            if content["held_out"] is not None:
-                shape = (self.settings.evaluation.held_out_states, STACK, 84, 84)
-                like = {"obs": np.empty(shape, np.uint8)}
-                self.state.held_out = torch.from_numpy(
-                    read_arrays(self.directory.replay, content["held_out"], like)["obs"]
-                )
-            self.state.load_state_dict(content["training"])
-            self.agent.load_state_dict(content["agent"])
-            if content["replay"] is not None and self.store is not None:
-                self.store.load(content["replay"])
-                self.replay.load_state_dict(content.get("priorities", {}))  # older ones have none
+            self.held_out_file = snapshot.held_out
+            self.state.held_out = self._read_held_out(snapshot.held_out)
+            self.state.load_state_dict(snapshot.training)
+            self.agent.load_state_dict(snapshot.agent)
+            if snapshot.replay is not None and self.store is not None:
+                self.store.load(snapshot.replay)
+                replay.load_state_dict(snapshot.priorities)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
-        if games_in_progress(self.settings, self.state):
-            with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
-                restore_games(self.settings, self.env, self.state, task.update)
-            if self.replay.num_appended == 0:
-                self.replay.begin(self.state.obs[:, -1])
-        if self.state.steps > 0 and (content["replay"] is None or self.store is None):
+        if games_in_progress(self.plan, self.state):
+            self._restore_games()
+        if self.state.steps > 0 and (snapshot.replay is None or self.store is None):
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
-            self.state.learning_from_steps = self.state.steps + self.settings.learning.start_steps
-        self.metrics.load_state_dict(content["metrics"])
-        here = arithmetic(self.replay.device)
-        changed = differences(content.get("arithmetic", here), here)
+            self.state.learning_from_steps = self.state.steps + self.plan.start_steps
+        self.metrics.load_state_dict(snapshot.metrics)
+        here = arithmetic(replay.device)
+        changed = differences(snapshot.arithmetic or here, here)
         if changed:
             self.reporter.message(f"other arithmetic than before ({'; '.join(changed)}): the last bits may differ")
+
+    def _read_held_out(self, file: VerifiedFile | None) -> Tensor | None:
+        """The held-out states [B, *obs_shape]; None if there were none yet."""
+        if file is None:
+            return None
+        spec = self.env.spec
+        like = {"obs": np.empty((self.plan.held_out_states, *spec.obs_shape), spec.dtype)}
+        return torch.from_numpy(read_arrays(self.directory.replay, file, like)["obs"])
+
+    def _restore_games(self) -> None:
+        with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
+            restore_games(self.plan, self.env, self.state, task.update)
+        assert self.state.observed is not None
+        if self.sampler.replay.num_appended == 0:
+            self.sampler.replay.begin(self.state.observed.newest)
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is."""
@@ -279,21 +286,22 @@ def build_experiment(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
     """The experiment that `settings` describe, at its beginning; nothing in `directory` is read yet."""
-    game = find_game(settings.game)
+    game, plan = find_game(settings.game), make_plan(settings)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_rules(settings.environment), on_hang)
-    replay = make_replay(settings, device)
+    sampler = make_sampler(settings, env.spec, device)
     return Experiment(
         settings=settings,
         directory=directory,
         game=game,
+        plan=plan,
         env=env,
-        agent=AGENTS[settings.agent](settings, env.num_actions, device),
-        replay=replay,
-        store=ReplayStore(directory.replay, replay) if settings.output.save_replay else None,
+        agent=make_agent(settings, env.spec, device),
+        sampler=sampler,
+        store=ReplayStore(directory.replay, sampler.replay) if settings.output.save_replay else None,
         metrics=MetricsWriter(directory.path, settings.model_dump()),
-        state=new_state(settings),
+        state=new_state(env.spec, num_envs, plan),
         stop=stop,
         reporter=reporter,
     )
@@ -310,26 +318,17 @@ def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressRepor
     return end
 
 
-def _replay_index(path: Path) -> ReplayIndex | None:
-    """What the checkpoint at `path` needs of the replay; None if it says nothing readable."""
-    try:
-        index: ReplayIndex | None = read_state_json(path)["replay"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return index
-
-
 def verify_checkpoint(directory: RunDirectory, path: Path, *, resumable: bool) -> None:
     """Read every byte of the checkpoint at `path`; CheckpointError if one is not as it was written.
 
     `resumable`: the replay and the held-out states, too.
     """
-    content = load_checkpoint(path)
+    snapshot = load_snapshot(path)
     if not resumable:
         return
     try:
-        files = [] if content["replay"] is None else list(content["replay"]["segments"])
-        for file in [*files, *filter(None, [content["held_out"]])]:
+        files = [] if snapshot.replay is None else list(snapshot.replay["segments"])
+        for file in [*files, *filter(None, [snapshot.held_out])]:
             read_verified(directory.replay, file)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this agent: {error}") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from wn_dqn.config.games import find_game
 from wn_dqn.envs.registry import single_game
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, EvaluationProtocol, changed_protocol
+from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
 from wn_dqn.render.play import Painter, play
 from wn_dqn.render.q_panel import QPanel
@@ -31,22 +31,22 @@ def watch(
     game = find_game(policy.settings.game)
     protocol = changed_protocol(protocol, full_action_set=policy.settings.environment.full_action_set)
     env = single_game(game, protocol.env_rules)
-    if env.num_actions != policy.agent.num_actions:
+    if env.spec.num_actions != policy.agent.num_actions:
         raise UsageError(
             f"{policy.path}: the network has {policy.agent.num_actions} outputs, but {game.name} has "
-            f"{env.num_actions} actions"
+            f"{env.spec.num_actions} actions"
         )
     subtitle = f"{policy.settings.param}, step {policy.steps:,}, epsilon {protocol.epsilon:g}"
     painter = Painter(
-        QPanel(game.name, subtitle, env.action_names),
-        None if saliency is None else fold(policy.agent.online, env.num_actions),
+        QPanel(game.name, subtitle, env.spec.action_names),
+        None if saliency is None else fold(policy.agent.online),
         saliency,
     )
     with reporter.task(f"playing {game.name}", num_games * (protocol.max_game_frames or _LONG_GAME_FRAMES)) as task:
         frames = 0
         for step in play(policy.q_values, env, protocol, num_games, seed):
             yield from painter.paint(step)
-            frames += FRAMES_PER_STEP
+            frames += env.spec.frames_per_step
             task.update(frames, f"game {step.moment.game + 1}, score {step.moment.score:,.0f}")
             if step.ended:
                 reporter.message(

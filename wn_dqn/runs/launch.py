@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 
 from wn_dqn.config.files import differences, dump_yaml
+from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
+from wn_dqn.envs.registry import spec_of
+from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
-from wn_dqn.replay.buffer import FRAME_BYTES, STACK, ReplayBuffer
+from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.experiment import Experiment, build_experiment
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.stop_request import StopRequest
@@ -105,6 +108,7 @@ def _require_same_experiment(old: Settings, new: Settings, run_dir: Path) -> Non
 
 def _require_memory(settings: Settings, device: torch.device) -> None:
     capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
-    replay_bytes = ReplayBuffer.memory_bytes(capacity, num_envs)
-    held_out_bytes = 2 * settings.evaluation.held_out_states * STACK * FRAME_BYTES  # once more while it is saved
+    spec = spec_of(find_game(settings.game), training_rules(settings.environment))
+    replay_bytes = ReplayBuffer.memory_bytes(spec, capacity, num_envs)
+    held_out_bytes = 2 * settings.evaluation.held_out_states * spec.stack * spec.frame_bytes  # twice while it is saved
     require_memory(replay_bytes, _OTHER_BYTES + held_out_bytes, replay_bytes // capacity + 1, device)

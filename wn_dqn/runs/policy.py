@@ -10,25 +10,28 @@ import torch
 from torch import Tensor
 
 from wn_dqn.config.files import stored_settings
-from wn_dqn.config.games import Game
+from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.registry import make_env, spec_of
+from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import UsageError, first_line
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, EvaluationProtocol
+from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
-from wn_dqn.runs.checkpoint import CheckpointError, load_checkpoint
+from wn_dqn.runs.checkpoint import CheckpointError
+from wn_dqn.runs.parts import make_agent
 from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.snapshot import load_snapshot
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.hardware import computing_on
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn_agents import AGENTS, DQN
+from wn_dqn.training.agent import Agent
 
 
 @dataclass(frozen=True)
 class Policy:
     """A trained network, ready to be tested."""
 
-    agent: DQN
+    agent: Agent
     settings: Settings
     steps: int
     path: Path
@@ -63,12 +66,13 @@ def load_policy(path: Path, which: str, device: torch.device) -> Policy:
     """
     path = find_checkpoint(path, which)
     try:
-        content = load_checkpoint(path)
-        settings = stored_settings(content["settings"])
+        snapshot = load_snapshot(path)
+        settings = stored_settings(snapshot.settings)
+        spec = spec_of(find_game(settings.game), training_rules(settings.environment))
         with computing_on(device, settings.learning.precision):
-            agent = AGENTS[settings.agent](settings, int(content["agent"]["num_actions"]), device)
-            agent.load_state_dict(content["agent"])
-        return Policy(agent, settings, int(content["training"]["steps"]), path, device)
+            agent = make_agent(settings, spec, device)
+            agent.load_state_dict(snapshot.agent)
+        return Policy(agent, settings, int(snapshot.training["steps"]), path, device)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -90,13 +94,13 @@ def play_games(
     if protocol.games is not None:
         num_envs = min(num_envs, protocol.games)
     env = make_env(game, num_envs, protocol.env_rules)
-    if policy is not None and policy.agent.num_actions != env.num_actions:
+    if policy is not None and policy.agent.num_actions != env.spec.num_actions:
         raise UsageError(
-            f"protocol {protocol.name} plays {game.name} with {env.num_actions} actions, but this network has "
+            f"protocol {protocol.name} plays {game.name} with {env.spec.num_actions} actions, but this network has "
             f"{policy.agent.num_actions} outputs; train with --set environment.full_action_set="
             f"{str(protocol.full_action_set).lower()}, or choose another --protocol"
         )
-    total = protocol.steps or num_envs * (protocol.max_game_frames or 0) // FRAMES_PER_STEP
+    total = protocol.steps or num_envs * (protocol.max_game_frames or 0) // env.spec.frames_per_step
     with reporter.task(f"playing {game.name}", total) as task:
         return evaluate(
             None if policy is None else policy.q_values,

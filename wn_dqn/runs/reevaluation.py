@@ -6,8 +6,8 @@ import contextlib
 import json
 import math
 import multiprocessing
-import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -26,7 +26,9 @@ from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy, find_checkpoint, load_policy, play_games
+from wn_dqn.runs.records import read_reevaluations
 from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
+from wn_dqn.system.durable import append_line
 from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.system.progress import ProgressReporter
 
@@ -131,6 +133,8 @@ def evaluate_checkpoints(
     Every test draws from the same seed and, where there are several, computes with one thread, so that nothing
     depends on `jobs`. UsageError for the first checkpoint that cannot be tested; what was done before it was told.
     """
+    if sys.platform == "win32":
+        jobs = min(jobs, 61)  # a process pool has no more workers there
     task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1)
     reports: dict[Path, Report] = {}
     with reporter.task("testing checkpoints", len(paths)) if len(paths) > 1 else contextlib.nullcontext() as progress:
@@ -197,17 +201,14 @@ def _run_of(checkpoint: Path) -> RunDirectory | None:
     return run if folder == run.checkpoints and run.exists else None
 
 
-def read_records(checkpoint: Path) -> list[dict[str, Any]]:
-    """What the run of a checkpoint keeps of its tests, oldest first; lines that were cut are passed over."""
+def read_records(checkpoint: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the run of a checkpoint keeps of its tests, oldest first, and a message about each damaged line."""
     run = _run_of(checkpoint)
-    records = []
-    if run is not None and (run.path / REEVALUATIONS).is_file():
-        for line in (run.path / REEVALUATIONS).read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):
-                record = json.loads(line)
-                if isinstance(record, dict) and record.get("checkpoint") == checkpoint.name:
-                    records.append(record)
-    return records
+    if run is None:
+        return [], []
+    found, problems = read_reevaluations(run.path)
+    records = [reevaluation.record for reevaluation in found]
+    return [record for record in records if record.get("checkpoint") == checkpoint.name], problems
 
 
 def append_to_run(report: Report) -> str | None:
@@ -218,15 +219,8 @@ def append_to_run(report: Report) -> str | None:
     run = None if report.checkpoint is None else _run_of(report.checkpoint)
     if run is None:
         return None
-    line = json.dumps(report.as_record()) + "\n"
     try:
-        with (run.path / REEVALUATIONS).open("ab+", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                line = line if file.read(1) == b"\n" else "\n" + line  # a line that was cut stays alone
-            file.write(line.encode())  # at once, and where the end is then: others may test this run, too
-            os.fsync(file.fileno())
+        append_line(run.path / REEVALUATIONS, json.dumps(report.as_record()))
     except OSError as error:
         return f"this outcome is not kept in {run.path / REEVALUATIONS}: {error.strerror}"
     return None

@@ -9,11 +9,10 @@ checkpoints/       newest ones and the best    replay/           segments of the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
-import socket
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,11 +31,27 @@ from wn_dqn.errors import UsageError
 from wn_dqn.runs.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, checkpoint_info, list_checkpoints
 from wn_dqn.system.durable import write_durably
 from wn_dqn.system.hardware import num_cores
+from wn_dqn.system.locking import InUseError, hold, hold_folder
 
 _CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
 REEVALUATIONS = "reevaluations.jsonl"
 _ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
+# What the name of a file may not contain, and may not be up to its first dot, on Windows.
+_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³])[ ]*(\.|$)", re.IGNORECASE)
+
+
+def default_name(settings: Settings) -> str:
+    """The folder of a run if none is asked for: GAME-PARAM-seedSEED, with the agent if it is another than dqn."""
+    agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
+    return portable_name(f"{settings.game}-{settings.param}{agent}-seed{settings.seed}")
+
+
+def portable_name(text: str) -> str:
+    """`text` as a name that every system allows for a file. What Windows does not allow becomes "_" or is left out."""
+    name = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
+    return f"_{name}" if _DEVICES.match(name) else name
 
 
 class RunDirectory:
@@ -81,17 +96,16 @@ class RunDirectory:
 
         The system drops the lock of a process that died, however it died.
         """
-        with (self.path / _LOCK).open("a+") as file:
+        with contextlib.ExitStack() as locks:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                locks.enter_context(hold(self.path / _LOCK))
+                locks.enter_context(hold_folder(self.path))  # the file may have been removed from its holder
+            except InUseError as error:
                 remedy = "wait for it, or choose another --run-dir"
-                raise UsageError(f"{self.path} is in use by {holder}; {remedy}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+                raise UsageError(f"{self.path} is in use by {error}; {remedy}") from None
+            except OSError as error:
+                lock = self.path / _LOCK
+                raise UsageError(f"cannot lock {lock}: {error.strerror}; choose another --run-dir") from None
             yield
 
     def write_settings(self, settings: Settings) -> None:
@@ -197,7 +211,7 @@ def _git_commit() -> str | None:
         described = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=10,
             check=True,
         )

@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from wn_dqn.system.locking import hold
+
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write `data` under a temporary name, fsync, and rename: `path` is the old file or the whole new one."""
@@ -23,12 +25,34 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` survive a power cut."""
+    """Make renames and new names in `folder` survive a power cut, if the system can open folders (Windows cannot)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append `line` and a newline, durably, to a file that other processes append to, too; OSError if it cannot be.
+
+    A line that another process left unfinished stays alone, and a disk that fills up is left no fuller.
+    """
+    # A file beside it is locked: on Windows, nobody can read what is locked.
+    with hold(path.with_name(f".{path.name}.lock"), wait=True), path.open("ab+", buffering=0) as file:
+        end_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(end_bytes - 1, 0))
+        newline = "" if file.read(1) in (b"", b"\n") else "\n"
+        rest = f"{newline}{line}\n".encode()
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end_bytes)
+            raise
 
 
 class GrowingFile:

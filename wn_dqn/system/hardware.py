@@ -28,9 +28,9 @@ def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     for version, group in _cgroups("cpu", root, own):
         try:
             if version == 2:
-                quota, period = (group / "cpu.max").read_text().split()
+                quota, period = _text(group / "cpu.max").split()
             else:
-                quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+                quota, period = (_text(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
             if quota not in ("max", "-1"):
                 cores.append(math.ceil(int(quota) / int(period)))
         except (OSError, ValueError, ZeroDivisionError):
@@ -41,7 +41,7 @@ def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
 def _cgroups(controller: str, root: Path, own: Path) -> Iterator[tuple[int, Path]]:
     """The folders of the cgroups around this process that may limit what `controller` controls, with the version."""
     try:
-        lines = own.read_text().splitlines()
+        lines = _text(own).splitlines()
     except OSError:
         return
     for line in lines:
@@ -53,11 +53,15 @@ def _cgroups(controller: str, root: Path, own: Path) -> Iterator[tuple[int, Path
             yield (1 if controllers else 2), group
 
 
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def available_memory_bytes() -> int | None:
     """Memory that this process can still get: the least of what the machine and its cgroups have; None if unknown."""
     limits = []
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in _text(Path("/proc/meminfo")).splitlines():
             if line.startswith("MemAvailable:"):
                 limits.append(int(line.split()[1]) * 1024)
     except OSError:
@@ -73,8 +77,8 @@ def _cgroup_memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/
         limit_name = "memory.max" if version == 2 else "memory.limit_in_bytes"
         usage_name = "memory.current" if version == 2 else "memory.usage_in_bytes"
         try:
-            limit, usage = (group / limit_name).read_text().strip(), int((group / usage_name).read_text())
-            statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            limit, usage = _text(group / limit_name).strip(), int(_text(group / usage_name))
+            statistics = dict(line.split() for line in _text(group / "memory.stat").splitlines())
         except (OSError, ValueError):
             continue  # the root group has no such files
         page_cache = int(statistics.get("total_inactive_file", statistics.get("inactive_file", 0)))
@@ -150,7 +154,7 @@ def _keep_freed_memory() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # TypeError: Windows knows no library without a name
         return  # another C library, with a policy of its own
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     mallopt(trim_threshold, 2**31 - 1)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-_LINE_PERIOD_S = 15.0
+LINE_PERIOD_S = 15.0
+"""Seconds between lines of a task where there is no terminal."""
 
 
 class ProgressReporter:
@@ -76,7 +77,7 @@ class _Lines(ProgressTask):
 
     def update(self, done: int, details: str = "") -> None:
         now_s = time.monotonic()
-        if now_s - self._last_s < _LINE_PERIOD_S:
+        if now_s - self._last_s < LINE_PERIOD_S:
             return
         self._last_s = now_s
         self._reporter.message(f"{self._name}: {self._how_far(done, now_s)}" + (details and f", {details}"))

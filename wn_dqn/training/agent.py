@@ -1,15 +1,38 @@
-"""What the loop needs from any agent."""
+"""What the loop needs from any agent, and what an agent is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wn_dqn.config.schema import Precision
+from wn_dqn.nn.initialization import Initialization
+from wn_dqn.nn.networks import QNetwork
 from wn_dqn.replay.transitions import TransitionBatch
+from wn_dqn.training.q_learning import Loss
+
+
+@dataclass(frozen=True)
+class AgentParts:
+    """What an agent is made of: an agent looks nothing up."""
+
+    network: QNetwork
+    """the online network, on the device where the agent learns, in evaluation mode"""
+    optimizer: torch.optim.Optimizer
+    """of all parameters of `network`"""
+    loss: Loss
+    initialize: Initialization
+    """sets `network` from an early replay batch"""
+    exploration: np.random.Generator
+    """draws the random actions"""
+    precision: Precision = "float32"
+    """bf16: matrix products and convolutions run in bfloat16; the others are settings of the process"""
 
 
 class UpdateMetrics(NamedTuple):
@@ -28,22 +51,26 @@ class Measured(NamedTuple):
     batch: TransitionBatch
     """a minibatch for one more update, whose outcome is measured and thrown away"""
     states: Tensor
-    """held-out states uint8 [B, 4, 84, 84]"""
+    """held-out observations [B, *obs_shape]"""
 
 
 class Agent(Protocol):
-    """A learner that also acts."""
+    """A learner that also acts. Observations are [B, *obs_shape], in the dtype of the environment's frames."""
+
+    num_actions: int
+    online: QNetwork
+    """the network that acts: it is exported, and shown"""
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
-        """Initialize from an early replay batch uint8 [B, 4, 84, 84]; target := online. Returns figures for the log."""
+        """Initialize from an early replay batch [B, *obs_shape]; target := online. Returns counts for the log."""
         ...
 
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
-        """Epsilon-greedy actions [N] for observations uint8 [N, 4, 84, 84]."""
+        """Epsilon-greedy actions [N] for observations [N, *obs_shape]."""
         ...
 
     def q_values(self, obs: Tensor) -> Tensor:
-        """Q-values float32 [B, A] of the online network, without gradients."""
+        """Q-values float32 [B, A] of the online network for observations [B, *obs_shape], without gradients."""
         ...
 
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
@@ -55,7 +82,7 @@ class Agent(Protocol):
         ...
 
     def diagnostics(self, measured: Measured | None) -> dict[str, float]:
-        """Figures of the network for every log period, by tag; NaN where they need what is not there yet."""
+        """Metrics of the network for every log period, by tag; NaN while `measured` is None and they depend on it."""
         ...
 
     def histograms(self, measured: Measured | None) -> dict[str, Tensor]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
+
+
+class Loss(Protocol):
+    """A loss of Q-values, its reduction chosen."""
+
+    def __call__(self, q: Tensor, action: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """Loss [] from q [B, A], action int64 [B], target [B], and weight [B]; None: all the same."""
+        ...
 
 
 def q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
@@ -30,7 +38,7 @@ def double_q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor, o
 
 
 def clipped_td_loss(
-    q: Tensor, action: Tensor, target: Tensor, reduction: Reduction, weight: Tensor | None = None
+    q: Tensor, action: Tensor, target: Tensor, *, reduction: Reduction, weight: Tensor | None = None
 ) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error clipped to [-1, 1], summed or averaged over B.
 
@@ -44,7 +52,7 @@ def clipped_td_loss(
 
 
 def squared_td_loss(
-    q: Tensor, action: Tensor, target: Tensor, reduction: Reduction, weight: Tensor | None = None
+    q: Tensor, action: Tensor, target: Tensor, *, reduction: Reduction, weight: Tensor | None = None
 ) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error itself, *not clipped*, summed or averaged over B.
 
@@ -71,7 +79,5 @@ def _chosen(q: Tensor, action: Tensor) -> Tensor:
     return q.gather(1, action.unsqueeze(1)).squeeze(1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Reduction, Tensor | None], Tensor]] = {
-    "huber": clipped_td_loss,
-    "mse": squared_td_loss,
-}
+LOSSES: dict[str, Callable[..., Tensor]] = {"huber": clipped_td_loss, "mse": squared_td_loss}
+"""Functions that `functools.partial` makes a :class:`Loss` by their `reduction`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.config.schema import Settings
+from wn_dqn.envs.frame_stack import FrameStack
+from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.envs.vector_env import EnvStep
 from wn_dqn.seeding import numpy_generator
 from wn_dqn.training.agent import UpdateMetrics
+from wn_dqn.training.plan import TrainingPlan
 
 
 @dataclass
@@ -31,6 +36,7 @@ class PeriodStatistics:
 
     def add_update(self, metrics: UpdateMetrics) -> None:
         """Nobody waits for the device here: sums stay tensors until the row is written."""
+        self.updates += 1
         self.loss_sum = metrics.loss.double() if self.loss_sum is None else self.loss_sum + metrics.loss
         self.q_sum = metrics.mean_q.double() if self.q_sum is None else self.q_sum + metrics.mean_q
 
@@ -51,12 +57,13 @@ class PeriodStatistics:
 class TrainingState:
     """Where the loop is. With the agent, the replay and the metrics, this is all that a continuation needs."""
 
+    spec: EnvSpec
     num_envs: int
     replay_generator: np.random.Generator
-    obs: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
-    """the newest observations, as the environment gave them"""
+    observed: FrameStack | None = None
+    """the newest observations; None until games have begun, or where they begin anew with an epoch"""
     saved_obs_crc32: int = 0
-    """of the observations that were saved: where games begin anew with an epoch, they are not brought back"""
+    """of the observations that were saved"""
     steps: int = 0
     updates: int = 0
     learning_from_steps: int = 0
@@ -65,7 +72,7 @@ class TrainingState:
     """whether the network is more than random numbers: initialized from data, or imported"""
     evaluated_at: int = 0
     epoch_began_at: int = -1
-    epoch_actions: list[NDArray[np.uint8]] = field(default_factory=list)
+    epoch_actions: list[NDArray[np.unsignedinteger[Any]]] = field(default_factory=list)
     """every action since the games were reset: stepping them again restores the emulators, which save no state"""
     game_return: NDArray[np.float64] = field(init=False)
     game_steps: NDArray[np.int64] = field(init=False)
@@ -78,6 +85,42 @@ class TrainingState:
         self.game_return = np.zeros(self.num_envs)
         self.game_steps = np.zeros(self.num_envs, np.int64)
 
+    def begin_games(self, frames: NDArray[Any]) -> None:
+        """New games begin with `frames` [N, *frame_shape]."""
+        self.observed = FrameStack(self.spec, self.num_envs)
+        self.observed.begin(frames)
+
+    def observe(self, step: EnvStep) -> None:
+        """The games have gone on by a step."""
+        assert self.observed is not None
+        self.observed.push(step.frame, step.over)
+
+    def record(self, action: NDArray[np.int64], step: EnvStep) -> None:
+        """Count a step of all games that `action` [N] led to."""
+        self.observe(step)
+        self.epoch_actions.append(action.astype(self._action_dtype))
+        self.steps += self.num_envs
+        self.period.steps += self.num_envs
+        self.game_return += step.reward
+        self.game_steps += 1
+        self.period.returns += self.game_return[step.over].tolist()
+        self.period.game_steps += self.game_steps[step.over].tolist()
+        self.game_return[step.over] = 0.0
+        self.game_steps[step.over] = 0
+
+    def add_update(self, metrics: UpdateMetrics) -> None:
+        """Count an update."""
+        self.period.add_update(metrics)
+        self.updates += 1
+
+    def obs_crc32(self) -> int:
+        """A checksum of the newest observations, to tell whether games were restored."""
+        return self.saved_obs_crc32 if self.observed is None else zlib.crc32(self.observed.obs.tobytes())
+
+    @property
+    def _action_dtype(self) -> np.dtype[Any]:
+        return np.min_scalar_type(self.spec.num_actions - 1)
+
     def add_time(self, seconds: float) -> None:
         """Count seconds spent in training."""
         self.train_s += seconds
@@ -85,7 +128,8 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the held-out states, which never change and are saved once."""
-        actions = np.stack(self.epoch_actions) if self.epoch_actions else np.zeros((0, self.num_envs), np.uint8)
+        none = np.zeros((0, self.num_envs), self._action_dtype)
+        actions = np.stack(self.epoch_actions) if self.epoch_actions else none
         return {
             "steps": self.steps,
             "updates": self.updates,
@@ -94,7 +138,7 @@ class TrainingState:
             "evaluated_at": self.evaluated_at,
             "epoch_began_at": self.epoch_began_at,
             "epoch_actions": actions,
-            "obs_crc32": zlib.crc32(self.obs.tobytes()) if self.obs.size else self.saved_obs_crc32,
+            "obs_crc32": self.obs_crc32(),
             "train_s": self.train_s,
             "game_return": self.game_return,
             "game_steps": self.game_steps,
@@ -107,21 +151,18 @@ class TrainingState:
         self.steps, self.updates, self.train_s = state["steps"], state["updates"], state["train_s"]
         self.learning_from_steps, self.initialized = state["learning_from_steps"], state["initialized"]
         self.evaluated_at, self.epoch_began_at = state["evaluated_at"], state["epoch_began_at"]
-        self.epoch_actions = list(state["epoch_actions"].numpy())
-        self.game_return = state["game_return"].numpy().copy()
-        self.game_steps = state["game_steps"].numpy().copy()
-        self.period = PeriodStatistics(**state["period"])
+        self.epoch_actions = list(torch.as_tensor(state["epoch_actions"]).numpy())
+        self.game_return = torch.as_tensor(state["game_return"]).numpy().copy()
+        self.game_steps = torch.as_tensor(state["game_steps"]).numpy().copy()
+        self.period = PeriodStatistics(**copy.deepcopy(dict(state["period"])))
         self.saved_obs_crc32 = state["obs_crc32"]
         self.replay_generator.bit_generator.state = state["replay_generator"]
 
 
-def new_state(settings: Settings) -> TrainingState:
+def new_state(spec: EnvSpec, num_envs: int, plan: TrainingPlan) -> TrainingState:
     """The state of a run that has not begun."""
-    return TrainingState(
-        settings.environment.num_envs,
-        numpy_generator(settings.seed, "replay"),
-        learning_from_steps=settings.learning.start_steps,
-    )
+    generator = numpy_generator(plan.seed, "replay")
+    return TrainingState(spec, num_envs, generator, learning_from_steps=plan.start_steps)
 
 
 def _mean(values: Sequence[float]) -> float:

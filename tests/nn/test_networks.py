@@ -1,21 +1,36 @@
-"""The Nature network and its dueling form against plain torch.nn.Sequentials, for every parameterization."""
+"""Every network and its dueling form, against plain torch.nn.Sequentials or by hand, for every parameterization."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.nn.parameterization import PARAMETERIZATIONS, Parameterization, initializable_layers
-from wn_dqn.nn.q_network import DuelingQNetwork, QNetwork
+from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.config.schema import NetworkSettings
+from wn_dqn.errors import UsageError
+from wn_dqn.nn.data_dependent_init import initialize_from_data
+from wn_dqn.nn.folding import fold
+from wn_dqn.nn.layers import LayerKit, layer_kit, layers_of
+from wn_dqn.nn.networks import (
+    DuelingMlpNetwork,
+    DuelingNatureNetwork,
+    MlpNetwork,
+    NatureNetwork,
+    QNetwork,
+    make_network,
+)
+
+OBS_SHAPE = (4, 84, 84)
 
 NUM_ACTIONS = 6
 LAYERS = ["conv1", "conv2", "conv3", "hidden", "output"]
 DUELING_LAYERS = ["conv1", "conv2", "conv3", "hidden_value", "value", "hidden_advantage", "advantage"]
 each_parameterization = pytest.mark.parametrize("name", PARAMETERIZATIONS)
-each_network = pytest.mark.parametrize("kind", [QNetwork, DuelingQNetwork])
+each_network = pytest.mark.parametrize("kind", [NatureNetwork, DuelingNatureNetwork])
 
 
 def observations(num: int = 3) -> Tensor:
@@ -23,18 +38,18 @@ def observations(num: int = 3) -> Tensor:
 
 
 @torch.no_grad()
-def random_network(name: str, dtype: torch.dtype = torch.float32, kind: type[QNetwork] = QNetwork) -> QNetwork:
+def random_network(name: str, dtype: torch.dtype = torch.float32, kind: Any = NatureNetwork) -> NatureNetwork:
     """A network whose weights have the scale of an initialized one, in evaluation mode, as the agent keeps it."""
-    network = kind(PARAMETERIZATIONS[name], NUM_ACTIONS).to(dtype).eval()
+    network = kind(layer_kit(name), OBS_SHAPE, NUM_ACTIONS).to(dtype).eval()
     generator = torch.Generator().manual_seed(1)
-    for layer in initializable_layers(network).values():
+    for layer in layers_of(network).values():
         layer.set_direction_(torch.randn(layer.direction_shape, generator=generator))
         units = layer.direction_shape[0]
         layer.rescale_output_(torch.rand(units, generator=generator) + 1, torch.randn(units, generator=generator))
     return network
 
 
-def plain_network(network: QNetwork) -> nn.Sequential:
+def plain_network(network: NatureNetwork) -> nn.Sequential:
     """The same network out of torch's own layers, in torch's own memory format, on inputs in [0, 1]."""
     plain = nn.Sequential(
         nn.Conv2d(4, 32, kernel_size=8, stride=4),
@@ -50,7 +65,7 @@ def plain_network(network: QNetwork) -> nn.Sequential:
     ).to(next(network.parameters()).dtype)
     layers = [layer for layer in plain if isinstance(layer, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        for ours, theirs in zip(layers, initializable_layers(network).values(), strict=True):
+        for ours, theirs in zip(layers, layers_of(network).values(), strict=True):
             ours.weight.copy_(theirs.weight)
             ours.bias.copy_(theirs.bias)
     return plain
@@ -60,9 +75,9 @@ def plain_network(network: QNetwork) -> nn.Sequential:
 @pytest.mark.parametrize("num_actions", [3, 18])
 @torch.no_grad()
 def test_shapes(name: str, num_actions: int) -> None:
-    network = QNetwork(PARAMETERIZATIONS[name], num_actions)
+    network = NatureNetwork(layer_kit(name), OBS_SHAPE, num_actions)
     shapes = []
-    for layer in initializable_layers(network).values():
+    for layer in layers_of(network).values():
         layer.register_forward_hook(lambda _layer, _inputs, t: shapes.append(tuple(t.shape)))
     q = network(observations(2))
     assert shapes == [(2, 32, 20, 20), (2, 64, 9, 9), (2, 64, 7, 7), (2, 512), (2, num_actions)]
@@ -85,7 +100,7 @@ UNITS = 32 + 64 + 64 + 512 + 6
 )
 def test_number_of_parameters(name: str, scales: int, statistics: int) -> None:
     """8,224 + 32,832 + 36,928 + 1,606,144 + 3,078, weights and biases; a scale and running statistics per unit."""
-    network = QNetwork(PARAMETERIZATIONS[name], 6)
+    network = NatureNetwork(layer_kit(name), OBS_SHAPE, 6)
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_687_206 + scales
     assert sum(buffer.numel() for buffer in network.buffers()) == statistics
 
@@ -102,7 +117,7 @@ def test_equals_a_plain_network_with_the_same_weights(name: str) -> None:
     q.sin().sum().backward()
     plain_q.sin().sum().backward()
     plain_biases = [parameter.grad for parameter in plain.parameters() if parameter.ndim == 1]
-    for layer, plain_bias in zip(initializable_layers(network).values(), plain_biases, strict=True):
+    for layer, plain_bias in zip(layers_of(network).values(), plain_biases, strict=True):
         torch.testing.assert_close(layer.bias.grad, plain_bias, rtol=1e-10, atol=1e-12)
 
 
@@ -116,9 +131,9 @@ def test_float32_differs_by_rounding_only(name: str) -> None:
 
 def test_only_the_layers_differ_between_parameterizations() -> None:
     """Any pair of constructors makes the network, and its modules are these layers and nothing else."""
-    plain = Parameterization(linear=nn.Linear, conv2d=nn.Conv2d)
-    for layers in (*PARAMETERIZATIONS.values(), plain):
-        network = QNetwork(layers, NUM_ACTIONS)
+    plain = LayerKit(linear=nn.Linear, conv2d=nn.Conv2d)
+    for layers in (*map(layer_kit, PARAMETERIZATIONS), plain):
+        network = NatureNetwork(layers, OBS_SHAPE, NUM_ACTIONS)
         assert {name: type(module) for name, module in network.named_children()} == dict(
             zip(LAYERS, [layers.conv2d] * 3 + [layers.linear] * 2, strict=True)
         )
@@ -127,16 +142,16 @@ def test_only_the_layers_differ_between_parameterizations() -> None:
         torch.testing.assert_close(random_network(name)(observations()), q, rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_initializable_layers_are_named_in_order() -> None:
-    for layers in PARAMETERIZATIONS.values():
-        assert list(initializable_layers(QNetwork(layers, NUM_ACTIONS))) == LAYERS
-        assert list(initializable_layers(DuelingQNetwork(layers, NUM_ACTIONS))) == DUELING_LAYERS
+def test_layers_of_are_named_in_order() -> None:
+    for layers in map(layer_kit, PARAMETERIZATIONS):
+        assert list(layers_of(NatureNetwork(layers, OBS_SHAPE, NUM_ACTIONS))) == LAYERS
+        assert list(layers_of(DuelingNatureNetwork(layers, OBS_SHAPE, NUM_ACTIONS))) == DUELING_LAYERS
 
 
 @each_network
 @each_parameterization
 @torch.no_grad()
-def test_q_values_are_scaled_in_the_output_layers_alone(name: str, kind: type[QNetwork]) -> None:
+def test_q_values_are_scaled_in_the_output_layers_alone(name: str, kind: Any) -> None:
     network = random_network(name, kind=kind)
     scaled = copy.deepcopy(network)
     scaled.scale_q_values_(0.25)
@@ -152,8 +167,8 @@ def test_q_values_are_scaled_in_the_output_layers_alone(name: str, kind: type[QN
 @torch.no_grad()
 def test_dueling_by_hand() -> None:
     """Equation 9 for two samples and three actions, of which the features 0 and 1 are all that counts."""
-    network = DuelingQNetwork(PARAMETERIZATIONS["standard"], 3)  # all zero
-    hidden_value, value, hidden_advantage, advantage = list(initializable_layers(network).values())[3:]
+    network = DuelingNatureNetwork(layer_kit("standard"), OBS_SHAPE, 3)  # all zero
+    hidden_value, value, hidden_advantage, advantage = list(layers_of(network).values())[3:]
     hidden_value.weight[0, 0], hidden_value.weight[1, 1] = 1.0, -1.0
     value.weight[0, 0], value.weight[0, 1] = 0.5, 7.0
     hidden_advantage.weight[0, 1] = 2.0
@@ -174,14 +189,14 @@ def test_dueling_by_hand() -> None:
 @each_parameterization
 def test_dueling_equals_a_plain_network_with_the_same_weights(name: str) -> None:
     """In values, and in the gradients of the biases: both streams reach the convolutions."""
-    network = random_network(name, torch.float64, DuelingQNetwork)
+    network = random_network(name, torch.float64, DuelingNatureNetwork)
     convolutions = plain_network(random_network(name, torch.float64))[:7]
     streams = [
         nn.Sequential(nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, outputs)).double() for outputs in (1, NUM_ACTIONS)
     ]
     layers = [layer for part in (convolutions, *streams) for layer in part if isinstance(layer, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        for plain, ours in zip(layers, initializable_layers(network).values(), strict=True):
+        for plain, ours in zip(layers, layers_of(network).values(), strict=True):
             plain.weight.copy_(ours.weight)
             plain.bias.copy_(ours.bias)
     value, advantage = (stream(convolutions(observations().double() / 255)) for stream in streams)
@@ -191,7 +206,7 @@ def test_dueling_equals_a_plain_network_with_the_same_weights(name: str) -> None
     torch.testing.assert_close(q, plain_q, rtol=1e-12, atol=1e-12)
     q.sin().sum().backward()
     plain_q.sin().sum().backward()
-    for plain, ours in zip(layers, initializable_layers(network).values(), strict=True):
+    for plain, ours in zip(layers, layers_of(network).values(), strict=True):
         torch.testing.assert_close(ours.bias.grad, plain.bias.grad, rtol=1e-10, atol=1e-12)
 
 
@@ -239,7 +254,7 @@ def test_the_batch_does_not_change_a_sample(name: str) -> None:
 @torch.no_grad()
 def test_dueling_heads_are_added_in_full_precision() -> None:
     """Under autocast what the layers put out is bfloat16: a large value would swallow the advantages' differences."""
-    network = random_network("wn", kind=DuelingQNetwork)
+    network = random_network("wn", kind=DuelingNatureNetwork)
     network.get_parameter("value.bias").fill_(100.0)
     told: dict[str, Tensor] = {}
     for name in ("value", "advantage"):
@@ -251,3 +266,97 @@ def test_dueling_heads_are_added_in_full_precision() -> None:
     advantage = told["advantage"] - told["advantage"].mean(dim=1, keepdim=True)
     assert q.dtype == torch.float32
     assert torch.equal(q, told["value"] + advantage)
+
+
+# --- Other shapes ---
+
+EACH_OBSERVATION = pytest.mark.parametrize(
+    ("obs_shape", "dtype"),
+    [((4, 84, 84), "uint8"), ((1, 36, 50), "uint8"), ((6, 40, 36), "bool"), ((5,), "float32"), ((7,), "uint8")],
+    ids=str,
+)
+
+
+def examples(obs_shape: tuple[int, ...], dtype: str, num: int = 40) -> Tensor:
+    """Random observations [num, *obs_shape]."""
+    generator = torch.Generator().manual_seed(2)
+    if dtype == "float32":
+        return torch.randn(num, *obs_shape, generator=generator)
+    upper = 2 if dtype == "bool" else 256
+    return torch.randint(0, upper, (num, *obs_shape), generator=generator).to(getattr(torch, dtype))
+
+
+@each_parameterization
+@pytest.mark.parametrize("dueling", [False, True])
+@EACH_OBSERVATION
+@torch.no_grad()
+def test_every_kind_of_observation_has_a_network_that_starts_from_data(
+    name: str, dueling: bool, obs_shape: tuple[int, ...], dtype: str
+) -> None:
+    """Normalized Q-values, the same in every parameterization, and folded the same."""
+    obs, settings = examples(obs_shape, dtype), NetworkSettings(dueling=dueling)
+
+    def initialized(param: str) -> QNetwork:
+        network = make_network(layer_kit(param), obs_shape, getattr(torch, dtype), NUM_ACTIONS, settings).eval()
+        report = initialize_from_data(network, obs, torch.Generator().manual_seed(3))
+        assert sum(report.dead_units.values()) == 0
+        return network
+
+    network = initialized(name)
+    nature, mlp = (DuelingNatureNetwork, DuelingMlpNetwork) if dueling else (NatureNetwork, MlpNetwork)
+    assert type(network) is (nature if len(obs_shape) == 3 else mlp)
+    q = network(obs)
+    assert (q.shape, q.dtype) == ((len(obs), NUM_ACTIONS), torch.float32)
+    torch.testing.assert_close(q.mean(), torch.zeros(()), rtol=0, atol=1e-5)
+    assert q.std() > 0.5
+    torch.testing.assert_close(initialized("standard")(obs), q, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fold(network)(obs), q, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("uint8", 1 / 255), ("bool", 1.0), ("float32", 1.0)])
+@pytest.mark.parametrize("obs_shape", [(2, 36, 36), (6,)])
+def test_bytes_are_scaled_and_nothing_else_is(obs_shape: tuple[int, ...], dtype: str, scale: float) -> None:
+    """Floats that hold bytes are bytes to the network: that is how a gradient reaches them."""
+    network = make_network(layer_kit("wn"), obs_shape, getattr(torch, dtype), 2, NetworkSettings())
+    obs = examples(obs_shape, dtype)
+    for given in (obs, obs.float()):
+        torch.testing.assert_close(network.network_input(given), obs.float() * scale, rtol=1e-6, atol=0)
+
+
+def test_a_perceptron_by_hand() -> None:
+    settings = NetworkSettings(hidden=[2, 3])
+    network = MlpNetwork(layer_kit("wn"), (2,), 2, settings, torch.float32)
+    layers = layers_of(network)
+    assert {name: tuple(layer.direction_shape) for name, layer in layers.items()} == {
+        "trunk.0": (2, 2),
+        "hidden": (3, 2),
+        "output": (2, 3),
+    }
+    layers["trunk.0"].set_weight_(torch.tensor([[1.0, -1.0], [0.0, 2.0]]), torch.tensor([0.0, -1.0]))
+    layers["hidden"].set_weight_(torch.tensor([[1.0, 1.0], [-1.0, 0.0], [0.0, 3.0]]), torch.tensor([0.5, 0.0, 0.0]))
+    layers["output"].set_weight_(torch.tensor([[1.0, 9.0, 0.0], [0.0, 0.0, -1.0]]), torch.tensor([0.0, 4.0]))
+    # [3, 1]: relu [2, 1]; relu [3.5, -2, 3] = [3.5, 0, 3]; [3.5, 1]. [0, 1]: relu [-1, 1] = [0, 1]; [1.5, 0, 3]
+    q = network(torch.tensor([[3.0, 1.0], [0.0, 1.0]]))
+    torch.testing.assert_close(q, torch.tensor([[3.5, 1.0], [1.5, 1.0]]))
+
+
+def test_one_hidden_layer_is_the_heads() -> None:
+    network = MlpNetwork(layer_kit("standard"), (2,), 2, NetworkSettings(hidden=[5]), torch.float32)
+    assert [(name, tuple(layer.direction_shape)) for name, layer in layers_of(network).items()] == [
+        ("hidden", (5, 2)),
+        ("output", (2, 5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "obs_shape", "message"),
+    [
+        ("nature", (6,), r"network\.name nature is not for observations of shape \[6\]; .*mlp"),
+        ("mlp", (4, 84, 84), r"network\.name mlp is not for observations of shape \[4, 84, 84\]; .*nature"),
+        ("auto", (4, 5), r"network\.name auto is not for observations of shape \[4, 5\]"),
+        ("auto", (4, 35, 84), "images 35 pixels wide or high are too small for the network nature: 36 at least"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_an_error(name: str, obs_shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_network(layer_kit("wn"), obs_shape, torch.uint8, 3, NetworkSettings(name=name))

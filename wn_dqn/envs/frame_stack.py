@@ -1,0 +1,35 @@
+"""Whole observations from newest frames: for evaluation, for play, and for whoever has a policy and an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wn_dqn.envs.spec import EnvSpec
+
+
+class FrameStack:
+    """The last `spec.stack` frames of N games, the oldest first; zeros where a game had not begun."""
+
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+        self._channels = spec.frame_shape[0]
+        self.obs: NDArray[Any] = np.zeros((num_envs, *spec.obs_shape), spec.dtype)
+        """[N, *spec.obs_shape], overwritten by the next call"""
+
+    @property
+    def newest(self) -> NDArray[Any]:
+        """The newest frames [N, *frame_shape]."""
+        return self.obs[:, -self._channels :]
+
+    def begin(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """N new games begin with `frames` [N, *frame_shape]; returns `obs`."""
+        return self.push(frames, np.ones(len(frames), np.bool_))
+
+    def push(self, frames: NDArray[Any], new_game: NDArray[np.bool_]) -> NDArray[Any]:
+        """Add the newest `frames` [N, *frame_shape], which begin a game where `new_game` [N]; returns `obs`."""
+        self.obs[:, : -self._channels] = self.obs[:, self._channels :]
+        self.obs[new_game] = 0
+        self.obs[:, -self._channels :] = frames
+        return self.obs

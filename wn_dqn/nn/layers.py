@@ -1,0 +1,110 @@
+"""A layer: the one abstract class that initialization, folding and import know; and the kit a network is built from.
+
+Networks are built from layers, and a layer is recognised by its class. What belongs to no layer is an error: it would
+keep its first value in silence.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wn_dqn.config.registry import PARAMETERIZATIONS, import_code
+from wn_dqn.errors import UsageError, closest
+
+
+class Layer(nn.Module, ABC):
+    """A layer with one weight vector an output unit: in evaluation mode y = w.x + b.
+
+    The first dimension of all weights is the output unit: [out, in], or [out, in, k, k] for a convolution.
+    """
+
+    weight: Any
+    """w [out, ...]"""
+    bias: Any
+    """b [out]"""
+
+    @property
+    @abstractmethod
+    def direction_shape(self) -> torch.Size:
+        """The shape of w and of its direction: [out, ...]."""
+
+    @abstractmethod
+    def set_direction_(self, v: Tensor) -> None:
+        """w := v/||v|| for every output unit, from v [out, ...]; 0 where v is 0. b := 0."""
+
+    @abstractmethod
+    def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
+        """w := `weight` [out, ...], which may be 0, and b := `bias` [out]."""
+
+    @abstractmethod
+    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
+        """Change the layer so that its output y becomes scale * y + shift, both [out]."""
+
+    @abstractmethod
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """w [out, ...] and b [out] of the plain layer that computes the same in evaluation mode.
+
+        NotImplementedError if there is no such layer.
+        """
+
+
+class BatchStatisticsLayer(Layer):
+    """A layer whose output in training mode depends on the whole minibatch."""
+
+    @abstractmethod
+    def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
+        """Take over mean and variance (1/N) [out] of the output over a batch in evaluation mode.
+
+        The function in evaluation mode stays. In training mode the layer then computes the same on that batch.
+        """
+
+
+@dataclass(frozen=True)
+class LayerKit:
+    """The constructors of a network's layers; they take what torch.nn's take."""
+
+    linear: Callable[..., nn.Module]
+    """(in_features, out_features)"""
+    conv2d: Callable[..., nn.Module]
+    """(in_channels, out_channels, kernel_size, stride=, padding=)"""
+
+
+def layer_kit(param: str) -> LayerKit:
+    """The layers of the parameterization `param`; UsageError, with the closest name, if there is none."""
+    row = PARAMETERIZATIONS.get(param)
+    if row is None:
+        raise UsageError(f"unknown parameterization {param!r}; {closest(param, PARAMETERIZATIONS)}")
+    return LayerKit(linear=import_code(row.linear), conv2d=import_code(row.conv2d))
+
+
+def layers_of(network: nn.Module, besides: Collection[str] = ()) -> dict[str, Layer]:
+    """The layers of `network` by name, in the order of their definition.
+
+    UsageError if a parameter or a buffer is in none of them, nor in a module that `besides` names (an LSTM, say).
+    """
+    layers: dict[str, Layer] = {}
+    inside: set[nn.Module] = set()  # a layer may be made of layers: then the outermost one answers for all
+    for name, module in network.named_modules():
+        if isinstance(module, Layer) and module not in inside:
+            layers[name] = module
+            inside.update(module.modules())
+    others = [network.get_submodule(name) for name in besides]
+    known = {id(tensor) for module in (*layers.values(), *others) for _, tensor in _tensors(module)}
+    for name, tensor in _tensors(network):
+        if id(tensor) not in known:
+            raise UsageError(
+                f"{name} of {type(network).__name__} belongs to no layer: it could not be initialized or exported; "
+                "build it from the layers that the network is given, or subclass wn_dqn.nn.layers.Layer"
+            )
+    return layers
+
+
+def _tensors(module: nn.Module) -> itertools.chain[tuple[str, Tensor]]:
+    return itertools.chain(module.named_parameters(), module.named_buffers())

@@ -1,0 +1,201 @@
+"""Q-networks, each written once, given its layers: the Nature network for images, a perceptron for vectors.
+
+Shapes: B observations, A actions, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wn_dqn.config.registry import NETWORKS, import_code
+from wn_dqn.config.schema import NetworkSettings
+from wn_dqn.errors import UsageError, closest
+from wn_dqn.nn.kernels import unit_interval
+from wn_dqn.nn.layers import LayerKit, layers_of
+
+
+class QNetwork(nn.Module, ABC):
+    """Q-values [B, A] from observations [B, *obs_shape] of `obs_dtype`.
+
+    Every parameter and buffer belongs to a :class:`wn_dqn.nn.layers.Layer`, made by the given kit. A ReLU overwrites
+    what its layer put out: a hook that keeps a pre-activation keeps a copy.
+    """
+
+    OUTPUT_LAYERS: ClassVar[tuple[str, ...]] = ("output",)
+    """The layers after which no ReLU follows. Q-values are linear in what they put out."""
+
+    def __init__(
+        self,
+        layers: LayerKit,
+        obs_shape: Sequence[int],
+        num_actions: int,
+        settings: NetworkSettings | None = None,
+        obs_dtype: torch.dtype = torch.uint8,
+    ) -> None:
+        """`obs_shape` is [C, H, W] for images or [D] for vectors."""
+        super().__init__()
+        self.obs_shape, self.obs_dtype, self.num_actions = tuple(obs_shape), obs_dtype, num_actions
+        self.settings = settings or NetworkSettings()
+        self.build(layers)
+
+    @abstractmethod
+    def build(self, layers: LayerKit) -> None:
+        """Make the layers, as attributes, for what the constructor was given; :meth:`add_head` makes the last two."""
+
+    def with_layers(self, layers: LayerKit) -> Self:
+        """A new network of the same shape, out of other layers, on the CPU."""
+        return type(self)(layers, self.obs_shape, self.num_actions, self.settings, self.obs_dtype)
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """The head's input [B, F] from :meth:`network_input`, floating point [B, *obs_shape]."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Q-values [B, A] from observations [B, *obs_shape]."""
+        return self.head(self.features(self.network_input(obs)))
+
+    def network_input(self, obs: Tensor) -> Tensor:
+        """`obs` [B, *obs_shape] in the dtype of the parameters; bytes are divided by 255, whatever holds them now."""
+        dtype = next(self.parameters()).dtype
+        if self.obs_dtype != torch.uint8:
+            return obs.to(dtype)
+        return unit_interval(obs, dtype) if obs.ndim == 4 else obs.to(dtype) / 255.0
+
+    def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
+        """Make the layers of :meth:`head`, with `hidden` units between features and Q-values."""
+        self.hidden = layers.linear(num_features, hidden)
+        self.output = layers.linear(hidden, self.num_actions)
+
+    def head(self, features: Tensor) -> Tensor:
+        """Q-values [B, A] from features [B, F]."""
+        q: Tensor = self.output(F.relu_(self.hidden(features)))
+        return q
+
+    @torch.no_grad()
+    def scale_q_values_(self, scale: float) -> None:
+        """Multiply all Q-values by `scale`, in the output layers alone."""
+        layers = layers_of(self)
+        for layer in map(layers.__getitem__, self.OUTPUT_LAYERS):
+            shift = next(layer.parameters()).new_zeros(layer.direction_shape[0])
+            layer.rescale_output_(torch.full_like(shift, scale), shift)
+
+
+class DuelingHead(QNetwork):
+    """Dueling heads (Wang et al. 2016): a state's value and its actions' advantages, from a hidden layer each.
+
+    Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')  (equation 9). Without the mean, a constant could go from the
+    one to the other, and nothing would say what is value and what is advantage.
+    """
+
+    OUTPUT_LAYERS = ("value", "advantage")
+
+    def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
+        """Make the layers of :meth:`head`, with `hidden` units in each of its two streams."""
+        self.hidden_value = layers.linear(num_features, hidden)
+        self.value = layers.linear(hidden, 1)
+        self.hidden_advantage = layers.linear(num_features, hidden)
+        self.advantage = layers.linear(hidden, self.num_actions)
+
+    def head(self, features: Tensor) -> Tensor:
+        """Q-values [B, A] from features [B, F]."""
+        value: Tensor = self.value(F.relu_(self.hidden_value(features)))  # [B, 1]
+        advantage: Tensor = self.advantage(F.relu_(self.hidden_advantage(features)))  # [B, A]
+        dtype = next(self.value.parameters()).dtype  # under autocast both come in bfloat16: a large V would
+        value, advantage = value.to(dtype), advantage.to(dtype)  # swallow what the actions differ by
+        return value + (advantage - advantage.mean(dim=1, keepdim=True))
+
+
+class NatureNetwork(QNetwork):
+    """The network of Mnih et al. (2015, Methods, "Model architecture"), for images [C, H, W].
+
+    Convolutions run in channels_last, which is faster on CPUs and on GPUs; it changes no value beyond rounding.
+    """
+
+    CHANNELS: ClassVar[tuple[int, int, int]] = (32, 64, 64)
+    """of the three convolutions"""
+    HIDDEN_UNITS: ClassVar[int] = 512
+    """of each hidden layer of the head"""
+
+    def build(self, layers: LayerKit) -> None:
+        """Three convolutions, and the head."""
+        channels, *sides = self.obs_shape
+        first, second, third = self.CHANNELS
+        self.conv1 = layers.conv2d(channels, first, 8, stride=4)  # of 84x84 -> [B, 32, 20, 20]
+        self.conv2 = layers.conv2d(first, second, 4, stride=2)  # -> [B, 64, 9, 9]
+        self.conv3 = layers.conv2d(second, third, 3, stride=1)  # -> [B, 64, 7, 7]
+        self.add_head(layers, third * math.prod(map(_nature_side, sides)), self.HIDDEN_UNITS)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the convolutions make of images [B, C, H, W]: [B, F], F = 3136 for 84x84."""
+        x = F.relu_(self.conv1(x))
+        x = F.relu_(self.conv2(x))
+        return F.relu_(self.conv3(x).flatten(1))
+
+
+def _nature_side(side: int) -> int:
+    """Height or width of what the three convolutions put out; UsageError if the image is too small for them."""
+    left = side
+    for kernel, stride in ((8, 4), (4, 2), (3, 1)):
+        left = (left - kernel) // stride + 1
+        if left < 1:
+            raise UsageError(f"images {side} pixels wide or high are too small for the network nature: 36 at least")
+    return left
+
+
+class MlpNetwork(QNetwork):
+    """A multilayer perceptron for vectors [D]: ReLU layers of the sizes `network.hidden`, the last one the head's."""
+
+    def build(self, layers: LayerKit) -> None:
+        """Linear layers, the last two of them the head."""
+        *sizes, hidden = self.settings.hidden
+        widths = [*self.obs_shape, *sizes]
+        self.trunk = nn.ModuleList(layers.linear(*pair) for pair in zip(widths, sizes, strict=False))
+        self.add_head(layers, widths[-1], hidden)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What all hidden layers but the head's make of vectors [B, D]: [B, F]; the vectors if there is no other."""
+        for layer in self.trunk:
+            x = F.relu_(layer(x))
+        return x
+
+
+class DuelingNatureNetwork(DuelingHead, NatureNetwork):
+    """The Nature network's convolutions under dueling heads."""
+
+
+class DuelingMlpNetwork(DuelingHead, MlpNetwork):
+    """A perceptron under dueling heads."""
+
+
+def make_network(
+    layers: LayerKit, obs_shape: Sequence[int], obs_dtype: torch.dtype, num_actions: int, settings: NetworkSettings
+) -> QNetwork:
+    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`; ``auto``: the first that fits.
+
+    UsageError if it is not for such observations, or has a parameter outside of its layers.
+    """
+    ndim = len(obs_shape)
+    name = settings.name
+    if name == "auto":
+        name = next((name for name, row in NETWORKS.items() if row.obs_ndim == ndim), "")
+    fitting = [name for name, row in NETWORKS.items() if row.obs_ndim in (ndim, None)]
+    if name not in fitting:
+        raise UsageError(
+            f"network.name {settings.name} is not for observations of shape {list(obs_shape)}; "
+            f"{closest(settings.name, fitting)}"
+        )
+    row = NETWORKS[name]
+    code = row.dueling if settings.dueling else row.code
+    if code is None:
+        raise UsageError(f"the network {name} has no dueling form: set network.dueling=false")
+    network: QNetwork = import_code(code)(layers, obs_shape, num_actions, settings, obs_dtype)
+    layers_of(network)
+    return network

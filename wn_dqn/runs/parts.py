@@ -1,0 +1,76 @@
+"""What a run is made of, from its settings and its environment's spec: names become parts here, and only here."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from wn_dqn.config.registry import AGENTS, import_code
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.nn.initialization import initialize
+from wn_dqn.nn.layers import layer_kit
+from wn_dqn.nn.networks import make_network
+from wn_dqn.nn.optimizers import OPTIMIZERS
+from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.replay.sampler import Sampler
+from wn_dqn.seeding import numpy_generator, torch_generator
+from wn_dqn.training.agent import Agent, AgentParts
+from wn_dqn.training.plan import TrainingPlan
+from wn_dqn.training.q_learning import LOSSES
+from wn_dqn.training.schedules import LinearSchedule
+
+
+def make_plan(settings: Settings) -> TrainingPlan:
+    """The plan that the settings describe."""
+    learning, exploration = settings.learning, settings.exploration
+    evaluation, output = settings.evaluation, settings.output
+    return TrainingPlan(
+        seed=settings.seed,
+        total_steps=learning.total_steps,
+        start_steps=learning.start_steps,
+        update_period_steps=learning.update_period_steps,
+        target_period_updates=settings.target_period_updates,
+        epoch_steps=evaluation.epoch_steps,
+        log_period_steps=output.log_period_steps,
+        checkpoint_period_steps=output.checkpoint_period_steps,
+        init_batch_size=settings.network.init_batch_size,
+        held_out_states=evaluation.held_out_states,
+        epsilon=LinearSchedule(exploration.initial, exploration.final, learning.start_steps, exploration.decay_steps),
+    )
+
+
+def make_sampler(settings: Settings, spec: EnvSpec, device: torch.device) -> Sampler:
+    """An empty replay buffer of the kind that the settings ask for, and what draws from it."""
+    section, learning = settings.replay, settings.learning
+    shape = (spec, section.capacity, settings.environment.num_envs, learning.discount, device, learning.n_steps)
+    if section.priority_exponent == 0.0:
+        replay = ReplayBuffer(*shape)
+    else:
+        replay = PrioritizedReplay(*shape, section.priority_exponent, section.priority_epsilon)
+    beta = LinearSchedule(section.importance_exponent, 1.0, learning.start_steps, section.importance_anneal_steps)
+    return Sampler(replay, learning.batch_size, beta)
+
+
+def make_agent(settings: Settings, spec: EnvSpec, device: torch.device) -> Agent:
+    """An agent at its beginning; UsageError if the network is not for such observations."""
+    agent: Agent = import_code(AGENTS[settings.agent].code)(make_agent_parts(settings, spec, device))
+    return agent
+
+
+def make_agent_parts(settings: Settings, spec: EnvSpec, device: torch.device) -> AgentParts:
+    """What :func:`make_agent` makes an agent of."""
+    dtype = getattr(torch, spec.frame_dtype)
+    network = make_network(layer_kit(settings.param), spec.obs_shape, dtype, spec.num_actions, settings.network)
+    network.to(device).eval()
+    generator = torch_generator(settings.seed, "init")
+    return AgentParts(
+        network=network,
+        optimizer=OPTIMIZERS[settings.optimizer.name](list(network.parameters()), settings.optimizer),
+        loss=functools.partial(LOSSES[settings.learning.loss], reduction=settings.learning.loss_reduction),
+        initialize=functools.partial(initialize, settings=settings.network, generator=generator),
+        exploration=numpy_generator(settings.seed, "exploration"),
+        precision=settings.learning.precision,
+    )
