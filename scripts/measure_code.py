@@ -34,7 +34,7 @@ FRAME_WAY = (
     "wn_dqn/replay/buffer.py",
     "wn_dqn/replay/transitions.py",
     "agents/wn_dqn_agents/dqn.py",
-    "wn_dqn/nn/q_network.py",
+    "wn_dqn/nn/networks.py",
     "wn_dqn/nn/weight_norm.py",
     "wn_dqn/training/q_learning.py",
     "wn_dqn/nn/optimizers.py",

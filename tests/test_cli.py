@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -534,8 +535,9 @@ def arguments(draw: st.DrawFn) -> list[str]:
     return [*path, *args, *draw(st.just([]) | st.lists(VALUES, max_size=2))]
 
 
-@pytest.fixture(scope="module")
+@contextlib.contextmanager
 def nothing_is_played() -> Iterator[None]:
+    """Neither training nor evaluation does anything within."""
     result = Evaluation((GameResult(1.0, 6, finished=True),), 0)
     with (
         mock.patch.object(launch, "train_run", return_value=0),
@@ -546,10 +548,10 @@ def nothing_is_played() -> Iterator[None]:
 
 
 @given(args=arguments())
-@pytest.mark.usefixtures("nothing_is_played")
 def test_no_arguments_make_a_traceback(args: list[str]) -> None:
     """An exception would leave `main` and fail this test."""
-    status, _, err = wn_dqn(*args)
+    with nothing_is_played():
+        status, _, err = wn_dqn(*args)
     assert status in (0, 2)
     assert status == 0 or err.splitlines()[-1].startswith("wn-dqn: ") or err.startswith("Usage: ")
 
