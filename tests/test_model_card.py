@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,10 @@ from small_runs import settings_for, train
 from written_runs import write_run
 
 from wn_dqn.analysis import model_card, plotting, scores
+from wn_dqn.analysis.read_runs import read_run
 from wn_dqn.config.files import read_config
+from wn_dqn.config.games import Game
+from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -103,6 +107,31 @@ def test_a_card_that_a_person_has_made_their_own_is_left_alone(run: Path) -> Non
     assert "no longer ours" in err
     assert (run / "model_card.md").read_text() == "# Mine\n"
     assert not (run / "curve.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("param", "agent"), [*((param, "dqn") for param in PARAMETERIZATIONS), *(("wn", agent) for agent in AGENTS)]
+)
+def test_every_parameterization_and_agent_has_its_card(tmp_path: Path, param: str, agent: str) -> None:
+    path = write_run(tmp_path, "Breakout", param, 0, [1.0], agent=agent)
+    card = model_card.card_text(read_run(path), picture=False)
+    assert f"{AGENTS[agent].label} plays Breakout. The layers of its Q-network: " in card
+    (line,) = [line for line in card.splitlines() if line.startswith("# ")]
+    assert line.endswith(f"DQN playing Breakout, {PARAMETERIZATIONS[param].label}")
+    data = YAML(typ="safe").load(card.split("---\n")[1])
+    assert {agent, param} <= set(data["tags"])
+
+
+def test_a_name_with_marks_of_markdown_is_only_a_name(tmp_path: Path) -> None:
+    """It opens no table cell, no heading and no HTML; the metadata stay YAML."""
+    name = "a|b*c*\n# [d](e) <img> `f` \x1b[0m --- :"
+    path = write_run(tmp_path, "Pong", "wn", 0, [1.0], fresh=[FRESH | {"steps": 250_000, "protocol": name}])
+    run = replace(read_run(path), game=Game(name, name))
+    card = model_card.card_text(run, picture=False)
+    shown = r"a\|b\*c\* \# \[d\](e) \<img\> \`f\` \\x1b\[0m --- :"
+    assert f"# DQN playing {shown}, weight normalization\n" in card
+    assert f"| best network, fresh games | 1,450.2 | 61 | protocol {shown}; unbiased |\n" in card
+    assert YAML(typ="safe").load(card.split("---\n")[1])["tags"][-2] == name
 
 
 def test_there_is_no_card_of_nothing(tmp_path: Path) -> None:

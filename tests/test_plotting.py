@@ -20,6 +20,7 @@ from written_runs import write_run
 from wn_dqn.analysis import plotting
 from wn_dqn.analysis.choices import FIGURE_FORMATS
 from wn_dqn.analysis.read_runs import group_runs, read_runs
+from wn_dqn.config.registry import PARAMETERIZATIONS
 
 
 @pytest.fixture
@@ -128,6 +129,43 @@ def test_another_process_draws_the_same_and_no_other_command_loads_what_draws(ru
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith("False\n")
     assert here.read_bytes() == there.read_bytes()
+
+
+def test_a_matplotlibrc_changes_nothing(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other people's plots in the same process keep their settings."""
+    code = (
+        "import sys, matplotlib, wn_dqn.cli.main as cli\n"
+        "before = dict(matplotlib.rcParams)\n"
+        "assert before['lines.linewidth'] == 9\n"
+        "try: cli.main()\n"
+        "finally: assert dict(matplotlib.rcParams) == before"
+    )
+    settings = "lines.linewidth: 9\naxes.facecolor: red\nsavefig.facecolor: blue\nsavefig.dpi: 30\nfont.size: 30\n"
+    here, there = tmp_path / "here.png", tmp_path / "there.png"
+    wn_dqn("plot", str(runs), "-o", str(here))
+    (tmp_path / "matplotlibrc").write_text(settings)
+    command = [sys.executable, "-c", code, "plot", str(runs), "-o", str(there)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert here.read_bytes() == there.read_bytes()
+
+
+def test_a_parameterization_looks_the_same_in_every_plot(tmp_path: Path) -> None:
+    """All look different; a variant never looks like one of the paper's arms."""
+    folders = [tmp_path / "all", tmp_path / "two"]
+    for param in PARAMETERIZATIONS:
+        write_run(folders[0], "Pong", param, 0, [1.0, 2.0])
+    for rate in (1e-4, 1e-3):
+        write_run(folders[1] / f"{rate}", "Pong", "wn-exp", 0, [1.0, 2.0], optimizer__learning_rate=rate)
+    variants, _ = group_runs(read_runs([folders[1] / f"{rate}" for rate in (1e-4, 1e-3)])[0])
+    looks, (first, second) = (
+        [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.get_lines()[:6]]
+        for (axes,) in (axes_of(folders[0])[0], plotting.learning_curves(variants)[0].axes)
+    )
+    assert len({color for color, _, _ in looks}) == len(looks) == len(PARAMETERIZATIONS)
+    assert dict(zip(PARAMETERIZATIONS, looks, strict=True))["wn"] == ("#D55E00", "-", "o")
+    assert first == looks[2]
+    assert second not in looks[:3]
 
 
 def test_any_column_can_be_drawn(tmp_path: Path) -> None:

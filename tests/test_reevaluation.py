@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,23 @@ def test_a_table_of_many(run: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert out.startswith("protocol nature with games 1, seed 0\n")
     assert all(out.replace("\n", "").count(f"{path.name} ") == 1 for path in (first, last))
     assert [record["std"] for record in records(run)] == [None, None]  # JSON has no NaN
+
+
+def test_a_table_of_runs_with_odd_names(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a mark of rich's nor an escape sequence is taken for what it means."""
+    monkeypatch.chdir(tmp_path)
+    names = ["a[/b]", "b\x1b[31m:smile:"]
+    for name in names:
+        shutil.copytree(run, name)
+    status, out, _ = command(capsys, monkeypatch, *names, "--protocol", "nature", "--games", 1, "--jobs", 1)
+    assert status == 0
+    assert "a[/b]/checkpoints" in out
+    assert "b\\x1b[31m:smile:/checkpoints" in out
+    assert "\x1b" not in out
+    status, out, _ = command(capsys, monkeypatch, names[1], "--protocol", "nature", "--games", 1)
+    assert out.startswith("Catch: b\\x1b[31m:smile:/checkpoints")
 
 
 def test_what_checkpoints_are_meant(run: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from written_runs import write_run
 
 from wn_dqn.analysis import scores
 from wn_dqn.analysis.read_runs import group_runs, read_run, read_runs
+from wn_dqn.config.registry import PARAMETERIZATIONS
 
 LENGTH = 200
 
@@ -226,6 +228,41 @@ def test_names_from_a_run_are_not_taken_for_html(tmp_path: Path) -> None:
     page = (tmp_path / "a.html").read_text()
     assert "<b>" not in page
     assert "&lt;b&gt;&amp;" in page
+
+
+@pytest.mark.parametrize("param", PARAMETERIZATIONS)
+def test_every_parameterization_has_a_report_on_the_papers_games(tmp_path: Path, param: str) -> None:
+    """Those that the paper has not: no score of it is invented."""
+    write_run(tmp_path, "Breakout", param, 0, [1.0, 2.0])
+    write_run(tmp_path / "double", "Breakout", param, 0, [3.0], agent="double-dqn")
+    path = tmp_path / "report.html"
+    status, _, err = wn_dqn("report", str(tmp_path), str(tmp_path / "double"), "-o", str(path))
+    assert (status, err) == (0, "")
+    label = PARAMETERIZATIONS[param].label
+    published = {"standard": "410", "wn": "403"}.get(param, "not published")
+    rows = [row[:4] for row in table(path, "Figure 6")[1:]]
+    assert rows == [
+        ["Breakout", f"{label}, agent double-dqn", published, "3.0"],
+        ["Breakout", f"{label}, agent dqn", published, "2.0"],
+    ]
+    text = Tables(path.read_text()).text
+    assert f"DQN (Mnih et al., 2015), Double DQN (van Hasselt et al., 2016); {label}: 2 runs" in text
+
+
+def test_names_that_mean_something_elsewhere_are_only_names(tmp_path: Path) -> None:
+    """To TeX, to rich and to a terminal: in the name of the folder, of the game and of a column."""
+    name = "$\\frac{$ [/b] \x1b[31m {{ 1 }} *a* \udcff"
+    run = write_run(tmp_path / name, "Pong", "wn", 0, [1.0], metrics={f"train/{name[:-1]}": [1.0, 2.0]})
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("game: Pong", 'game: "$\\\\frac{$ [/b] \\e[31m <i>"'))
+    for command, output in (("report", "a.html"), ("plot", "a.svg")):
+        status, _, err = wn_dqn(command, str(tmp_path / name), "-o", str(tmp_path / output))
+        assert (status, err) == (0, "")
+        assert "\x1b" not in (tmp_path / output).read_text()
+    ElementTree.parse(tmp_path / "a.svg")
+    page = (tmp_path / "a.html").read_text()
+    assert "[/b] \\x1b[31m {{ 1 }} *a* \\udcff" in Tables(page).text
+    assert "<i>" not in page
 
 
 def test_fresh_games_are_those_of_the_best_network(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What runs have come to: tables read back, statistics, plots, reports, model cards."""
+"""Results of runs: their tables read back, statistics, plots, reports and model cards; published scores."""

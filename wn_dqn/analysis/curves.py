@@ -17,16 +17,24 @@ MAX_POINTS = 400
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a figure. All arrays are over the same points."""
+    """One line of a plot: a quantity over training, aggregated over seeds, at T points."""
 
-    label: str
+    name: str
+    """of its group of runs"""
     param: str
     x: Scores
+    """[T], in units of the x axis"""
     center: Scores
+    """[T], mean or interquartile mean over seeds"""
     interval: Scores | None
     """95% bootstrap interval of the centre [2, T]; None for a single seed"""
     runs: tuple[Scores, ...]
-    """the curve of each seed"""
+    """the curve of each seed, [T] each"""
+
+    @property
+    def label(self) -> str:
+        """The name and the number of seeds."""
+        return f"{self.name} ({len(self.runs)} seeds)" if len(self.runs) > 1 else f"{self.name} (1 seed, no band)"
 
 
 def table_with(run: Run, metric: str) -> Table | None:
@@ -52,25 +60,13 @@ def make_curve(
 ) -> tuple[Curve | None, list[str]]:
     """The curve of a group, and a line for each thing about it that a person should know.
 
-    It reaches as far as all its seeds do: a mean over fewer and fewer runs would bend without any of them doing so.
-    `smoothing`: each value becomes the mean of the last so many values of its run; `points`: a longer curve becomes
-    means over so many equal stretches. None if no run has a value.
+    The curve ends where its shortest seed ends: a mean over fewer and fewer seeds would bend without any of them
+    bending. `smoothing` replaces each value by the mean of the last `smoothing` values of its run. A curve of more than
+    `points` points becomes means over that many equal stretches. None if no run has a value.
     """
-    notes, series, used = [], [], []
-    for run in group.runs:
-        table = table_with(run, metric)
-        known = np.zeros(0, bool) if table is None else np.isfinite(table[metric])
-        if table is None or not known.any():
-            notes.append(f"{run.path} has no {metric} yet ({run.told_state()})")
-            continue
-        series.append((table["steps"][known], trailing_mean(table[metric][known], smoothing)))
-        used.append(run)
-    if not series:
-        return None, notes
-    begin, end = max(steps[0] for steps, _ in series), min(steps[-1] for steps, _ in series)
-    grid = np.unique(np.concatenate([steps for steps, _ in series]))
-    furthest, grid = grid[-1], grid[(grid >= begin) & (grid <= end)]
-    if furthest > end:
+    used, series, notes = _series(group, metric, smoothing)
+    grid, end = _common_steps([steps for steps, _ in series])
+    if any(steps[-1] > end for steps, _ in series):
         notes.append(
             f"{group.game.name}, {group.label}: the curve ends at step {end:,.0f}, where the shortest of "
             f"{len(series)} runs does"
@@ -80,19 +76,36 @@ def make_curve(
     values, x = np.stack([np.interp(grid, *each) for each in series]), _x_values(used, grid, x_axis)
     if len(grid) > points:
         values, x = stretch_means(values, points), stretch_means(x, points)
-    curve = Curve(
-        label=f"{group.label} ({len(series)} seeds)" if len(series) > 1 else f"{group.label} (1 seed, no band)",
-        param=group.param,
-        x=x,
-        center=AGGREGATES[statistic](values.T),
-        interval=bootstrap_interval([values], AGGREGATES[statistic]) if len(series) > 1 else None,
-        runs=tuple(values),
-    )
-    return curve, notes
+    aggregate = AGGREGATES[statistic]
+    interval = bootstrap_interval([values], aggregate) if len(series) > 1 else None
+    return Curve(group.label, group.param, x, aggregate(values.T), interval, tuple(values)), notes
+
+
+def _series(group: Group, metric: str, smoothing: int) -> tuple[list[Run], list[tuple[Scores, Scores]], list[str]]:
+    """The runs that have values of `metric`, their steps and smoothed values, and a line for each run that has none."""
+    used, series, notes = [], [], []
+    for run in group.runs:
+        table = table_with(run, metric)
+        known = np.zeros(0, bool) if table is None else np.isfinite(table[metric])
+        if table is None or not known.any():
+            notes.append(f"{run.path} has no {metric} yet ({run.state_text})")
+        else:
+            used.append(run)
+            series.append((table["steps"][known], trailing_mean(table[metric][known], smoothing)))
+    return used, series, notes
+
+
+def _common_steps(steps: Sequence[Scores]) -> tuple[Scores, float]:
+    """The steps at which any run has a value, from where all runs have begun to where the first run ends; that end."""
+    if not steps:
+        return np.empty(0), 0.0
+    begin, end = max(each[0] for each in steps), min(each[-1] for each in steps)
+    grid = np.unique(np.concatenate(steps))
+    return grid[(grid >= begin) & (grid <= end)], float(end)
 
 
 def trailing_mean(values: Scores, window: int) -> Scores:
-    """The mean of each value and up to `window` - 1 before it: it knows nothing of what comes later."""
+    """The mean of each value and of up to `window` - 1 values before it; [T] as `values`."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     end = np.arange(1, len(values) + 1)
     begin = np.maximum(end - window, 0)
@@ -101,13 +114,14 @@ def trailing_mean(values: Scores, window: int) -> Scores:
 
 
 def stretch_means(values: Scores, count: int) -> Scores:
-    """Means over `count` stretches of the last axis, as equal as can be."""
+    """Means over `count` stretches of the last axis, as equal in length as possible: [..., T] to [..., count]."""
     edges = np.linspace(0, values.shape[-1], count + 1).astype(int)
     averaged: Scores = np.add.reduceat(values, edges[:-1], axis=-1) / np.diff(edges)
     return averaged
 
 
 def _x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
+    """Agent steps [T] in units of the x axis [T]."""
     if x_axis == "frames":
         return steps * FRAMES_PER_STEP
     if x_axis == "epochs":
@@ -118,13 +132,13 @@ def _x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
 
 
 def _clock(run: Run) -> tuple[Scores, Scores]:
-    """Steps and the seconds of training they had taken."""
+    """The agent steps of a run's rows, and the seconds of training until each."""
     table, column = (run.metrics, "time/train_s") if run.metrics else (run.evaluations, "train_s")
     return table["steps"], table[column]
 
 
 def x_label(runs: Sequence[Run], x_axis: str) -> str:
-    """What the x axis counts."""
+    """The title of the x axis: its unit."""
     if x_axis == "hours":
         return "hours of training, mean over seeds (evaluations not counted)"
     if x_axis == "frames":
@@ -136,7 +150,7 @@ def x_label(runs: Sequence[Run], x_axis: str) -> str:
 
 
 def y_label(metric: str, statistic: str, smoothing: int) -> str:
-    """What the y axis shows, with all that was done to it."""
+    """The title of the y axis: the quantity, the statistic and the smoothing."""
     name = "test score per game" if metric == "mean_return" else metric
     over = {"mean": "mean over seeds", "iqm": "interquartile mean over seeds"}[statistic]
     return f"{name}\n({over}" + (f"; mean of the last {smoothing} values)" if smoothing > 1 else ")")

@@ -1,13 +1,14 @@
 """The model card of a run: what the network is, what it scored and how to make it again, for people who find it.
 
-Markdown with the metadata that the Hugging Face Hub reads; beside it ``curve.png``. A card is written when a run
-finishes, and again by ``wn-dqn card``.
+Markdown with the metadata that the Hugging Face Hub reads; ``curve.png`` stands beside it. A run that finishes writes
+its card, and ``wn-dqn card`` writes it again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,14 @@ from wn_dqn import __version__
 from wn_dqn.analysis import plotting, scores
 from wn_dqn.analysis.published import RANDOM_AND_HUMAN_SOURCE, published_scores
 from wn_dqn.analysis.read_runs import Group, Run, group_runs, read_run
+from wn_dqn.analysis.rendering import render_markdown
 from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import all_games
-from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
 from wn_dqn.system.durable import write_durably
 
-_LAYERS: dict[str, str] = {
-    "standard": "standard",
-    "wn": "weight-normalized",
-    "wn-exp": "weight-normalized (g = e^s)",
-    "mean-only-bn": "mean-only batch-normalized",
-    "wn-mean-only-bn": "weight-normalized, mean-only batch-normalized",
-    "bn": "batch-normalized",
-}
-_AGENTS = {
-    "dqn": "A DQN agent (Mnih et al., 2015)",
-    "double-dqn": "A Double DQN agent (van Hasselt et al., 2016)",
-}
-_NO_PICTURE = "(`wn-dqn card .` draws the learning curve here.)"
 CARD, CURVE = "model_card.md", "curve.png"
 _MARK = "<!-- Written by wn-dqn. Without this line, `wn-dqn card` leaves the file alone. -->"
 # Drawing takes a second or two: nothing beside a run of minutes, much beside one of seconds.
@@ -49,7 +38,7 @@ def write_card(path: Path, *, picture: bool = True) -> Path:
     run = read_run(path)
     card = path / CARD
     if not len(run.scores):
-        raise UsageError(f"{path} has no evaluation yet: there is nothing to tell ({run.told_state()})")
+        raise UsageError(f"{path} has no evaluation yet: there is nothing to tell ({run.state_text})")
     if card.exists() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
         raise UsageError(f"{card} is no longer ours (its marking line is gone); rename it to have a new one")
     if picture:
@@ -60,7 +49,7 @@ def write_card(path: Path, *, picture: bool = True) -> Path:
 
 
 def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
-    """Write the card of a run that has just finished. Where it cannot be written that is told, and changes nothing."""
+    """Write the card of a run that has just finished. If that fails, `tell` gets one line, and nothing else changes."""
     try:
         run = read_run(path)
         for problem in run.problems:
@@ -72,79 +61,74 @@ def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
 
 
 def card_text(run: Run, *, picture: bool) -> str:
-    """The card as Markdown."""
-    game, label = run.game.name, PARAMETERIZATIONS[run.settings.param].label
-    heads = " and dueling heads (Wang et al., 2016)" if run.settings.network.dueling else ""
-    return f"""---
-{dump_yaml(_metadata(run)).rstrip()}
----
-
-{_MARK}
-
-# DQN playing {game}, {label}
-
-{_AGENTS[run.settings.agent]} that plays {game}; its Q-network has {_LAYERS[run.settings.param]} layers (Salimans &
-Kingma, 2016){heads}. Trained for {run.steps:,} agent steps of {FRAMES_PER_STEP} frames, seed {run.settings.seed}.
-
-## Scores
-
-{_scores(run)}
-
-A single seed says little about a method: scores of several seeds differ widely.
-An evaluation follows each epoch of {run.settings.evaluation.epoch_steps:,} training steps: the games completed in
-{", ".join(scores.told_protocol(run.settings))}.
-
-{f"![Mean test score after each epoch of training]({CURVE})" if picture else _NO_PICTURE}
-
-## Use, and make it again
-
-With wn_dqn {__version__}, in this folder:
-
-```sh
-wn-dqn evaluate .                                         # fresh games of the best network
-wn-dqn train --config config.yaml --run-dir again         # the same run once more
-```
-
-`config.yaml` holds every setting, `provenance.json` the versions, the commit and the machine.
-
-## Licence
-
-wn_dqn is under the MIT licence, and so is this network unless whoever publishes it says otherwise. The games are not
-part of it: they come with ale-py, under its terms.
-"""
+    """The card as Markdown; `picture`: whether the curve is drawn beside it."""
+    settings = run.settings
+    return render_markdown(
+        "model_card.md",
+        metadata=dump_yaml(_metadata(run)),
+        mark=_MARK,
+        agent=AGENTS[settings.agent].label,
+        agent_name=_agent_name(run),
+        game=run.game.name,
+        parameterization=PARAMETERIZATIONS[settings.param].label,
+        dueling=settings.network.dueling,
+        steps=f"{run.steps:,}",
+        frames_per_step=FRAMES_PER_STEP,
+        seed=settings.seed,
+        scores=[*_own_scores(run), *_published_scores(run.game.name)],
+        epoch_steps=f"{settings.evaluation.epoch_steps:,}",
+        protocol=", ".join(scores.protocol_words(settings)),
+        picture=CURVE if picture else None,
+        version=__version__,
+    )
 
 
-def _scores(run: Run) -> str:
-    """A table of the run's scores: each with its games, maxima called what they are."""
+def _agent_name(run: Run) -> str:
+    """What the agent is called, without the paper that it comes from."""
+    return AGENTS[run.settings.agent].label.partition(" (")[0]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A row of the card's table."""
+
+    name: str
+    mean: str
+    games: str
+    remark: str
+
+
+def _own_scores(run: Run) -> list[ScoreRow]:
+    """The run's scores, each with its games and what it is worth."""
     games = run.evaluations["games"].astype(int)
     best, last = int(run.scores.argmax()), min(scores.LAST_EPOCHS, len(games))
+    remark = f"at step {run.best_steps:,}; biased upward: the luckiest evaluation was picked"
     rows = [
-        ("last epoch", run.scores[-1], games[-1], "the network after the last step"),
-        (f"mean of the last {last} epochs", scores.last_epochs(run), games[-last:].sum(), "chosen by nobody"),
-        (
-            f"maximum over {len(games)} epochs",
-            scores.maximum(run),
-            games[best],
-            f"at step {run.best_steps:,}; biased upward: the luckiest evaluation was picked",
-        ),
+        _row("last epoch", run.scores[-1], games[-1], "the network after the last step"),
+        _row(f"mean of the last {last} epochs", scores.last_epochs(run), games[-last:].sum(), "chosen by nobody"),
+        _row(f"maximum over {len(games)} epochs", scores.maximum(run), games[best], remark),
     ]
-    for protocol, entry in scores.latest_reevaluations(run).items():
-        rows.append(("best network, fresh games", entry.mean, entry.games, f"protocol {protocol}; unbiased"))
-    if not scores.latest_reevaluations(run):
-        rows.append(("best network, fresh games", math.nan, 0, "not run: `wn-dqn evaluate .`"))
-    published = published_scores(run.game.name)
-    for name, level in (("random policy", published.random), ("human", published.human)):
-        if level is not None:
-            rows.append((name, level, 0, f"published ({RANDOM_AND_HUMAN_SOURCE})"))
-    lines = [
-        f"| {name} | {'' if math.isnan(score) else f'{score:,.1f}'} | {count or ''} | {remark} |"
-        for name, score, count, remark in rows
-    ]
-    return "\n".join(["| score | mean | games | |", "|---|---:|---:|---|", *lines])
+    fresh = scores.latest_reevaluations(run)
+    name = "best network, fresh games"
+    rows += [_row(name, test.mean, test.games, f"protocol {protocol}; unbiased") for protocol, test in fresh.items()]
+    return rows if fresh else [*rows, ScoreRow(name, "", "", "not run: wn-dqn evaluate .")]
+
+
+def _published_scores(game: str) -> list[ScoreRow]:
+    """The scores of a random policy and a human, where they are published."""
+    published = published_scores(game)
+    levels = {"random policy": published.random, "human": published.human}
+    remark = f"published ({RANDOM_AND_HUMAN_SOURCE})"
+    return [_row(name, level, None, remark) for name, level in levels.items() if level is not None]
+
+
+def _row(name: str, mean: float, games: int | None, remark: str) -> ScoreRow:
+    """Numbers as text; nothing for a mean of no games."""
+    return ScoreRow(name, "" if math.isnan(mean) else f"{mean:,.1f}", f"{games}" if games else "", remark)
 
 
 def _metadata(run: Run) -> dict[str, Any]:
-    """What the Hub reads. Its number is unbiased: fresh games if there are any, else the mean of the last epochs."""
+    """What the Hub reads. Its score is unbiased: of fresh games if there are any, else the mean of the last epochs."""
     fresh = scores.fresh_games(Group(run.game, run.settings.param, "", (run,)))
     score, name = (
         (scores.last_epochs(run), f"mean reward, last {scores.LAST_EPOCHS} epochs")
@@ -153,20 +137,19 @@ def _metadata(run: Run) -> dict[str, Any]:
     )
     tags = ["reinforcement-learning", "deep-reinforcement-learning"]
     tags += ["atari"] if run.game.rom_id in all_games() else []
-    metric = {"type": "mean_reward", "value": round(score, 2), "name": name, "verified": False}
     return {
         "license": "mit",
         "library_name": "wn-dqn",
         "pipeline_tag": "reinforcement-learning",
-        "tags": [*tags, "dqn", run.game.name, run.settings.param],
+        "tags": [*tags, run.settings.agent, run.game.name, run.settings.param],
         "model-index": [
             {
-                "name": f"DQN, {PARAMETERIZATIONS[run.settings.param].label}",
+                "name": f"{_agent_name(run)}, {PARAMETERIZATIONS[run.settings.param].label}",
                 "results": [
                     {
                         "task": {"type": "reinforcement-learning", "name": "reinforcement learning"},
                         "dataset": {"name": run.game.name, "type": run.game.name},
-                        "metrics": [metric],
+                        "metrics": [{"type": "mean_reward", "value": round(score, 2), "name": name, "verified": False}],
                     }
                 ],
             }

@@ -1,9 +1,9 @@
-"""Figures of learning curves, after Figure 5 of Salimans & Kingma (2016).
+"""Plots of learning curves, after Figure 5 of Salimans & Kingma (2016).
 
 Colours are those of Okabe and Ito, which people with any colour vision can tell apart; the lines differ in their
-dashes and markers too, for print in black and white. The same data gives the same bytes.
+dashes and markers too, for print in black and white. The same data gives the same bytes, whatever matplotlibrc says.
 
-matplotlib takes most of a second to import: only functions that draw do so.
+matplotlib takes most of a second to import: only functions that draw import it.
 """
 
 from __future__ import annotations
@@ -11,31 +11,34 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wn_dqn.analysis.curves import MAX_POINTS, Curve, make_curve, require_metric, x_label, y_label
 from wn_dqn.analysis.published import PAPER_ARMS, PAPER_COLUMNS, published_scores
 from wn_dqn.analysis.read_runs import Group
+from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
+from wn_dqn.system.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLES: dict[str, dict[str, Any]] = {
-    "wn": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
-    "standard": {"color": "#0072B2", "linestyle": (0, (5, 2)), "marker": "s"},
-}
-_MORE_STYLES: list[dict[str, Any]] = [
+_STYLES: list[dict[str, Any]] = [
+    {"color": "#0072B2", "linestyle": (0, (5, 2)), "marker": "s"},
+    {"color": "#D55E00", "linestyle": "-", "marker": "o"},
     {"color": "#009E73", "linestyle": "-.", "marker": "^"},
     {"color": "#CC79A7", "linestyle": (0, (1, 1)), "marker": "v"},
     {"color": "#56B4E9", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D"},
     {"color": "#E69F00", "linestyle": (0, (8, 2)), "marker": "P"},
     {"color": "#000000", "linestyle": (0, (3, 3)), "marker": "x"},
 ]
-_RC: Any = {
+"""of the parameterizations, in the order of their registry"""
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -47,10 +50,23 @@ _RC: Any = {
     "axes.edgecolor": "#555555",
     "svg.hashsalt": "wn_dqn",  # names inside the file do not change from run to run
     "path.simplify": True,
+    "text.parse_math": False,  # a dollar in a name is a dollar
 }
 _NO_DATES = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _GRAY = "#666666"
 _NEAR = 0.2  # of the axis: how far beyond the curves a published score may lie and still get its place
+
+
+@contextmanager
+def _our_settings(**changes: Any) -> Iterator[None]:
+    """matplotlib's defaults and our settings, whatever a person's matplotlibrc says."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)  # a name in a script that the font lacks
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS | changes)
+        yield
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,8 @@ def published_levels(game: str) -> list[Level]:
     for column, score in published.paper.items():
         name = PAPER_COLUMNS[column]
         if column in PAPER_ARMS:
-            levels.append(Level(f"paper, {name}", score, {k: v for k, v in _STYLES[column].items() if k != "marker"}))
+            line = {key: value for key, value in _style_of(column).items() if key != "marker"}
+            levels.append(Level(f"paper, {name}", score, line))
         else:
             levels.append(Level(name, score, {"color": "#000000", "linestyle": ":"}))
     for name, level in (("random", published.random), ("human", published.human)):
@@ -96,26 +113,27 @@ def draw_curves(
     levels: str = "auto",
     each_run: bool = False,
 ) -> Figure:
-    """One panel per game. `levels`: auto marks published scores beyond the axis with an arrow, all makes room for
-    them, none leaves them out.
+    """One panel per game, two in a row.
+
+    `levels`: "auto" marks published scores beyond the axis with an arrow, "all" makes room for them, "none" leaves them
+    out.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
-    width, height = (6.4, 4.2) if columns == 1 else (5.3 * columns, 3.5 * rows)
-    with mpl.rc_context(_RC):
+    width, height = (6.4, 4.2) if columns == 1 else (5.3 * columns, 3.5 * rows)  # inches
+    styles = _styles(panels)
+    with _our_settings():
         figure = Figure(figsize=(width, height), layout="constrained")
-        styles = _styles([curve for panel in panels for curve in panel.curves])
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, number + 1)
             _draw_panel(axes, panel, styles, each_run=each_run)
-            axes.set_title(panel.title, loc="left", fontweight="bold", pad=8 + 13 * len(panel.curves))
+            axes.set_title(printable(panel.title), loc="left", fontweight="bold", pad=8 + 13 * len(panel.curves))
             axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, borderaxespad=0.2, fontsize=8.5)
             if levels != "none":
                 _draw_levels(axes, panel.levels, height / rows * 0.7, make_room=levels == "all")
-            axes.set_ylabel(y_title if number % columns == 0 else "")
+            axes.set_ylabel(printable(y_title) if number % columns == 0 else "")
             axes.set_xlabel(x_title if number + columns >= len(panels) else "")
         wrapped = textwrap.fill(caption, round(width * 16))
         figure.text(0.01, -0.01, wrapped, fontsize=7.5, color=_GRAY, va="top")
@@ -124,20 +142,19 @@ def draw_curves(
 
 def draw_small_multiples(panels: Sequence[CurvePanel], x_title: str) -> Figure:
     """Many small panels, four in a row, with one legend for all."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     columns = 4
     rows = math.ceil(len(panels) / columns)
-    with mpl.rc_context({**_RC, "font.size": 7.5}):
-        height = 1.75 * rows + 0.75
+    height = 1.75 * rows + 0.75  # inches
+    styles = _styles(panels)
+    with _our_settings(**{"font.size": 7.5}):
         figure = Figure(figsize=(11, height))
-        styles = _styles([curve for panel in panels for curve in panel.curves])
         handles: dict[str, Any] = {}
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, number + 1)
             _draw_panel(axes, panel, styles, each_run=False)
-            axes.set_title(panel.title, loc="left", fontsize=8)
+            axes.set_title(printable(panel.title), loc="left", fontsize=8)
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         figure.subplots_adjust(0.055, 0.42 / height, 0.99, 1 - 0.5 / height, 0.3, 0.55)
@@ -146,27 +163,32 @@ def draw_small_multiples(panels: Sequence[CurvePanel], x_title: str) -> Figure:
     return figure
 
 
-def _styles(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
-    """A style for each label without its number of seeds; `wn` and `standard` have their own."""
-    styles: dict[str, dict[str, Any]] = {}
-    more = iter(_MORE_STYLES * (1 + len(curves) // len(_MORE_STYLES)))
-    for curve in curves:
-        name = _name(curve)
+def _style_of(param: str) -> dict[str, Any]:
+    """The look of a parameterization: the same in every plot."""
+    return _STYLES[list(PARAMETERIZATIONS).index(param) % len(_STYLES)]
+
+
+def _styles(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
+    """A style for each name of a curve. The first curve of a parameterization has the parameterization's own.
+
+    The others (variants of it) have styles that are not taken, the paper's arms' last: its scores are drawn in those.
+    """
+    curves = {curve.name: curve for panel in panels for curve in panel.curves}
+    first = {curve.param: name for name, curve in reversed(curves.items())}
+    styles = {name: _style_of(param) for param, name in first.items()}
+    paper = [_style_of(param) for param in PAPER_ARMS]
+    spare = [style for style in _STYLES if style not in paper] + paper
+    for name in curves:
         if name not in styles:
-            own = _STYLES.get(curve.param)
-            styles[name] = next(more) if own is None or own in styles.values() else own
+            free = [style for style in spare if style not in styles.values()]
+            styles[name] = free[0] if free else spare[len(styles) % len(spare)]
     return styles
 
 
-def _name(curve: Curve) -> str:
-    return curve.label.rsplit(" (", 1)[0]
-
-
 def _draw_panel(axes: Axes, panel: CurvePanel, styles: dict[str, dict[str, Any]], *, each_run: bool) -> None:
-    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
-
+    """The curves of a panel, their bands and, with `each_run`, a thin line for each seed."""
     for number, curve in enumerate(panel.curves):
-        style = styles[_name(curve)]
+        style = styles[curve.name]
         every = max(len(curve.x) // 8, 1)
         if curve.interval is not None:
             axes.fill_between(curve.x, *curve.interval, color=style["color"], alpha=0.18, linewidth=0)
@@ -174,8 +196,16 @@ def _draw_panel(axes: Axes, panel: CurvePanel, styles: dict[str, dict[str, Any]]
             for values in curve.runs:
                 axes.plot(curve.x, values, color=style["color"], linewidth=0.5, alpha=0.6)
         marks = {"markevery": (min(number * every // 2, len(curve.x) - 1), every), "markersize": 3.5}
-        axes.plot(curve.x, curve.center, label=curve.label, linewidth=1.5, **style, **marks)  # type: ignore[arg-type]
+        look: dict[str, Any] = {**style, **marks, "linewidth": 1.5}
+        axes.plot(curve.x, curve.center, label=printable(curve.label), **look)
     axes.margins(x=0.02)
+    _format_ticks(axes, panel)
+
+
+def _format_ticks(axes: Axes, panel: CurvePanel) -> None:
+    """Whole numbers where all x are whole; 1M and the like for large x."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     if all((curve.x == curve.x.round()).all() for curve in panel.curves):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
@@ -195,22 +225,28 @@ def _draw_levels(axes: Axes, levels: Sequence[Level], height_inches: float, *, m
     ordered = sorted(levels, key=lambda level: level.score)
     heights = _spread([(level.score - low) / (high - low) for level in ordered], 0.15 / height_inches)
     for level, text_height in zip(ordered, heights, strict=True):
-        arrow = "↑ " if level.score > high else "↓ " if level.score < low else ""
-        inside = not arrow
-        if inside:
-            axes.axhline(level.score, linewidth=1.0, alpha=0.9, zorder=1.5, **level.style)
-        axes.annotate(
-            f"{arrow}{level.label} {level.score:,.6g}",
-            xy=(1, level.score) if inside else (1, text_height),
-            xycoords=axes.get_yaxis_transform() if inside else "axes fraction",
-            xytext=(1.04, text_height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=7.5,
-            color=level.style["color"],
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": level.style["color"], "linewidth": 0.6} if inside else None,
-        )
+        _draw_level(axes, level, text_height)
+
+
+def _draw_level(axes: Axes, level: Level, text_height: float) -> None:
+    """A line with its name at `text_height` (0 to 1 of the axes); beyond the axes, an arrow and the name."""
+    low, high = axes.get_ylim()
+    arrow = "↑ " if level.score > high else "↓ " if level.score < low else ""
+    inside = not arrow
+    if inside:
+        axes.axhline(level.score, linewidth=1.0, alpha=0.9, zorder=1.5, **level.style)
+    axes.annotate(
+        f"{arrow}{level.label} {level.score:,.6g}",
+        xy=(1, level.score) if inside else (1, text_height),
+        xycoords=axes.get_yaxis_transform() if inside else "axes fraction",
+        xytext=(1.04, text_height),
+        textcoords="axes fraction",
+        va="center",
+        fontsize=7.5,
+        color=level.style["color"],
+        annotation_clip=False,
+        arrowprops={"arrowstyle": "-", "color": level.style["color"], "linewidth": 0.6} if inside else None,
+    )
 
 
 def _spread(heights: Sequence[float], distance: float) -> list[float]:
@@ -226,11 +262,9 @@ def _spread(heights: Sequence[float], distance: float) -> list[float]:
 
 
 def figure_bytes(figure: Figure, file_format: str) -> bytes:
-    """The figure as a file: png, svg or pdf. What stands beside the axes is inside: the paper grows to it."""
-    import matplotlib as mpl
-
+    """The plot as a png, svg or pdf file. The paper grows to hold what stands beside the axes."""
     file = io.BytesIO()
-    with mpl.rc_context(_RC):
+    with _our_settings():
         figure.savefig(
             file, format=file_format, dpi=150, metadata=_NO_DATES[file_format], bbox_inches="tight", pad_inches=0.12
         )
@@ -247,40 +281,43 @@ def learning_curves(
     levels: str = "auto",
     each_run: bool = False,
 ) -> tuple[Figure, list[str]]:
-    """The figure of `groups`, a panel per game, and lines for a person: what is missing in it.
+    """The plot of `groups`, a panel per game, and a line for each thing that is missing in it.
 
     UsageError if there is nothing to draw.
     """
     runs = [run for group in groups for run in group.runs]
     require_metric(runs, metric)
     panels, notes = [], []
-    for name in dict.fromkeys(group.game.name for group in groups):
+    for game in dict.fromkeys(group.game.name for group in groups):
         curves = []
-        for group in [group for group in groups if group.game.name == name]:
+        for group in [group for group in groups if group.game.name == game]:
             curve, more = make_curve(group, metric, x_axis=x_axis, statistic=statistic, smoothing=smoothing)
             notes += more
             curves += [] if curve is None else [curve]
         if curves:
-            panels.append(CurvePanel(name, curves, published_levels(name) if metric == "mean_return" else ()))
+            panels.append(CurvePanel(game, curves, published_levels(game) if metric == "mean_return" else ()))
     if not panels:
         raise UsageError("nothing to draw: " + "; ".join(notes))
-    caption = (
-        "Bands: 95% stratified bootstrap over seeds."
-        if any(c.interval is not None for p in panels for c in p.curves)
-        else "One seed each: no bands."
-    )
-    if levels != "none" and any(panel.levels for panel in panels):
-        caption += " Horizontal lines: published scores, those of the papers being maxima over epochs" + (
-            " (arrows: beyond the axis)." if levels == "auto" else "."
-        )
-    if any(len(curve.x) == MAX_POINTS for panel in panels for curve in panel.curves):
-        caption += f" Longer curves are means over {MAX_POINTS} equal stretches."
     figure = draw_curves(
         panels,
         x_title=x_label(runs, x_axis),
         y_title=y_label(metric, statistic, smoothing),
-        caption=caption,
+        caption=_caption(panels, levels),
         levels=levels,
         each_run=each_run,
     )
     return figure, notes
+
+
+def _caption(panels: Sequence[CurvePanel], levels: str) -> str:
+    """How to read bands and horizontal lines."""
+    curves = [curve for panel in panels for curve in panel.curves]
+    several_seeds = any(curve.interval is not None for curve in curves)
+    caption = "Bands: 95% stratified bootstrap over seeds." if several_seeds else "One seed each: no bands."
+    if levels != "none" and any(panel.levels for panel in panels):
+        caption += " Horizontal lines: published scores, those of the papers being maxima over epochs" + (
+            " (arrows: beyond the axis)." if levels == "auto" else "."
+        )
+    if any(len(curve.x) == MAX_POINTS for curve in curves):
+        caption += f" Longer curves are means over {MAX_POINTS} equal stretches."
+    return caption

@@ -1,4 +1,4 @@
-"""What runs have come to: their tables, read back, and grouped by what is comparable."""
+"""Runs read back from their directories, and grouped by what makes them comparable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Run:
     evaluations: Table
     """columns of evaluations.csv; empty if there was no evaluation yet"""
     metrics: Table
-    """columns of metrics.csv, NaN where there was nothing to tell"""
+    """columns of metrics.csv, NaN where a cell is empty"""
     reevaluations: tuple[Reevaluation, ...]
     provenance: tuple[dict[str, Any], ...]
     """one entry for each process that worked on the run"""
@@ -47,37 +47,40 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of its folder."""
         return self.path.resolve().name
 
     @property
     def steps(self) -> int:
-        """Steps done, as far as the run has told."""
+        """Agent steps done, by its last row or its status."""
         tables = [int(table["steps"][-1]) for table in (self.evaluations, self.metrics) if table]
         return max([int(self.status.get("steps", 0)), *tables])
 
     @property
     def finished(self) -> bool:
+        """Whether all its steps are done."""
         return self.status.get("status") == "finished"
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """Mean return of each epoch's evaluation."""
+        """Mean return of each evaluation, in their order: [evaluations]."""
         return self.evaluations.get("mean_return", np.empty(0))
 
     @property
     def best_steps(self) -> int:
-        """When the best epoch ended, the first of equal ones."""
+        """Agent steps at the end of the best epoch, the first of equal ones."""
         return int(self.evaluations["steps"][np.argmax(self.scores)])
 
-    def told_state(self) -> str:
-        """Whether it is finished, and how far it is if not; what a process that died told last is not its state."""
+    @property
+    def state_text(self) -> str:
+        """Finished, or its status, steps and reason. A run that says running may have died: its last word is dated."""
         total = self.settings.learning.total_steps
         if self.finished:
             return "finished"
         status = self.status.get("status", "not started")
-        last_told = f", last heard of {self.status['time']}" if status == "running" and "time" in self.status else ""
+        last_word = f", last heard of {self.status['time']}" if status == "running" and "time" in self.status else ""
         reason = self.status.get("error") or self.status.get("reason")
-        return f"{status} at step {self.steps:,} of {total:,}{last_told}" + (f" ({reason})" if reason else "")
+        return f"{status} at step {self.steps:,} of {total:,}{last_word}" + (f" ({reason})" if reason else "")
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ class Group:
     game: Game
     param: str
     variant: str
-    """how its settings differ from those of other groups of the same game and parameterization; mostly empty"""
+    """the settings that set it apart from other groups of the same game and parameterization; mostly empty"""
     runs: tuple[Run, ...]
 
     @property
     def label(self) -> str:
+        """The parameterization as tables and plots call it, with the variant."""
         return PARAMETERIZATIONS[self.param].label + (f", {self.variant}" if self.variant else "")
 
 
@@ -145,7 +149,7 @@ def _game(name: str) -> Game:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Whole lines (the last one may be in the making); none if there is no file."""
+    """The complete lines of a file (a run may be writing the last one); none if there is no file."""
     try:
         return path.read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
@@ -155,6 +159,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_table(path: Path) -> Table:
+    """The columns of a CSV file of numbers, [rows] each; UsageError, naming the line, if it is damaged."""
     rows = list(csv.reader(_read_lines(path)))
     if len(rows) < 2:
         return {}
@@ -181,9 +186,9 @@ def _read_provenance(path: Path) -> tuple[dict[str, Any], ...]:
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
-    """The runs by game, parameterization and what else sets them apart, and a line for each that is left out.
+    """The runs by game, parameterization and other differing settings, and a line for each run that is left out.
 
-    A repetition of a seed is left out: it would count as a second sample, and is none.
+    A second run of the same seed is left out: it is not another sample.
     """
     groups, problems = [], []
     for game, param in sorted({(run.game.name, run.settings.param) for run in runs}, key=_order):
@@ -191,11 +196,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         differing = differing_settings(arm)
         by_variant: dict[str, dict[int, Run]] = {}
         for run in arm:
-            settings = flatten(run.settings.model_dump())
-            variant = ", ".join(
-                f"{key} {settings[key]}" for key in differing if not key.startswith(_NOT_PART_OF_A_GROUP)
-            )
-            first = by_variant.setdefault(variant, {}).setdefault(run.settings.seed, run)
+            first = by_variant.setdefault(_variant(run, differing), {}).setdefault(run.settings.seed, run)
             if first is not run:
                 problems.append(f"{run.path} repeats seed {run.settings.seed} of {first.path}: left out")
         for variant, by_seed in sorted(by_variant.items()):
@@ -204,7 +205,14 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     return groups, problems
 
 
+def _variant(run: Run, differing: Iterable[str]) -> str:
+    """Those of the `differing` settings that change results, with the run's values."""
+    settings = flatten(run.settings.model_dump())
+    return ", ".join(f"{key} {settings[key]}" for key in differing if not key.startswith(_NOT_PART_OF_A_GROUP))
+
+
 def _order(game_and_param: tuple[str, str]) -> tuple[str, int]:
+    """By game, then by the registry's order of parameterizations."""
     game, param = game_and_param
     return game, list(PARAMETERIZATIONS).index(param)
 

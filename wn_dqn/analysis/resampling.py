@@ -16,16 +16,16 @@ _SEED = 0  # always the same: the same runs give the same interval
 
 
 def mean(scores: Scores) -> Scores:
-    """Mean over the last axis."""
+    """Mean over the last axis: [..., N] to [...]."""
     averaged: Scores = scores.mean(axis=-1)
     return averaged
 
 
 def interquartile_mean(scores: Scores) -> Scores:
-    """Mean over the last axis without the lowest and the highest quarter; of fewer than 4 scores, the mean."""
+    """Mean over the last axis without its lowest and highest quarter: [..., N] to [...]; for N < 4, the mean."""
     count = scores.shape[-1]
-    cut = count // 4
-    return mean(np.sort(scores, axis=-1)[..., cut : count - cut])
+    outer = count // 4
+    return mean(np.sort(scores, axis=-1)[..., outer : count - outer])
 
 
 AGGREGATES: dict[str, Callable[[Scores], Scores]] = {"mean": mean, "iqm": interquartile_mean}
@@ -61,6 +61,7 @@ def improvement_interval(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
 
 
 def _superiority(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
+    """How often a run of X beats one of Y, averaged over games: [...] from [..., runs] for each game."""
     per_game = [
         ((a[..., :, None] > b[..., None, :]) + 0.5 * (a[..., :, None] == b[..., None, :])).mean(axis=(-2, -1))
         for a, b in zip(x, y, strict=True)

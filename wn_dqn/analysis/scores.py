@@ -1,4 +1,4 @@
-"""What runs scored, each figure with what it is worth, and how long they took."""
+"""Scores of our runs, and how long they took. Scores of others: :mod:`wn_dqn.analysis.published`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class FreshGames:
 
     protocol: str
     means: Scores
-    """one for each run that has one"""
+    """mean return of each run that has fresh games: [runs]"""
     games: int
-    """of all of them"""
+    """number of games of all runs together"""
 
 
 def maximum(run: Run) -> float:
-    """The paper's figure: the highest mean return of all epochs. Biased upward: it picks the luckiest evaluation."""
+    """The highest mean return of all epochs, as the paper reports it. Biased upward: it picks the luckiest."""
     return float(run.scores.max())
 
 
 def last_epochs(run: Run) -> float:
-    """Mean of the last evaluations: no choice has biased it."""
+    """Mean of the last evaluations. No choice has biased it."""
     return float(run.scores[-LAST_EPOCHS:].mean())
 
 
@@ -60,15 +60,15 @@ def fresh_games(group: Group) -> FreshGames | None:
 
 
 def mean_and_interval(values: Scores) -> tuple[float, tuple[float, float] | None]:
-    """Mean over seeds and its 95% bootstrap interval; None for a single seed."""
+    """Mean over seeds [seeds] and its 95% bootstrap interval (low, high); None for a single seed."""
     if len(values) < 2:
         return float(values.mean()), None
     low, high = bootstrap_interval([values[:, None]], mean)[:, 0]
     return float(values.mean()), (float(low), float(high))
 
 
-def told_protocol(settings: Settings) -> list[str]:
-    """How the agent was tested after each epoch, in a few words each."""
+def protocol_words(settings: Settings) -> list[str]:
+    """The evaluation after each epoch: its length, epsilon and rules, a few words each."""
     environment, evaluation = settings.environment, settings.evaluation
     limit = environment.max_game_frames
     parts = [
@@ -92,7 +92,7 @@ def training_hours(run: Run) -> float | None:
 
 
 def wall_clock_hours(run: Run) -> float | None:
-    """Hours from the first start to the last word of the run, pauses included; None if it does not say."""
+    """Hours from the first start to the last word of the run, pauses included; None if a date is missing."""
     try:
         began, ended = (
             datetime.strptime(str(entry["time"]), "%Y-%m-%dT%H:%M:%S%z") for entry in (run.provenance[0], run.status)

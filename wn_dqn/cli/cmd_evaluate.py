@@ -11,6 +11,7 @@ import click
 
 from wn_dqn.cli.options import CHECKPOINT, DEVICE, CountRange, protocol_options
 from wn_dqn.errors import UsageError
+from wn_dqn.system.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -139,7 +140,7 @@ def _print_evaluation(report: Report) -> None:
     from wn_dqn.analysis.published import PAPER_COLUMNS
 
     outcome, game = _with_published(report), report.game
-    click.echo(f"{game.name}: {outcome['policy']}, protocol {report.protocol.name}")
+    click.echo(printable(f"{game.name}: {outcome['policy']}, protocol {report.protocol.name}"))
     metrics = report.result.metrics()
     row = {name: f"{metrics[f'{name}_return']:,.1f}" for name in _SCORES} | {"games": f"{metrics['games']}"}
     if outcome["human_normalized"] is not None:
@@ -169,16 +170,14 @@ def _print_evaluations(reports: list[Report]) -> None:
     for name in ("step", *_SCORES, "games"):
         table.add_column(name, justify="right")
     for report in reports:
-        metrics = report.result.metrics()
+        metrics, path = report.result.metrics(), printable(str(report.checkpoint))
         scores = (f"{metrics[f'{name}_return']:,.1f}" for name in _SCORES)
-        table.add_row(
-            report.game.name, str(report.checkpoint), f"{report.trained_steps:,}", *scores, f"{metrics['games']}"
-        )
+        table.add_row(report.game.name, path, f"{report.trained_steps:,}", *scores, f"{metrics['games']}")
     _print_table(table, 160)
 
 
 def _print_table(table: Table, width: int) -> None:
-    """To the width of the terminal, or `width` where there is none."""
+    """To the width of the terminal, or `width` where there is none. A name in brackets is a name, not a colour."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else width).print(table)
+    Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False).print(table)

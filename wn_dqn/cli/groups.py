@@ -9,6 +9,7 @@ import click
 
 from wn_dqn.analysis.read_runs import Group, group_runs, read_runs
 from wn_dqn.errors import UsageError
+from wn_dqn.system.text import printable
 
 
 def read_groups(paths: tuple[Path, ...]) -> tuple[list[Group], list[str]]:
@@ -24,4 +25,4 @@ def read_groups(paths: tuple[Path, ...]) -> tuple[list[Group], list[str]]:
 def show_notes(notes: Iterable[str]) -> None:
     """A line on standard error for each of `notes`."""
     for note in notes:
-        click.echo(f"wn-dqn: {note}", err=True)
+        click.echo(f"wn-dqn: {printable(note)}", err=True)
