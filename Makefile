@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
-.PHONY: help train test test-arithmetics check bench clean
+.PHONY: help train test test-all test-arithmetics coverage check bench clean
+# A worker per core. worksteal gives each a contiguous part of the tests, so most files have all of theirs in one.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -12,8 +14,14 @@ help:  ## list the targets
 train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weight normalization
 	$(BIN)/wn-dqn train --config quick
 
-test: check  ## run the checks and all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
+test: check  ## run the checks and the tests of every day
+	$(PYTEST)
+
+test-all: check  ## run the checks and everything: all games, all seeds, more random examples
+	WN_DQN_TESTS=all $(PYTEST)
+
+coverage: $(VENV)/test.stamp  ## the tests of every day, and what they do not reach
+	$(PYTEST) --cov --cov-report=term
 
 # Other processors, libraries and numbers of threads add in another order. Each of these is one such arithmetic, on any
 # x86 machine; what `make test` runs is that of the machine itself, with one thread.
@@ -25,7 +33,7 @@ NUMERIC_TESTS ?= tests/nn tests/agents tests/test_kernels.py tests/test_optimize
 test-arithmetics: $(VENV)/test.stamp  ## run the numeric tests (NUMERIC_TESTS) once more for each way that sums can round
 	@set -e; for arithmetic in $(ARITHMETICS); do \
 	  echo "=== $$arithmetic"; \
-	  env $$arithmetic $(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet $(NUMERIC_TESTS); \
+	  env $$arithmetic $(PYTEST) --quiet $(NUMERIC_TESTS); \
 	done
 
 check: $(VENV)/test.stamp  ## lint, types, floors

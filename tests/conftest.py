@@ -24,17 +24,19 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 # tries fewer examples. No example has a time limit: a machine may be slow.
 EVERYTHING = os.environ.get("WN_DQN_TESTS") == "all"
 TIMELESS: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
-hypothesis.settings.register_profile("daily", max_examples=20, stateful_step_count=10, **TIMELESS)
+hypothesis.settings.register_profile("daily", max_examples=40, stateful_step_count=10, **TIMELESS)
 hypothesis.settings.register_profile("all", max_examples=200, stateful_step_count=15, **TIMELESS)
 hypothesis.settings.load_profile("all" if EVERYTHING else "daily")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make test-all` runs."""
+    """Leave out what only `make test-all` runs; begin with the long ones where workers share the tests."""
     left_out = [] if EVERYTHING else [item for item in items if item.get_closest_marker("thorough")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    if hasattr(config, "workerinput"):  # a long test that came last would have one worker wait for another
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mutations import mutated
 from torch import Tensor
@@ -115,7 +115,6 @@ states = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(state=states)
 def test_any_state_comes_back(state: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

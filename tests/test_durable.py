@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wn_dqn import durable
@@ -133,7 +133,6 @@ class LimitedFile:
         return int(self._file.write(data[:fits]))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     actions=st.lists(
         st.tuples(st.sampled_from(["append", "append", "sync", "crash"]), st.integers(0, 30), st.booleans()),

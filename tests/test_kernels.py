@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import outcome, settings_for, train
 from torch import nn
@@ -48,7 +48,6 @@ shares = st.floats(0.0, 1.0, exclude_max=True, width=32)
 
 
 @needs_compiler
-@settings(deadline=None)  # torch imports a compiler of its own with the first optimizer
 @given(data=st.data(), grad=numbers, beta1=shares, beta2=shares, eps=st.floats(0.0, 1.0, width=32))
 def test_adamax_of_any_numbers_gives_torchs_numbers(
     data: st.DataObject, grad: list[float], beta1: float, beta2: float, eps: float

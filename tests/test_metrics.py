@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -145,7 +145,6 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
 @given(actions=ACTIONS)
 @example(actions=[("evaluate", 1), ("save", 0), ("crash", 0)])  # what was buffered is saved, too
 @example(actions=[("write", 1), ("restore", 0), ("evaluate", 1)])

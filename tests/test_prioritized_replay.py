@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_replay import CPU, GAMMA, LIFE_LOST, PLAIN, TIME_LIMIT, Model, naive_n_step, transitions
 
@@ -126,7 +126,6 @@ def stored(replay: PrioritizedReplay) -> dict[int, float]:
     return dict(zip(frames[in_order > 0.0].tolist(), in_order[in_order > 0.0].tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 24),

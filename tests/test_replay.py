@@ -155,9 +155,7 @@ class ReplayMachine(RuleBasedStateMachine):
 
 
 TestReplayMachine = ReplayMachine.TestCase
-TestReplayMachine.settings = settings(
-    max_examples=60, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestReplayMachine.settings = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(("batch_size", "num_batches", "calls"), [(400, 20, 1), (400, 1, 20)])
@@ -238,7 +236,6 @@ def assert_same(a: ReplayBuffer, b: ReplayBuffer) -> None:
         assert transitions(drawn[0]) == transitions(drawn[1])
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 20),
@@ -318,7 +315,6 @@ def naive_n_step(ring: list[Transition | None], n: int) -> set[Transition]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 24),

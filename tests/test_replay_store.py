@@ -120,7 +120,7 @@ def saved(tmp_path: Path) -> tuple[Run, ReplayIndex]:
     return run, index
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings().max_examples // 2)  # each is a run of its own
 @given(
     num_envs=st.integers(1, 3),
     capacity=st.integers(1, 40),

@@ -31,9 +31,8 @@ from wn_dqn.progress import ProgressReporter
 from wn_dqn.run_directory import RunDirectory
 from wn_dqn.training import TrainingState
 
-# What is saved and restored does not depend on the layers' sizes; some cases have the real network all the same. One
-# worker runs this file: runs that never stopped serve many tests.
-pytestmark = [pytest.mark.usefixtures("small_network"), pytest.mark.xdist_group("test_resume")]
+# What is saved and restored does not depend on the layers' sizes; some cases have the real network all the same.
+pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def stop_when(monkeypatch: pytest.MonkeyPatch, condition: Callable[[TrainingState], bool]) -> None:

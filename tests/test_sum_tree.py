@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from numpy.typing import NDArray
@@ -63,7 +63,6 @@ class SumTreeMachine(RuleBasedStateMachine):
 
 
 TestSumTreeMachine = SumTreeMachine.TestCase
-TestSumTreeMachine.settings = settings(max_examples=100, stateful_step_count=10, deadline=None)
 
 
 @given(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from command import wn_dqn
+from small_runs import SMALL_NETWORK, network_of
 
 LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
 RUNS = ("Catch-wn-seed0", "Catch-standard-seed0")
@@ -44,7 +44,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a short run of Catch of each parameterization, named as `wn-dqn train` does."""
+    """A folder with a short run of Catch of each parameterization."""
     folder = tmp_path_factory.mktemp("runs")
     settings = [
         "learning={total_steps: 256, start_steps: 32, batch_size: 8, target_period_steps: 16}",
@@ -53,14 +53,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "replay.capacity=64",
         "output.log_period_steps=16",
     ]
-    command = [sys.executable, "-m", "wn_dqn", "train", "--game", "Catch", "--device", "cpu"]
+    command = ["train", "--game", "Catch", "--device", "cpu"]
     command += [word for setting in settings for word in ("--set", setting)]
-    for param in ("wn", "standard"):
-        done = subprocess.run(
-            [*command, "--param", param], capture_output=True, text=True, check=False, timeout=120, cwd=folder
-        )
-        assert done.returncode == 0, done.stderr
-    return folder / "runs"
+    for name, param in zip(RUNS, ("wn", "standard"), strict=True):
+        with network_of(SMALL_NETWORK):
+            status, _, err = wn_dqn(*command, "--param", param, "--run-dir", str(folder / name))
+        assert status == 0, err
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,14 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(["--steps", "600", "--set", "evaluation.steps=200"], id="a part"),  # it learns from step 500 on
+        pytest.param([], id="whole", marks=pytest.mark.thorough),
+    ],
+)
+def test_an_installed_wheel_trains_from_another_folder(changes: list[str], tmp_path: Path) -> None:
     """`wn-dqn train --config smoke`, with the named config from inside the wheel."""
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("wn_dqn-*.whl")
@@ -45,8 +52,9 @@ def test_an_installed_wheel_trains_from_another_folder(tmp_path: Path) -> None:
     why_not = run(python, "-c", "import wn_dqn.kernels as k; print(k.find_kernels().why_not)", cwd=tmp_path).strip()
     assert why_not == find_kernels().why_not  # the source is in the wheel
     command = tmp_path / "env" / "bin" / "wn-dqn"
-    run(command, "train", "--config", "smoke", "--device", "cpu", cwd=tmp_path)
-    assert "Breakout" in run(command, "evaluate", "runs/Breakout-wn-seed0", "--protocol", "nature", cwd=tmp_path)
+    run(command, "train", "--config", "smoke", "--device", "cpu", *changes, cwd=tmp_path)
+    evaluated = run(command, "evaluate", "runs/Breakout-wn-seed0", "--protocol", "nature", "--games", "2", cwd=tmp_path)
+    assert "Breakout" in evaluated
 
 
 def test_every_dependency_is_declared_and_every_declared_one_is_used() -> None:

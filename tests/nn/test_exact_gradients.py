@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,7 +16,6 @@ from wn_dqn.nn.recurrent import WeightNormLSTM
 
 each_weight_norm = pytest.mark.parametrize("name", ["wn", "wn-exp", "wn-mean-only-bn"])
 networks = given(seed=st.integers(0, 2**31), hidden_layers=st.integers(0, 2), lr=st.floats(1e-4, 0.1))
-few = settings(max_examples=15, deadline=None)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -63,7 +62,6 @@ def composed(name: str, parameters: list[dict[str, Tensor]]) -> Any:
 
 @each_weight_norm
 @networks
-@few
 def test_training_by_sgd_equals_training_the_composed_function(
     name: str, seed: int, hidden_layers: int, lr: float
 ) -> None:
@@ -87,7 +85,6 @@ def test_training_by_sgd_equals_training_the_composed_function(
 
 @each_weight_norm
 @given(seed=st.integers(0, 2**31), hidden_layers=st.integers(0, 2), scale=st.floats(1e-3, 1e3), data=st.data())
-@few
 def test_scaling_v_leaves_the_output_and_scales_its_gradient_by_the_inverse(
     name: str, seed: int, hidden_layers: int, scale: float, data: st.DataObject
 ) -> None:
@@ -108,7 +105,6 @@ def test_scaling_v_leaves_the_output_and_scales_its_gradient_by_the_inverse(
 
 @each_weight_norm
 @networks
-@few
 def test_v_norm_grows_by_sqrt_1_plus_c_squared(name: str, seed: int, hidden_layers: int, lr: float) -> None:
     """With c the norm of the update relative to ||v||; so under plain SGD ||v|| never shrinks."""
     network = random_network(name, seed, hidden_layers)
@@ -127,7 +123,6 @@ def test_v_norm_grows_by_sqrt_1_plus_c_squared(name: str, seed: int, hidden_laye
 
 
 @given(seed=st.integers(0, 2**31), lr=st.floats(1e-4, 1.0))
-@few
 def test_v_norm_grows_by_that_law_in_an_lstm(seed: int, lr: float) -> None:
     """For the weight vectors of the input and of the state, through time."""
     lstm = WeightNormLSTM(3, 4, dtype=torch.float64)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
@@ -166,7 +166,6 @@ def test_gradient_of_v_is_orthogonal_to_v(case: Case) -> None:
 
 @each_case
 @given(scale=st.floats(1e-3, 1e3))
-@settings(max_examples=20, deadline=None)
 def test_scaling_v_leaves_the_function_and_scales_its_gradient_inversely(case: Case, scale: float) -> None:
     layer, scaled = make(case), make(case)
     with torch.no_grad():
