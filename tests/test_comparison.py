@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
-from small_runs import SMALL, SMALL_NETWORK, network_of, settings_for
+from small_runs import SMALL, settings_for
 
 from wn_dqn.analysis.read_runs import read_run
 from wn_dqn.config.files import dump_yaml
@@ -45,8 +45,7 @@ def test_runs_are_trained_skipped_and_drawn(script: ModuleType, tmp_path: Path) 
     command = ["--config", str(config), "--params", "standard,bn", "--seeds", "1", "--steps", "128"]
     outputs, figures = [], []
     for _ in range(2):
-        with network_of(SMALL_NETWORK):
-            result = CliRunner().invoke(script.main, [*command, "-o", str(tmp_path / "out")], catch_exceptions=False)
+        result = CliRunner().invoke(script.main, [*command, "-o", str(tmp_path / "out")], catch_exceptions=False)
         assert result.exit_code == 0
         outputs.append(result.stdout)
         figures.append((tmp_path / "out" / "curves.svg").read_bytes())

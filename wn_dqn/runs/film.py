@@ -36,6 +36,8 @@ def watch(
             f"{policy.path}: the network has {policy.agent.num_actions} outputs, but {game.name} has "
             f"{env.spec.num_actions} actions"
         )
+    if saliency is not None and not env.spec.is_image:
+        raise UsageError(f"{game.name} shows no images: leave out --saliency")
     subtitle = f"{policy.settings.param}, step {policy.steps:,}, epsilon {protocol.epsilon:g}"
     painter = Painter(
         QPanel(game.name, subtitle, env.spec.action_names),
