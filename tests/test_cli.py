@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -167,6 +168,8 @@ def test_a_run_is_stopped_continued_and_extended() -> None:
         status, _, err = wn_dqn("train", *TINY, "--steps", str(steps), "--run-dir", "run", *options)
         assert status == 0, err
         assert json.loads(Path("run/status.json").read_text())["status"] == end
+        assert "model card" not in err  # only a run that is finished has one
+        assert Path("run/model_card.md").exists() == (end == "finished")
     steps = [line.split(",")[0] for line in Path("run/evaluations.csv").read_text().splitlines()]
     assert steps == ["steps", "32", "64", "72"]
 
@@ -534,8 +537,9 @@ def arguments(draw: st.DrawFn) -> list[str]:
     return [*path, *args, *draw(st.just([]) | st.lists(VALUES, max_size=2))]
 
 
-@pytest.fixture(scope="module")
+@contextlib.contextmanager
 def nothing_is_played() -> Iterator[None]:
+    """Neither training nor evaluation does anything within."""
     result = Evaluation((GameResult(1.0, 6, finished=True),), 0)
     with (
         mock.patch.object(launch, "train_run", return_value=0),
@@ -546,10 +550,10 @@ def nothing_is_played() -> Iterator[None]:
 
 
 @given(args=arguments())
-@pytest.mark.usefixtures("nothing_is_played")
 def test_no_arguments_make_a_traceback(args: list[str]) -> None:
     """An exception would leave `main` and fail this test."""
-    status, _, err = wn_dqn(*args)
+    with nothing_is_played():
+        status, _, err = wn_dqn(*args)
     assert status in (0, 2)
     assert status == 0 or err.splitlines()[-1].startswith("wn-dqn: ") or err.startswith("Usage: ")
 
