@@ -168,6 +168,8 @@ def test_a_run_is_stopped_continued_and_extended() -> None:
         status, _, err = wn_dqn("train", *TINY, "--steps", str(steps), "--run-dir", "run", *options)
         assert status == 0, err
         assert json.loads(Path("run/status.json").read_text())["status"] == end
+        assert "model card" not in err  # only a run that is finished has one
+        assert Path("run/model_card.md").exists() == (end == "finished")
     steps = [line.split(",")[0] for line in Path("run/evaluations.csv").read_text().splitlines()]
     assert steps == ["steps", "32", "64", "72"]
 

@@ -67,16 +67,13 @@ def train_run(
         directory.add_provenance(device)
         experiment = build_experiment(settings, directory, device, reporter, stop or StopRequest())
         try:
-            exit_status = _run(experiment)
-            if exit_status == 0:
-                on_finished(run_dir)
-            return exit_status
+            return _run(experiment, on_finished)
         finally:
             if experiment.store is not None:
                 experiment.store.close()
 
 
-def _run(experiment: Experiment) -> int:
+def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
     try:
         restored = experiment.restore()
         experiment.reporter.message(restored or f"training in {experiment.directory.path}")
@@ -96,6 +93,7 @@ def _run(experiment: Experiment) -> int:
         experiment.write_status("failed", error=str(error))
         raise
     experiment.write_status("finished")
+    on_finished(experiment.directory.path)
     return 0
 
 
