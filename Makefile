@@ -27,8 +27,8 @@ coverage: $(VENV)/test.stamp  ## the tests of every day, and what they do not re
 # x86 machine; what `make test` runs is that of the machine itself, with one thread.
 ARITHMETICS := MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default \
 	WN_DQN_KERNELS=0 OMP_NUM_THREADS=2
-NUMERIC_TESTS ?= tests/nn tests/agents tests/test_kernels.py tests/test_optimizers.py tests/test_q_learning.py \
-	tests/test_learns.py
+NUMERIC_TESTS ?= tests/nn tests/agents tests/training/test_q_learning.py \
+	tests/training/test_learns.py
 
 test-arithmetics: $(VENV)/test.stamp  ## run the numeric tests (NUMERIC_TESTS) once more for each way that sums can round
 	@set -e; for arithmetic in $(ARITHMETICS); do \

@@ -23,7 +23,7 @@ return [...document.querySelectorAll('card-view')].filter(card => card.querySele
     return [tag, ...[chart.left, chart.top, chart.right, chart.bottom].map(Math.round)];
 });
 """
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "screenshot_tensorboard.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "screenshot_tensorboard.py"
 
 
 def load_script() -> ModuleType:

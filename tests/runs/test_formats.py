@@ -22,7 +22,7 @@ from wn_dqn.runs.policy import load_policy, play_games
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.system.progress import ProgressReporter
 
-FIXTURES = sorted(Path(__file__).with_name("fixtures").glob("run-format-*.tar.xz"))
+FIXTURES = sorted(Path(__file__).parents[1].joinpath("fixtures").glob("run-format-*.tar.xz"))
 
 
 def test_every_format_has_its_run() -> None:

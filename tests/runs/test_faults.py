@@ -25,7 +25,7 @@ from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("small_network")
-DRIVER = Path(__file__).with_name("fault_driver.py")
+DRIVER = Path(__file__).parents[1] / "fault_driver.py"
 
 
 _WRITTEN = ("checkpoint", "segment", "small file")

@@ -19,7 +19,7 @@ from wn_dqn.system.progress import ProgressReporter
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = Path(__file__).parents[1] / "scripts" / "compare_parameterizations.py"
+    path = Path(__file__).parents[2] / "scripts" / "compare_parameterizations.py"
     spec = importlib.util.spec_from_file_location("compare_parameterizations", path)
     assert spec is not None
     assert spec.loader is not None

@@ -24,7 +24,7 @@ from wn_dqn.runs.run_directory import default_name, portable_name
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.training.callbacks import Stop
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Run in a process of its own, in an empty folder, with a config as its argument. Other packages take what they need
 # first; what is missing from then on is missing for this one.
