@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_runs import agent_for, assert_same
+from stacked import Stacked
 from torch import Tensor
 
 from wn_dqn.config import registry
@@ -33,7 +34,7 @@ each_param = pytest.mark.parametrize("param", PARAMETERIZATIONS)
 
 def catch_frames(num: int = 48) -> Tensor:
     """Consecutive observations of one game after another."""
-    env, rng = Catch(1), np.random.default_rng(0)
+    env, rng = Stacked(Catch(1)), np.random.default_rng(0)
     seen = [env.reset(np.array([3]))]
     while len(seen) < num:
         env.send(rng.integers(0, 3, 1))

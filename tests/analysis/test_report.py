@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browser import script
 from command import wn_dqn
-from test_tensorboard import script
 from written_runs import write_run
 
 from wn_dqn.analysis import scores

@@ -19,11 +19,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_runs import CPU, OBS_SHAPE, assert_same, outcome, settings_for, train
+from stacked import Stacked
 from torch import Tensor, nn
 
 from wn_dqn.cli import main as cli
 from wn_dqn.config.files import dump_yaml
 from wn_dqn.envs.atari import AtariEnv
+from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop import import_run
 from wn_dqn.interop.import_weights import assign, read_weights
@@ -52,7 +54,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @functools.cache
 def observations() -> Tensor:
     """1,000 of Breakout under random play, uint8 [1000, 4, 84, 84]."""
-    env, rng = AtariEnv("breakout", 8), np.random.default_rng(0)
+    env, rng = Stacked(AtariEnv("breakout", 8, EnvRules())), np.random.default_rng(0)
     obs = [env.reset(np.arange(8))]
     while len(obs) < 125:
         env.send(rng.integers(4, size=8))

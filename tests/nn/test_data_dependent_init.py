@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from rounding import rounded_differently, summed_in_random_orders
+from stacked import Stacked
 from torch import Tensor, nn
 
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.catch import Catch
+from wn_dqn.envs.rules import EnvRules
 from wn_dqn.nn.data_dependent_init import InitReport, initialize_from_data
 from wn_dqn.nn.layers import layer_kit, layers_of
 from wn_dqn.nn.networks import DuelingNatureNetwork, NatureNetwork
@@ -40,7 +42,8 @@ def play(env: Any, steps: int) -> Tensor:
 
 @pytest.fixture(scope="module", params=["catch", "space_invaders"])
 def frames(request: pytest.FixtureRequest) -> Tensor:
-    return play(Catch(8) if request.param == "catch" else AtariEnv(request.param, 8, num_threads=1), 300)
+    env = Catch(8) if request.param == "catch" else AtariEnv(request.param, 8, EnvRules(), num_threads=1)
+    return play(Stacked(env), 300)
 
 
 def generator(seed: int = 0) -> torch.Generator:

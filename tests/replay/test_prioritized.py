@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_replay import CPU, GAMMA, LIFE_LOST, PLAIN, TIME_LIMIT, Model, naive_n_step, transitions
+from replay_model import CPU, GAMMA, LIFE_LOST, PLAIN, TIME_LIMIT, Model, naive_n_step, transitions
 
 from wn_dqn.config.files import make_settings
 from wn_dqn.envs.catch import SPEC

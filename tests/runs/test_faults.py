@@ -229,12 +229,13 @@ HANG = """
 import os, threading
 import numpy as np
 from wn_dqn.envs import atari as vector_env
+from wn_dqn.envs.rules import EnvRules
 
 vector_env.HANG_TIMEOUT_S = 0.5
 def told():
     print("told", flush=True)
     os._exit(7)
-env = vector_env.AtariEnv("pong", 2, on_hang=told)
+env = vector_env.AtariEnv("pong", 2, EnvRules(), on_hang=told)
 env.reset(np.arange(2))
 env._env.send(np.array([99, 99]))  # past the check that keeps invalid actions from the emulator
 env.receive()

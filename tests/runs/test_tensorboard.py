@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from browser import script
 from command import wn_dqn
 from small_runs import SMALL_NETWORK, network_of
 
@@ -23,19 +22,6 @@ return [...document.querySelectorAll('card-view')].filter(card => card.querySele
     return [tag, ...[chart.left, chart.top, chart.right, chart.bottom].map(Math.round)];
 });
 """
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "screenshot_tensorboard.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("screenshot_tensorboard", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(script.find_browser() is None, reason="no chromium with a chromedriver on this machine"),

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import ntpath
 import signal
 import subprocess
 import sys
-import threading
-import tomllib
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from ruamel.yaml import YAML
 from small_runs import settings_for
 
-from wn_dqn.config.files import dump_yaml, make_settings
-from wn_dqn.config.games import all_games
-from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
-from wn_dqn.runs.run_directory import default_name, portable_name
+from wn_dqn.cli.signals import stopping_on_signals
+from wn_dqn.config.files import dump_yaml
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.training.callbacks import Stop
 
@@ -74,7 +65,7 @@ shutil._use_fd_functions = False  # where it may open folders, it does
 Path.read_text = lambda path, encoding, errors="strict": path.read_bytes().decode(encoding, errors)
 Path.read_bytes = lambda path: path_open(path, "rb").read()
 
-from wn_dqn.cli import main
+from wn_dqn.cli.main import main
 from wn_dqn.system.hardware import available_memory_bytes
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -118,8 +109,8 @@ def test_nothing_is_needed_that_other_systems_lack(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_a_terminal_that_closes_stops_the_run_as_sigterm_does() -> None:
     """And may send its signal twice."""
-    before, request = signal.getsignal(signal.SIGHUP), StopRequest(None)
-    with request.listening():
+    before, request = signal.getsignal(signal.SIGHUP), StopRequest()
+    with stopping_on_signals(request):
         request.check()
         for _ in range(2):
             signal.raise_signal(signal.SIGHUP)
@@ -131,106 +122,11 @@ def test_a_terminal_that_closes_stops_the_run_as_sigterm_does() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_nohup_is_respected() -> None:
-    request = StopRequest(None)
+    request = StopRequest()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with request.listening():
+        with stopping_on_signals(request):
             signal.raise_signal(signal.SIGHUP)
             request.check()
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def test_a_thread_other_than_the_main_one_trains_without_signals() -> None:
-    outcomes: list[str] = []
-
-    def listen() -> None:
-        with StopRequest(None).listening():
-            outcomes.append("listening")
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    thread.join()
-    assert outcomes == ["listening"]
-
-
-def is_allowed_on_windows(name: str) -> bool:
-    """By Python's own rule for Windows: all of it from 3.13 on, the names of devices before that."""
-    if hasattr(ntpath, "isreserved"):
-        return not ntpath.isreserved(name)
-    return not PureWindowsPath(name).is_reserved() and not name.endswith((".", " "))
-
-
-@given(text=st.text(max_size=20) | st.text(alphabet='conauxlpt1². :"\\/<>|?*\x1f', max_size=8))
-@example(text="")
-@example(text="..")
-@example(text="CON")
-@example(text="con .txt")
-@example(text="Lpt².x")
-@example(text="COM0")
-@example(text='a<b>c:d"e/f\\g|h?i*j\0k\n')
-@example(text="end. . ")
-def test_a_portable_name_is_allowed_everywhere_and_keeps_what_is(text: str) -> None:
-    name = portable_name(text)
-    assert name not in ("", ".", "..")
-    assert not set(name) & {*'<>:"/\\|?*', *map(chr, range(32))}
-    assert not name.endswith((".", " "))
-    assert is_allowed_on_windows(name)
-    assert portable_name(name) == name
-    if text and is_allowed_on_windows(text) and not set(text) & {*'<>:"/\\|?*', *map(chr, range(32))}:
-        assert name == text
-
-
-def test_default_names_are_what_they_were_and_portable() -> None:
-    """For every game, parameterization and agent."""
-    names = set()
-    settings = make_settings({"game": "Catch"})
-    for game in ("Catch", *all_games()):
-        for param in PARAMETERIZATIONS:
-            for agent in AGENTS:
-                name = default_name(settings.model_copy(update={"game": game, "param": param, "agent": agent}))
-                assert name == f"{game}-{param}{'' if agent == 'dqn' else f'-{agent}'}-seed0"
-                names.add(name.lower())  # Windows and macOS do not tell case apart
-    assert len(names) == (1 + len(all_games())) * len(PARAMETERIZATIONS) * len(AGENTS)
-
-
-def calls_that_depend_on_the_system(source: str) -> list[str]:
-    """Text read or written without an encoding, or written without a newline, as the source has it."""
-    found = []
-    for call in ast.walk(ast.parse(source)):
-        if not isinstance(call, ast.Call):
-            continue
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        given = {keyword.arg for keyword in call.keywords}
-        constants = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-        mode = next((text for text in constants if set(text) <= set("rwaxbt+")), "r")
-        text = {"read_text": True, "write_text": True, "open": "b" not in mode}.get(name, "text" in given)
-        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func) in (
-            "os.open",
-            "Image.open",
-            "webbrowser.open",
-        ):
-            text = False
-        writes = name == "write_text" or (name == "open" and bool(set(mode) & set("wax+")))
-        if text and ("encoding" not in given or (writes and "newline" not in given)):
-            found.append(ast.unparse(call))
-    return found
-
-
-def test_text_is_read_and_written_with_its_encoding_and_newline() -> None:
-    sources = [path for folder in ("wn_dqn", "agents", "scripts") for path in (ROOT / folder).rglob("*.py")]
-    found = {str(path): calls_that_depend_on_the_system(path.read_text(encoding="utf-8")) for path in sources}
-    assert {path: calls for path, calls in found.items() if calls} == {}
-    for bad in ('p.read_text()', 'p.write_text(x, encoding="utf-8")', 'open(p)', 'p.open("a", encoding="utf-8")',
-                'run(c, text=True)'):  # fmt: skip
-        assert calls_that_depend_on_the_system(bad) == [ast.unparse(ast.parse(bad))]
-
-
-def test_the_workflow_tests_every_python_that_is_promised() -> None:
-    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / "test.yml")
-    matrix = workflow["jobs"]["newest"]["strategy"]["matrix"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    label = "Programming Language :: Python :: "
-    promised = {line.removeprefix(label) for line in project["classifiers"] if line.startswith(label)}
-    assert promised <= set(matrix["python"])
-    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from wn_dqn.config.registry import AGENTS, NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
+from wn_dqn.errors import closest
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -35,7 +35,7 @@ def _name_in(rows: Mapping[str, object], *besides: str) -> AfterValidator:
         if name not in rows and name not in besides:
             *others, last = map(repr, (*besides, *rows))
             expected = f"{', '.join(others)} or {last}"
-            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+            raise ValueError(f"Input should be {expected} ({closest(name, rows)})")
         return name
 
     return AfterValidator(check)
