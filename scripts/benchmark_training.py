@@ -49,7 +49,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
     from wn_dqn.config.files import make_settings
     from wn_dqn.config.games import find_game
-    from wn_dqn.envs.registry import make_env
+    from wn_dqn.envs.factory import make_env
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
     from wn_dqn.system.hardware import prepare_torch
@@ -166,7 +166,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
     from wn_dqn.config.files import make_settings
     from wn_dqn.config.games import find_game
-    from wn_dqn.envs.registry import make_env
+    from wn_dqn.envs.factory import make_env
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.doctor import random_batch
     from wn_dqn.runs.parts import make_agent

@@ -33,11 +33,11 @@ from wn_dqn.config.files import dump_yaml, make_settings, merge, parse_assignmen
 from wn_dqn.config.games import find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.factory import make_env
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.runs.parts import make_agent, make_agent_parts, make_plan, make_sampler
+from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.system import output_file
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.callbacks import Stop
@@ -90,7 +90,7 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     num_envs = settings.environment.num_envs
     env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
     plan, sampler = make_plan(settings), make_sampler(settings, env.spec, CPU)
-    explorer = _UntilInitialization(make_agent_parts(settings, env.spec, CPU))
+    explorer: Any = make_agent(settings, env.spec, CPU, _UntilInitialization)
     with contextlib.suppress(Stop):
         state = new_state(env.spec, num_envs, plan)
         train(plan, env, explorer, sampler, NullMetrics(), _NoCallbacks(), state)

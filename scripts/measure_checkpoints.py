@@ -26,7 +26,7 @@ import torch
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env
+from wn_dqn.envs.factory import make_env
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.replay.buffer import ReplayBuffer

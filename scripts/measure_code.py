@@ -32,15 +32,13 @@ FRAME_WAY = (
     "wn_dqn/envs/atari.py",
     "wn_dqn/envs/vector_env.py",
     "wn_dqn/training/loop.py",
-    "wn_dqn/replay/sampler.py",
     "wn_dqn/replay/buffer.py",
     "wn_dqn/replay/transitions.py",
     "agents/wn_dqn_agents/dqn.py",
     "wn_dqn/nn/networks.py",
     "wn_dqn/nn/kernels.py",
-    "wn_dqn/nn/weight_norm.py",
 )
-SHAPE = re.compile(r"\[[A-Z0-9][\w*]*([ ,+*-]+[\w.*+-]+)*\]")
+SHAPE = re.compile(r"\[(\*?[A-Za-z]\w*[\w.]*|\d+)([ ,+*-]+(\w[\w.*+-]*|\*\w[\w.]*|\.\.\.))*\]")
 UNIT = re.compile(r"\b(scalars?|seconds?|ms|bytes|steps|frames|updates|degrees|pixels?|axis|colou?r)\b")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

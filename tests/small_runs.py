@@ -22,7 +22,7 @@ from wn_dqn.config.files import make_settings, merge
 from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.catch import SPEC
-from wn_dqn.envs.registry import spec_of
+from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.nn.networks import NatureNetwork
 from wn_dqn.runs import launch

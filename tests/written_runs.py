@@ -35,7 +35,7 @@ def write_run(
     path.mkdir(parents=True)
     run = RunDirectory(path)
     chosen = [nested(key.replace("__", "."), value) for key, value in settings.items()]
-    run.write_settings(make_settings(merge([{"game": game, "param": param, "seed": seed}, *chosen])))
+    run.write_settings(make_settings(merge([{"game": game, "param": param, "seed": seed}, *chosen])).model_dump())
     names = ["median_return", "std_return", "min_return", "max_return"]
     rows = [
         {"steps": 250_000 * epoch, "mean_return": score, **dict.fromkeys(names, score)}

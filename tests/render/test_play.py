@@ -17,7 +17,7 @@ from torch import Tensor
 from wn_dqn.cli import main as cli
 from wn_dqn.config.games import find_game
 from wn_dqn.envs.catch import CatchGame
-from wn_dqn.envs.registry import single_game
+from wn_dqn.envs.factory import single_game
 from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
 from wn_dqn.render import play

@@ -120,7 +120,7 @@ def test_create_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
 def test_create_takes_what_is_a_run_or_was_only_locked(run: RunDirectory, some_settings: Settings) -> None:
     lock(run)
     run.create()
-    run.write_settings(some_settings)
+    run.write_settings(some_settings.model_dump())
     (run.path / "notes.txt").write_text("mine")
     run.create()
     assert run.exists
@@ -159,7 +159,7 @@ def test_create_takes_a_folder_in_which_a_run_crashed_as_it_began(left: str, run
 
 
 def test_settings_come_back_exactly(run: RunDirectory, some_settings: Settings) -> None:
-    run.write_settings(some_settings)
+    run.write_settings(some_settings.model_dump())
     assert run.exists
     assert run.read_settings() == some_settings
 
@@ -207,7 +207,7 @@ def test_no_settings_are_refused_in_one_line(run: RunDirectory) -> None:
 
 def test_mutated_settings_are_refused_or_read(run: RunDirectory, some_settings: Settings) -> None:
     """Nothing but UsageError, wherever a byte has changed."""
-    run.write_settings(some_settings)
+    run.write_settings(some_settings.model_dump())
     path = run.path / "config.yaml"
     data = path.read_bytes()
     rng = np.random.default_rng(0)

@@ -21,9 +21,8 @@ from wn_dqn.envs.catch import SPEC as CATCH
 from wn_dqn.envs.vector_env import EnvStep
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.replay.prioritized import PrioritizedReplay
-from wn_dqn.replay.sampler import Sampler
 from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.runs.parts import make_plan
 from wn_dqn.seeding import env_seeds

@@ -77,7 +77,7 @@ def card_text(run: Run, *, picture: bool) -> str:
         seed=settings.seed,
         scores=[*_own_scores(run), *_published_scores(run.game.name)],
         epoch_steps=f"{settings.evaluation.epoch_steps:,}",
-        protocol=", ".join(scores.protocol_words(settings)),
+        protocol=", ".join(scores.protocol_words(settings.environment, settings.evaluation)),
         picture=CURVE if picture else None,
         version=__version__,
     )

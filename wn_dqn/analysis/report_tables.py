@@ -96,6 +96,7 @@ def scores_table(groups: Sequence[Group]) -> TextTable:
 
 def _score_row(group: Group) -> list[str]:
     """What a group scored, and how long it was trained."""
+    settings = group.runs[0].settings
     published = published_scores(group.game.name).paper.get(group.param)
     steps = sorted({run.steps for run in group.runs})
     finished = sum(run.finished for run in group.runs)
@@ -106,7 +107,7 @@ def _score_row(group: Group) -> list[str]:
         *_own_scores(group),
         f"{len(group.runs)}" + ("" if finished == len(group.runs) else f"\n{finished} finished"),
         f"{steps[0]:,}" if len(steps) == 1 else f"{steps[-1]:,}\nleast: {steps[0]:,}",
-        "\n".join(scores.protocol_words(group.runs[0].settings)),
+        "\n".join(scores.protocol_words(settings.environment, settings.evaluation)),
     ]
 
 

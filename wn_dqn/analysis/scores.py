@@ -9,7 +9,7 @@ import numpy as np
 
 from wn_dqn.analysis.read_runs import Group, Run
 from wn_dqn.analysis.resampling import Scores, bootstrap_interval, mean
-from wn_dqn.config.schema import Settings
+from wn_dqn.config.schema import EnvironmentSettings, EvaluationSettings
 from wn_dqn.runs.records import Reevaluation
 
 LAST_EPOCHS = 5
@@ -67,9 +67,8 @@ def mean_and_interval(values: Scores) -> tuple[float, tuple[float, float] | None
     return float(values.mean()), (float(low), float(high))
 
 
-def protocol_words(settings: Settings) -> list[str]:
+def protocol_words(environment: EnvironmentSettings, evaluation: EvaluationSettings) -> list[str]:
     """The evaluation after each epoch: its length, epsilon and rules, a few words each."""
-    environment, evaluation = settings.environment, settings.evaluation
     limit = environment.max_game_frames
     parts = [
         f"{evaluation.steps:,} steps",

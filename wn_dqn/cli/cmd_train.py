@@ -153,7 +153,7 @@ def train(
     from wn_dqn.system.hardware import find_device
     from wn_dqn.system.progress import ProgressReporter
 
-    folder = run_dir or Path("runs") / default_name(settings)
+    folder = run_dir or Path("runs") / default_name(settings.game, settings.param, settings.agent, settings.seed)
     reporter, stop, torch_device = ProgressReporter(), StopRequest(stop_after_s), find_device(device)
 
     def write_card(path: Path) -> None:

@@ -11,7 +11,7 @@ import pydantic
 from pydantic import Field, ValidationError
 
 from wn_dqn.config.files import read_yaml_mapping
-from wn_dqn.config.schema import Count, Probability, Settings, Whole
+from wn_dqn.config.schema import Count, EnvironmentSettings, EvaluationSettings, Probability, Whole
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError, closest
 
@@ -78,9 +78,8 @@ PROTOCOLS = {
 }
 
 
-def training_protocol(settings: Settings) -> EvaluationProtocol:
+def training_protocol(environment: EnvironmentSettings, evaluation: EvaluationSettings) -> EvaluationProtocol:
     """The rules of the training games, with the test policy and length of the evaluations after each epoch."""
-    environment, evaluation = settings.environment, settings.evaluation
     return EvaluationProtocol(
         "training",
         epsilon=evaluation.epsilon,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wn_dqn import __version__
 from wn_dqn.config.games import find_game
-from wn_dqn.envs.registry import single_game
+from wn_dqn.envs.factory import single_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, training_protocol
 from wn_dqn.nn.folding import fold
@@ -54,14 +54,14 @@ def _training_score(policy: Policy) -> dict[str, Any] | None:
     score = next((info.score for info in infos if info.path.name == policy.path.name), None)
     if score is None:
         return None
-    rules = training_protocol(policy.settings).rules()
+    rules = training_protocol(policy.settings.environment, policy.settings.evaluation).rules()
     return {"mean": score, "protocol": "the run's own, after an epoch", "protocol_settings": rules}
 
 
 def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
     settings = policy.settings
     game = find_game(settings.game)
-    rules = training_protocol(settings)
+    rules = training_protocol(settings.environment, settings.evaluation)
     names = single_game(game, rules.env_rules).spec.action_names
     return {
         "game": game.name,

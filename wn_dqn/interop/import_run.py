@@ -12,7 +12,7 @@ from wn_dqn.config.files import make_settings, merge
 from wn_dqn.config.games import find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import spec_of
+from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import EnvRules, training_rules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop.import_weights import assign
@@ -73,5 +73,5 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
         path = save_checkpoint(directory.checkpoints, 0, snapshot.content(), score=None)
         directory.add_provenance(device)
         directory.write_status("paused", steps=0, reason="imported")
-        directory.write_settings(settings)  # last: only now it is a run
+        directory.write_settings(settings.model_dump())  # last: only now it is a run
     return path

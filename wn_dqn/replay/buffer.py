@@ -13,7 +13,8 @@ began is the zero frame, one row behind all rings: a stack is a gather, nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -282,6 +283,20 @@ class ReplayBuffer:
         """`array` on its way to the device; nobody waits for it, and it may be changed at once on a GPU."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws from `replay` what an update learns from."""
+
+    replay: ReplayBuffer
+    batch_size: int
+    importance_exponent: Callable[[int], float]
+    """beta of prioritized replay, as a function of the step"""
+
+    def minibatches(self, generator: np.random.Generator, number: int, steps: int) -> Iterator[TransitionBatch]:
+        """`number` minibatches to learn from at step `steps`."""
+        return self.replay.minibatches(generator, self.batch_size, number, self.importance_exponent(steps))
 
 
 def _stored_shape(spec: EnvSpec) -> tuple[int, ...]:

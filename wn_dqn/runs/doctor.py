@@ -11,19 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wn_dqn import __version__
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.games import find_game
-from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env, spec_of
+from wn_dqn.envs.factory import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.runs.parts import make_agent
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
+from wn_dqn.training.agent import Agent
 
 _SECONDS_PER_TEST = 0.6
 _NUMS_OF_ENVS = (1, 8, 16, 32, 64)
@@ -44,19 +46,23 @@ def examine(device: torch.device) -> Iterator[str]:
     if device.type == "cpu":
         kernels, why_not = find_kernels()
         yield "kernels: compiled" if kernels else f"kernels: none, training is slower ({why_not}); gcc brings them"
-    yield from _memory(settings, device)
+    game, rules = find_game(settings.game), training_rules(settings.environment)
+    spec, capacity = spec_of(game, rules), settings.replay.capacity
+    yield from _memory(ReplayBuffer.memory_bytes(spec, capacity, settings.environment.num_envs), capacity, device)
     yield (
         f"disk: {shutil.disk_usage(Path.cwd()).free / GIB:.0f} GiB free here; the replay takes most of a "
         "checkpoint: 0.26 GB for a million transitions of Space Invaders under random play"
     )
-    update_s = _update_seconds(settings, device)
+    agent = make_agent(settings, spec, device)
+    batch = random_batch(spec, max(settings.learning.batch_size, *_NUMS_OF_ENVS), device)
+    update_s = _update_seconds(agent, random_batch(spec, settings.learning.batch_size, device))
     yield f"one update alone, batch {settings.learning.batch_size}, weight norm: {update_s * 1e3:.2f} ms"
     yield "agent steps/s of Space Invaders by number of environments:"
     yield "     N   emulators alone   acting alone   training, at least   at most"
     at_least: dict[int, float] = {}
     for num_envs in _NUMS_OF_ENVS:
-        emulator_s = _emulator_seconds(settings, num_envs)
-        acting_s = _acting_seconds(settings, device, num_envs)
+        emulator_s = _emulator_seconds(make_env(game, num_envs, rules))
+        acting_s = _acting_seconds(agent, batch.obs[:num_envs])
         learner_s = acting_s + num_envs * update_s / settings.learning.update_period_steps
         at_least[num_envs] = num_envs / (emulator_s + learner_s)
         yield (
@@ -72,12 +78,8 @@ def examine(device: torch.device) -> Iterator[str]:
     )
 
 
-def _spec(settings: Settings) -> EnvSpec:
-    return spec_of(find_game(settings.game), training_rules(settings.environment))
-
-
-def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
-    needed = ReplayBuffer.memory_bytes(_spec(settings), settings.replay.capacity, settings.environment.num_envs)
+def _memory(needed: int, capacity: int, device: torch.device) -> Iterator[str]:
+    """A replay of `capacity` takes `needed` bytes: whether they are there."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         yield f"GPU memory: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
@@ -88,12 +90,11 @@ def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
     verdict = (
         "" if room is None else (", it fits" if needed < room - GIB else ", it does not fit: lower replay.capacity")
     )
-    yield f"memory available: {have}; a replay of {settings.replay.capacity:,} takes {needed / GIB:.1f} GiB{verdict}"
+    yield f"memory available: {have}; a replay of {capacity:,} takes {needed / GIB:.1f} GiB{verdict}"
 
 
-def _emulator_seconds(settings: Settings, num_envs: int) -> float:
+def _emulator_seconds(env: VectorEnv) -> float:
     """Seconds for a step of all games."""
-    env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
     env.reset(np.arange(env.num_envs))
     generator = np.random.Generator(np.random.PCG64(0))
 
@@ -104,17 +105,13 @@ def _emulator_seconds(settings: Settings, num_envs: int) -> float:
     return _seconds_per_call(step)
 
 
-def _acting_seconds(settings: Settings, device: torch.device, num_envs: int) -> float:
-    spec = _spec(settings)
-    agent = make_agent(settings, spec, device)
-    obs = torch.zeros((num_envs, *spec.obs_shape), dtype=torch.uint8, device=device)
+def _acting_seconds(agent: Agent, obs: Tensor) -> float:
+    """Seconds to choose actions for `obs` [N, *obs_shape]."""
     return _seconds_per_call(lambda: agent.act(obs, 0.0))
 
 
-def _update_seconds(settings: Settings, device: torch.device) -> float:
-    spec = _spec(settings)
-    agent = make_agent(settings, spec, device)
-    batch = random_batch(spec, settings.learning.batch_size, device)
+def _update_seconds(agent: Agent, batch: TransitionBatch) -> float:
+    """Seconds for an update from `batch`."""
     agent.initialize(batch.obs)
     return _seconds_per_call(lambda: agent.update(batch).loss.item())
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from wn_dqn.config.files import differences
 from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env, single_game
+from wn_dqn.envs.factory import make_env, single_game
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.errors import RunError, UsageError, first_line
@@ -29,7 +29,7 @@ from wn_dqn.evaluation.rollout import Evaluation, evaluate
 from wn_dqn.render.play import Painter, play
 from wn_dqn.render.q_panel import QPanel
 from wn_dqn.render.video import FRAMES_PER_S, Frame, write_gif
-from wn_dqn.replay.sampler import Sampler
+from wn_dqn.replay.buffer import Sampler
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
     NewerFormatError,
@@ -91,7 +91,7 @@ class Experiment:
             train(self.plan, self.env, self.agent, self.sampler, self.metrics, self, self.state)
 
     def evaluate(self, steps: int) -> Evaluation:
-        protocol = training_protocol(self.settings)
+        protocol = training_protocol(self.settings.environment, self.settings.evaluation)
         if self.test_env is None:  # kept: an emulator's threads are never given back
             on_hang = _end_because_emulator_hangs(self.directory, self.reporter)
             rules = training_rules(self.settings.environment)
@@ -131,7 +131,7 @@ class Experiment:
         if best is not None and (best.score or 0.0) >= score:
             with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
                 agent, trained_steps = load_policy(best.path, "", torch.device("cpu")).agent, best.steps
-        protocol = training_protocol(self.settings)
+        protocol = training_protocol(self.settings.environment, self.settings.evaluation)
         env = single_game(self.game, protocol.env_rules)
         panel = QPanel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.spec.action_names)
         painter = Painter(panel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wn_dqn.config.games import find_game
-from wn_dqn.envs.registry import single_game
+from wn_dqn.envs.factory import single_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold

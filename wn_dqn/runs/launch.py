@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -10,8 +10,9 @@ import torch
 from wn_dqn.config.files import differences, dump_yaml
 from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import spec_of
+from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import training_rules
+from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.experiment import Experiment, build_experiment
@@ -46,8 +47,11 @@ def train_run(
     """
     prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     directory = RunDirectory(run_dir)
+    spec = spec_of(find_game(settings.game), training_rules(settings.environment))
+    capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
+    needs = spec, capacity, num_envs, settings.evaluation.held_out_states, device
     if not directory.exists:
-        _require_memory(settings, device)  # before anything is written
+        _require_memory(*needs)  # before anything is written
     directory.create()
     with directory.locked():
         if directory.exists:
@@ -56,14 +60,14 @@ def train_run(
                     f"{run_dir} holds a run already; choose another --run-dir, or leave out --resume never"
                 )
             old = directory.read_settings()
-            _require_same_experiment(old, settings, run_dir)
+            _require_same_experiment(differences(old.model_dump(), settings.model_dump()), run_dir)
             done = directory.read_status()
             if done.get("status") == "finished" and done.get("steps", 0) >= settings.learning.total_steps:
                 reporter.message(f"{run_dir} is finished: {done['steps']:,} steps; raise --steps to go on")
                 return 0
-            _require_memory(settings, device)
+            _require_memory(*needs)
         reporter.message(dump_yaml(settings.model_dump()).rstrip())
-        directory.write_settings(settings)
+        directory.write_settings(settings.model_dump())
         directory.add_provenance(device)
         experiment = build_experiment(settings, directory, device, reporter, stop or StopRequest())
         try:
@@ -97,16 +101,13 @@ def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
     return 0
 
 
-def _require_same_experiment(old: Settings, new: Settings, run_dir: Path) -> None:
-    changed = differences(old.model_dump(), new.model_dump())
+def _require_same_experiment(changed: Iterable[str], run_dir: Path) -> None:
     refused = [line for line in changed if not line.startswith(_CHANGEABLE)]
     if refused:
         raise UsageError(f"{run_dir} holds a run with other settings ({'; '.join(refused)}); choose another --run-dir")
 
 
-def _require_memory(settings: Settings, device: torch.device) -> None:
-    capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
-    spec = spec_of(find_game(settings.game), training_rules(settings.environment))
+def _require_memory(spec: EnvSpec, capacity: int, num_envs: int, held_out_states: int, device: torch.device) -> None:
     replay_bytes = ReplayBuffer.memory_bytes(spec, capacity, num_envs)
-    held_out_bytes = 2 * settings.evaluation.held_out_states * spec.stack * spec.frame_bytes  # twice while it is saved
+    held_out_bytes = 2 * held_out_states * spec.stack * spec.frame_bytes  # twice while they are saved
     require_memory(replay_bytes, _OTHER_BYTES + held_out_bytes, replay_bytes // capacity + 1, device)

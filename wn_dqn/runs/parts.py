@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 
@@ -13,9 +14,8 @@ from wn_dqn.nn.initialization import initialize
 from wn_dqn.nn.layers import layer_kit
 from wn_dqn.nn.networks import make_network
 from wn_dqn.nn.optimizers import OPTIMIZERS
-from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.replay.prioritized import PrioritizedReplay
-from wn_dqn.replay.sampler import Sampler
 from wn_dqn.seeding import numpy_generator, torch_generator
 from wn_dqn.training.agent import Agent, AgentParts
 from wn_dqn.training.plan import TrainingPlan
@@ -54,23 +54,25 @@ def make_sampler(settings: Settings, spec: EnvSpec, device: torch.device) -> Sam
     return Sampler(replay, learning.batch_size, beta)
 
 
-def make_agent(settings: Settings, spec: EnvSpec, device: torch.device) -> Agent:
-    """An agent at its beginning; UsageError if the network is not for such observations."""
-    agent: Agent = import_code(AGENTS[settings.agent].code)(make_agent_parts(settings, spec, device))
-    return agent
+def make_agent(
+    settings: Settings, spec: EnvSpec, device: torch.device, code: Callable[[AgentParts], Agent] | None = None
+) -> Agent:
+    """An agent at its beginning: what `code` makes of its parts, by default the class that the settings name.
 
-
-def make_agent_parts(settings: Settings, spec: EnvSpec, device: torch.device) -> AgentParts:
-    """What :func:`make_agent` makes an agent of."""
+    UsageError if the network is not for such observations.
+    """
     dtype = getattr(torch, spec.frame_dtype)
     network = make_network(layer_kit(settings.param), spec.obs_shape, dtype, spec.num_actions, settings.network)
     network.to(device).eval()
-    generator = torch_generator(settings.seed, "init")
-    return AgentParts(
+    parts = AgentParts(
         network=network,
         optimizer=OPTIMIZERS[settings.optimizer.name](list(network.parameters()), settings.optimizer),
         loss=functools.partial(LOSSES[settings.learning.loss], reduction=settings.learning.loss_reduction),
-        initialize=functools.partial(initialize, settings=settings.network, generator=generator),
+        initialize=functools.partial(
+            initialize, settings=settings.network, generator=torch_generator(settings.seed, "init")
+        ),
         exploration=numpy_generator(settings.seed, "exploration"),
         precision=settings.learning.precision,
     )
+    agent: Agent = (code or import_code(AGENTS[settings.agent].code))(parts)
+    return agent

@@ -12,7 +12,7 @@ from torch import Tensor
 from wn_dqn.config.files import stored_settings
 from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.schema import Settings
-from wn_dqn.envs.registry import make_env, spec_of
+from wn_dqn.envs.factory import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import UsageError, first_line
 from wn_dqn.evaluation.protocols import EvaluationProtocol

@@ -42,10 +42,10 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³])[ ]*(\.|$)", re.IGNORECASE)
 
 
-def default_name(settings: Settings) -> str:
+def default_name(game: str, param: str, agent: str, seed: int) -> str:
     """The folder of a run if none is asked for: GAME-PARAM-seedSEED, with the agent if it is another than dqn."""
-    agent = "" if settings.agent == "dqn" else f"-{settings.agent}"
-    return portable_name(f"{settings.game}-{settings.param}{agent}-seed{settings.seed}")
+    other_agent = "" if agent == "dqn" else f"-{agent}"
+    return portable_name(f"{game}-{param}{other_agent}-seed{seed}")
 
 
 def portable_name(text: str) -> str:
@@ -108,8 +108,9 @@ class RunDirectory:
                 raise UsageError(f"cannot lock {lock}: {error.strerror}; choose another --run-dir") from None
             yield
 
-    def write_settings(self, settings: Settings) -> None:
-        write_durably(self.path / _CONFIG, dump_yaml(settings.model_dump()).encode())
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the resolved settings, nested as in :class:`wn_dqn.config.schema.Settings`."""
+        write_durably(self.path / _CONFIG, dump_yaml(settings).encode())
 
     def read_settings(self) -> Settings:
         """The resolved settings; UsageError if this is no run directory or the file is damaged."""

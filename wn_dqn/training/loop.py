@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from wn_dqn.envs.vector_env import EnvStep, VectorEnv
 from wn_dqn.errors import RunError
-from wn_dqn.replay.buffer import ReplayBuffer
-from wn_dqn.replay.sampler import Sampler
+from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training.agent import Agent, Measured
 from wn_dqn.training.callbacks import Callbacks, Stop
