@@ -70,6 +70,20 @@ def test_a_table_keeps_the_columns_it_began_with(tmp_path: Path) -> None:
     assert scalars(tmp_path, "train/new") == [(200, 7.0)]
 
 
+def test_a_metric_that_has_no_column_is_an_error(writer: MetricsWriter) -> None:
+    """It would be lost in silence; one that is absent is NaN."""
+    writer.write(100, {"train/loss": 1.0, "train/games": 3})
+    writer.write(200, {"train/loss": 1.0})
+    with pytest.raises(ValueError, match=r"metrics\.csv: the metrics of a run must be the same in every row"):
+        writer.write(300, {"train/loss": 1.0, "train/games": 3, "layers/new": 1.0})
+
+
+def test_a_renamed_metric_goes_on_in_its_old_column(tmp_path: Path) -> None:
+    (tmp_path / "evaluations.csv").write_text("steps,cut_games\n100,2\n")
+    MetricsWriter(tmp_path, HYPERPARAMETERS).write_evaluation(200, {"truncated_games": 5}, {})
+    assert read_csv(tmp_path / "evaluations.csv")[1:] == [["100", "2"], ["200", "5"]]
+
+
 def test_tensorboard_holds_the_same_scalars(writer: MetricsWriter, tmp_path: Path) -> None:
     """As soon as they are written; there is no point where a figure is NaN."""
     writer.write(100, {"train/loss": math.nan, "train/games": 3})

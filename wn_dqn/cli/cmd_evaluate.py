@@ -153,9 +153,7 @@ def _print_evaluation(report: Report) -> None:
     table.add_row(*row.values())
     _print_table(table, 120)
     if outcome["truncated_games"]:
-        click.echo(
-            f"{outcome['truncated_games']} of these games were cut before their end and count with the score they had."
-        )
+        click.echo(f"{outcome['truncated_games']} of these games were truncated and count with the score they had.")
     if outcome["unfinished_games"]:
         click.echo("One more game was in progress when the steps were used up; it does not count.")
     if outcome["paper"] is not None:

@@ -80,9 +80,9 @@ def play(
         reporter.message("a GIF ends after a minute; --max-frames changes that")
     frames = watch(policy, protocol, episodes, seed, saliency, reporter)
     shown = itertools.takewhile(window, frames) if window is not None else frames
-    cut = itertools.islice(shown, max_frames)
+    filmed = itertools.islice(shown, max_frames)
     if output is None:
-        deque(cut, maxlen=0)
+        deque(filmed, maxlen=0)
     else:
-        written = write_video(output, cut)
+        written = write_video(output, filmed)
         click.echo(f"{output}: {written:,} frames, {written / FRAMES_PER_S:.1f} seconds")

@@ -92,7 +92,7 @@ def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[.
             "--noops", type=click.IntRange(0, 1000), help="Change it: at most so many no-op frames at a start."
         ),
         click.option(
-            "--time-limit", metavar="DURATION|none", help="Change it: cut games after 90s or 5m of play, or never."
+            "--time-limit", metavar="DURATION|none", help="Change it: truncate games after 90s or 5m of play, or never."
         ),
     )
 

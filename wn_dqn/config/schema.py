@@ -65,7 +65,7 @@ class EnvironmentSettings(_Section):
     full_action_set: bool = Field(False, description="all 18 actions instead of the game's minimal set")
     max_noop_frames: Whole = Field(30, ge=0, le=1000, description="no-op frames at a game's start: uniform on 0..this")
     max_game_frames: Count | None = Field(
-        None, description="cut a game after so many frames; null: never, as in the paper"
+        None, description="truncate a game after this many frames; null: never, as in the paper"
     )
     terminal_on_life_loss: bool = Field(True, description="a lost life ends the episode for the learner, not the game")
 

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 
 def discounted_returns(
-    reward: NDArray[np.float64], terminal: NDArray[np.bool_], cut: NDArray[np.bool_], discount: float
+    reward: NDArray[np.float64], terminal: NDArray[np.bool_], truncated: NDArray[np.bool_], discount: float
 ) -> NDArray[np.float64]:
     """The return of each step, r_t + discount r_{t+1} + ... up to the next terminal step; all arrays are [T, N].
 
-    NaN where it is not known: before a cut without a terminal step, and before the end of the arrays.
+    NaN where it is not known: before a truncation without a terminal step, and before the end of the arrays.
     """
     returns = np.empty_like(reward)
     following = np.full(reward.shape[1], math.nan)
     for t in reversed(range(len(reward))):
-        following = reward[t] + np.where(terminal[t], 0.0, np.where(cut[t], math.nan, discount * following))
+        following = reward[t] + np.where(terminal[t], 0.0, np.where(truncated[t], math.nan, discount * following))
         returns[t] = following
     return returns
 
@@ -53,8 +53,8 @@ class VisitedStates:
         """Mean max-Q and mean discounted return over the states of which both are known; NaN if there are none."""
         if not self._steps:
             return math.nan, math.nan
-        max_q, reward, terminal, cut = (np.stack(column) for column in zip(*self._steps, strict=True))
-        returns = discounted_returns(reward, terminal, cut, self._discount)
+        max_q, reward, terminal, truncated = (np.stack(column) for column in zip(*self._steps, strict=True))
+        returns = discounted_returns(reward, terminal, truncated, self._discount)
         known = np.isfinite(max_q) & np.isfinite(returns)
         if not known.any():
             return math.nan, math.nan

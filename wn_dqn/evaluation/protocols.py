@@ -32,7 +32,7 @@ class EvaluationProtocol:
     games: Count | None = None
     """so many games count"""
     max_game_frames: Count | None = None
-    """a game is cut after so many frames, and counts with the score it had"""
+    """a game is truncated after this many frames, and counts with the score it had"""
     repeat_action_probability: Probability = 0.0
     """sticky actions: the chance that the emulator repeats the last action instead"""
     full_action_set: bool = False

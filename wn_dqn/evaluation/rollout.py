@@ -1,8 +1,8 @@
 """Evaluation: protocols, games played in parallel without bias, and their statistics.
 
 Games are independent given the policy, so a rule that plays them one after another can be played N at once: list
-the games in the order in which they *began*, and cut that list by the rule. Whether a game is listed before another
-depends on games that ended earlier, never on its own length, so short games gain nothing by finishing first.
+the games in the order in which they *began*, and truncate that list by the rule. Whether a game is listed before
+another depends on games that ended earlier, never on its own length. So short games gain nothing by finishing first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class GameResult:
     score: float
     steps: int
     finished: bool
-    """False if the time limit or the end of the test cut it"""
+    """False if the time limit or the end of the test truncated it"""
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def evaluate(
             visited.add(max_q, step.reward, step.terminal, step.truncated)
         on_step(record.total_steps)
     if visited is None:
-        return record.cut(protocol)
+        return record.result(protocol)
     visited_max_q, visited_return = visited.means()
-    return replace(record.cut(protocol), visited_max_q=visited_max_q, visited_return=visited_return)
+    return replace(record.result(protocol), visited_max_q=visited_max_q, visited_return=visited_return)
 
 
 class _Record:
@@ -122,7 +122,7 @@ class _Record:
     def __init__(self, num_envs: int) -> None:
         self._scores = [0.0] * num_envs
         self._steps = [0] * num_envs
-        self._finished: list[bool | None] = [None] * num_envs  # None: in progress; False: cut by the time limit
+        self._finished: list[bool | None] = [None] * num_envs  # None: in progress; False: truncated by the time limit
         self._running = list(range(num_envs))  # environment -> its game
         self._leading = 0  # games at the head of the list that are over
         self._leading_steps = 0
@@ -151,7 +151,7 @@ class _Record:
         assert protocol.steps is not None
         return self._leading_steps + self._steps[self._leading] >= protocol.steps
 
-    def cut(self, protocol: EvaluationProtocol) -> Evaluation:
+    def result(self, protocol: EvaluationProtocol) -> Evaluation:
         games = [GameResult(*game) for game in zip(self._scores, self._steps, map(bool, self._finished), strict=True)]
         if protocol.games is not None:
             return Evaluation(tuple(games[: protocol.games]), unfinished_games=0)

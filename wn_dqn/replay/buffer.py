@@ -35,8 +35,8 @@ class ReplayBuffer:
     at an epoch's end) takes its place but is never drawn: its next observation is not known, and it is not terminal.
 
     With `n_steps` > 1 what is drawn are n transitions in a row as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
-    ... up to a terminal transition or the n-th, and the observation after it, discounted by gamma^n. Rows with a cut or
-    not yet complete transition among them, before a terminal one, are not drawn.
+    ... up to a terminal transition or the n-th, and the observation after it, discounted by gamma^n. Rows with a
+    truncated or not yet complete transition among them, before a terminal one, are not drawn.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class ReplayBuffer:
     def _draw(
         self, generator: np.random.Generator, shape: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Ring and slot of drawable transitions; the few that are cut, or before a cut, are drawn again."""
+        """Ring and slot of drawable transitions; the few that are truncated, or before one, are drawn again."""
         if self.num_transitions == 0:
             raise ValueError("the replay buffer holds no transition to draw")
         current = self.num_appended - 1
@@ -233,13 +233,13 @@ class ReplayBuffer:
         while True:
             env, age = np.divmod(draws, count)
             slot = (oldest + age) % self.num_slots
-            cut = ~self._drawable[env, slot] if self.n_steps == 1 else ~self._complete(env, slot)
-            if not cut.any():
+            missing = ~self._drawable[env, slot] if self.n_steps == 1 else ~self._complete(env, slot)
+            if not missing.any():
                 return env, slot
             redraws += 1
             if redraws == _MAX_REDRAWS and not self._any_complete():
                 raise ValueError(f"the replay buffer holds no {self.n_steps} transitions in a row to draw")
-            draws[cut] = generator.integers(0, self.num_envs * count, int(cut.sum()))
+            draws[missing] = generator.integers(0, self.num_envs * count, int(missing.sum()))
 
     def _any_complete(self) -> bool:
         """Looks at every slot: too slow to be asked before every draw."""
@@ -247,7 +247,7 @@ class ReplayBuffer:
         return bool(self._complete(env, slot).any())
 
     def _complete(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether n transitions in a row, or those up to a terminal one, are there and none of them is cut."""
+        """Whether n transitions in a row, or those up to a terminal one, are there and none of them is truncated."""
         complete = np.ones(slot.shape, np.bool_)
         ended = np.zeros(slot.shape, np.bool_)
         for step in range(self.n_steps):

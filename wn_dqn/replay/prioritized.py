@@ -26,9 +26,9 @@ from wn_dqn.replay.transitions import TransitionBatch
 class PrioritizedReplay(ReplayBuffer):
     """A replay buffer whose `minibatches` are drawn by priority; `sample` still draws uniformly.
 
-    What `sample` never draws has priority 0: what is cut, not yet complete, or overwritten. The priorities live on the
-    host, in a sum tree with a value p_i^alpha for each slot. TD errors come from the learner's device: the host does
-    not wait for them before the next minibatch is drawn or the next transition is stored.
+    What `sample` never draws has priority 0: what is truncated, not yet complete, or overwritten. The priorities live
+    on the host, in a sum tree with a value p_i^alpha for each slot. TD errors come from the learner's device: the host
+    does not wait for them before the next minibatch is drawn or the next transition is stored.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where figures go: TensorBoard, CSV files and the console. The x axis is agent steps everywhere.
+"""Where metrics go: TensorBoard, CSV files and the console. The x axis is agent steps everywhere.
 
 Files only grow, so the state of a run's metrics is how long each file is: a resumed run cuts them back to the length
 they had at its checkpoint, and no row is lost or stands twice. What a full disk refuses waits in memory until there is
@@ -28,6 +28,8 @@ from wn_dqn.system.durable import GrowingFile
 
 METRICS_CSV = "metrics.csv"
 EVALUATIONS_CSV = "evaluations.csv"
+_NEW_NAMES = {"cut_games": "truncated_games"}
+"""columns of tables that earlier versions began -> what the metric is called now"""
 
 _LAYOUT = {
     "Learning": {
@@ -70,6 +72,7 @@ class MetricsWriter:
         self._hyperparameters = {key: value for key, value in flatten(hyperparameters).items() if value is not None}
         self._growing: dict[str, GrowingFile] = {}
         self._columns: dict[str, list[str]] = {}
+        self._left_out: dict[str, set[str]] = {}  # by a table that an earlier version began
         self._events: str | None = None
 
     @property
@@ -127,10 +130,14 @@ class MetricsWriter:
         if file.length_bytes == 0:
             self._columns[name] = list(row)
             table.writerow(row)
-        elif name not in self._columns:  # of a run that goes on, begun perhaps by a version with fewer figures
+        elif name not in self._columns:  # of a run that goes on, begun perhaps by a version with fewer metrics
             with (self._folder / name).open(newline="", encoding="utf-8") as begun:
                 self._columns[name] = next(csv.reader(begun))
-        values = [row.get(column, math.nan) for column in self._columns[name]]
+        elif not row.keys() <= {*self._columns[name], *self._left_out[name]}:
+            raise ValueError(f"{name}: the metrics of a run must be the same in every row")
+        columns = self._columns[name]
+        self._left_out[name] = row.keys() - columns
+        values = [row.get(column, row.get(_NEW_NAMES.get(column, ""), math.nan)) for column in columns]
         table.writerow("" if math.isnan(value) else value for value in values)
         file.append(text.getvalue().encode())
 
