@@ -110,6 +110,8 @@ PARAMETERIZATIONS: dict[str, ParameterizationRow] = {
     ),
 }
 
+DEFAULT_PARAMETERIZATION = "wn"
+
 AGENTS: dict[str, AgentRow] = {
     "dqn": AgentRow("DQN (Mnih et al., 2015)", "wn_dqn_agents.dqn:DQN"),
     "double-dqn": AgentRow("Double DQN (van Hasselt et al., 2016)", "wn_dqn_agents.double_dqn:DoubleDQN"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from wn_dqn.config.registry import AGENTS, NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
+from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, NETWORKS, OPTIMIZERS, PARAMETERIZATIONS
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -238,7 +238,7 @@ class Settings(_Section):
 
     game: str = Field(description="name of the game")
     param: ParameterizationName = Field(
-        "wn", description="parameterization of the network: " + ", ".join(PARAMETERIZATIONS)
+        DEFAULT_PARAMETERIZATION, description="parameterization of the network: " + ", ".join(PARAMETERIZATIONS)
     )
     agent: AgentName = Field(
         "dqn", description="dqn, or double-dqn: the online network chooses the next action that the target values"
@@ -259,7 +259,7 @@ class Settings(_Section):
         if not isinstance(data, dict) or not isinstance(data.get("optimizer", {}), dict):
             return data
         optimizer = {key: value for key, value in data.get("optimizer", {}).items() if value is not None}
-        name, param = optimizer.get("name", "adamax"), data.get("param", "wn")
+        name, param = optimizer.get("name", "adamax"), data.get("param", DEFAULT_PARAMETERIZATION)
         if _is_key(name, OPTIMIZERS) and _is_key(param, PARAMETERIZATIONS):
             row = OPTIMIZERS[name]
             optimizer.setdefault("learning_rate", row.learning_rate or PARAMETERIZATIONS[param].learning_rate)
