@@ -44,19 +44,19 @@ class _RunningStatistics(BatchStatisticsLayer):
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
-        """See :class:`wn_dqn.nn.layers.Layer`."""
+        """w := v/||v|| for every output unit, from v [out, ...], as without normalization."""
         super().set_direction_(v)  # type: ignore[safe-super]
         self._forget_statistics_()
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        """See :class:`wn_dqn.nn.layers.Layer`."""
+        """w := `weight` [out, ...] and b := `bias` [out], as without normalization."""
         super().set_weight_(weight, bias)  # type: ignore[safe-super]
         self._forget_statistics_()
 
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        """See :class:`wn_dqn.nn.layers.Layer`."""
+        """Change the layer so that its output y becomes scale * y + shift, both [out]."""
         super().rescale_output_(scale, shift)  # type: ignore[safe-super]
         self.running_mean.mul_(scale)
 
@@ -69,6 +69,7 @@ class _MeanOnlyBatchNorm(_RunningStatistics):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """y [B, out, ...] from x [B, in, ...]; in training mode the running mean moves."""
         y: Tensor = super().forward(x)
         mean = self.running_mean
         if self.training:
@@ -78,13 +79,13 @@ class _MeanOnlyBatchNorm(_RunningStatistics):
 
     @torch.no_grad()
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
-        """See :class:`wn_dqn.nn.layers.BatchStatisticsLayer`."""
+        """Take over mean and variance [out] of the output over a batch in evaluation mode."""
         self.running_mean.add_(mean - self.bias)
         self.bias.copy_(mean)
 
     @torch.no_grad()
     def fold(self) -> tuple[Tensor, Tensor]:
-        """See :class:`wn_dqn.nn.layers.Layer`."""
+        """w [out, ...] and b [out], the running averages folded in."""
         return self.weight, self.bias - self.running_mean
 
 
@@ -124,6 +125,7 @@ class _BatchNorm(_RunningStatistics):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        """y [B, out, ...] from x [B, in, ...]; in training mode the running statistics move."""
         return F.batch_norm(
             self.pre_activation(x),
             self.running_mean,
@@ -143,7 +145,7 @@ class _BatchNorm(_RunningStatistics):
 
     @torch.no_grad()
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
-        """See :class:`wn_dqn.nn.layers.BatchStatisticsLayer`."""
+        """Take over mean and variance [out] of the output over a batch in evaluation mode."""
         per_output = (self.running_var + EPSILON).sqrt() / self.gain
         self.running_mean.add_((mean - self.bias) * per_output)
         self.running_var.copy_(var * per_output.square())
@@ -152,7 +154,7 @@ class _BatchNorm(_RunningStatistics):
 
     @torch.no_grad()
     def fold(self) -> tuple[Tensor, Tensor]:
-        """See :class:`wn_dqn.nn.layers.Layer`."""
+        """w [out, ...] and b [out], the running averages folded in."""
         scale = self.gain / (self.running_var + EPSILON).sqrt()
         return self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1)), self.bias - scale * self.running_mean
 
@@ -161,6 +163,7 @@ class BatchNormLinear(_BatchNorm, Linear):
     """Batch normalization of a standard linear layer, [B, in_features] to [B, out_features]."""
 
     def pre_activation(self, x: Tensor) -> Tensor:
+        """t = w.x [B, out_features]."""
         return F.linear(x, self.weight)
 
 
@@ -168,12 +171,13 @@ class BatchNormConv2d(_BatchNorm, Conv2d):
     """Batch normalization of a standard convolution, [B, in, H, W] to [B, out, H', W']."""
 
     def pre_activation(self, x: Tensor) -> Tensor:
+        """t = w.x [B, out, H', W']."""
         t: Tensor = self._conv_forward(x, self.weight, None)
         return t
 
 
 def adopt_batch_statistics(network: nn.Module, batch: Tensor) -> None:
-    """Make the statistics of `batch` the running ones of every layer that has any, in one forward pass.
+    """Make the statistics of `batch` [B, ...] the running ones of every layer that has any, in one forward pass.
 
     The function in evaluation mode stays what it is, and in training mode the network computes the same on `batch`:
     so initialized, it starts as the same function as a network without batch statistics.

@@ -57,6 +57,7 @@ class _Captured(Generic[Outputs]):
             self._outputs = function(*self._inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> Outputs:
+        """The outputs for `inputs` of the captured shapes: the graph's own memory."""
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()

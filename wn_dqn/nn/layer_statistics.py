@@ -20,7 +20,10 @@ def unit_statistics(t: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def forward_with_hooks(network: nn.Module, batch: Tensor, hooks: Mapping[nn.Module, Hook]) -> None:
-    """One forward pass in evaluation mode with a forward hook on some layers; neither mode nor hooks outlive it."""
+    """One forward pass over `batch` [B, ...] in evaluation mode, with a forward hook on some layers.
+
+    Afterwards every module is in the mode it was in, and the hooks are gone.
+    """
     training = {module: module.training for module in network.modules()}
     handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
     network.eval()

@@ -39,7 +39,7 @@ class QNetwork(nn.Module, ABC):
         settings: NetworkSettings | None = None,
         obs_dtype: torch.dtype = torch.uint8,
     ) -> None:
-        """`obs_shape` is [C, H, W] for images or [D] for vectors."""
+        """`obs_shape` is [C, H, W] for images or [D] for vectors; bytes (`obs_dtype` uint8) are divided by 255."""
         super().__init__()
         self.obs_shape, self.obs_dtype, self.num_actions = tuple(obs_shape), obs_dtype, num_actions
         self.settings = settings or NetworkSettings()

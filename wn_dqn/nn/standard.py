@@ -13,13 +13,13 @@ class _Standard(Layer):
 
     @property
     def direction_shape(self) -> torch.Size:
-        """See :class:`Layer`."""
+        """The shape of w: [out, in] or [out, in, k, k]."""
         shape: torch.Size = self.weight.shape
         return shape
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
-        """See :class:`Layer`."""
+        """w := v/||v|| for every output unit, from v [out, ...]; 0 where v is 0. b := 0."""
         v = v.to(self.weight)
         norm = v.flatten(1).norm(dim=1)
         norm = norm.masked_fill(norm == 0.0, 1.0)  # 0/0: a row of zeros stays one
@@ -28,18 +28,18 @@ class _Standard(Layer):
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        """See :class:`Layer`."""
+        """Set w [out, ...] and b [out]."""
         self.weight.copy_(weight)
         self.bias.copy_(bias)
 
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        """See :class:`Layer`."""
+        """Change the layer so that its output y becomes scale * y + shift, both [out]."""
         self.weight.mul_(scale.view(-1, *[1] * (self.weight.ndim - 1)))
         self.bias.mul_(scale).add_(shift)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """See :class:`Layer`."""
+        """w [out, ...] and b [out]."""
         return self.weight, self.bias
 
 

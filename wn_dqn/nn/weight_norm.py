@@ -49,7 +49,7 @@ class WeightNormLayer(Layer):
 
     @property
     def direction_shape(self) -> torch.Size:
-        """See :class:`Layer`."""
+        """The shape of v: [out, in] or [out, in, k, k]."""
         return self.v.shape
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class WeightNormLayer(Layer):
         self.bias.mul_(scale).add_(shift)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """See :class:`Layer`."""
+        """w = g v/||v|| [out, ...] and b [out]."""
         return self.weight, self.bias
 
 
@@ -114,14 +114,14 @@ class _ScaledLinear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep what the gradient needs."""
+        """Save what the gradient needs: all but the bias [out], and t [B, out]."""
         x, v, norm, g, _ = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, v, norm, g, output[1])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, _dt: None) -> tuple[Tensor | None, Tensor, None, Tensor, Tensor]:
-        """Equation 3, with dL/dw = dy^T x, so that dL/dw . v = sum over the batch of dy * t."""
+        """Equation 3 from dy [B, out]: dL/dw = dy^T x, so that dL/dw . v = sum over the batch of dy * t."""
         x, v, norm, g, t = ctx.saved_tensors
         differentiable = torch.is_grad_enabled()
         if differentiable:  # t and the norm as functions of x and v
