@@ -75,7 +75,8 @@ def test_every_dependency_is_declared_and_every_declared_one_is_used() -> None:
     sources = [*ROOT.glob("wn_dqn/**/*.py"), *ROOT.glob("agents/**/*.py")]
     text = "\n".join(path.read_text() for path in sources)
     imports = re.findall(r"^ *(?:from|import) (\w+)(?:[\w.]* import .*|[\w.]*(?: as \w+)?)$", text, re.MULTILINE)
-    third_party = set(imports) - sys.stdlib_module_names - {"wn_dqn", "wn_dqn_agents"}
+    # pydantic_core is a part of pydantic, which asks for one version of it and documents imports from it.
+    third_party = set(imports) - sys.stdlib_module_names - {"wn_dqn", "wn_dqn_agents", "pydantic_core"}
     assert third_party - asked_for("onnx") == set()
     assert asked_for("") - third_party == set()
     assert all(

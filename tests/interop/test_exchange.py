@@ -28,9 +28,11 @@ from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop import import_run
+from wn_dqn.interop.export import onnx_model
 from wn_dqn.interop.import_weights import assign, read_weights
-from wn_dqn.nn.layers import layer_kit
-from wn_dqn.nn.networks import NatureNetwork
+from wn_dqn.nn.layers import LayerKit, layer_kit
+from wn_dqn.nn.networks import DuelingMlpNetwork, MlpNetwork, NatureNetwork, QNetwork
+from wn_dqn.nn.standard import PLAIN
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -58,7 +60,7 @@ def observations() -> Tensor:
     obs = [env.reset(np.arange(8))]
     while len(obs) < 125:
         env.send(rng.integers(4, size=8))
-        obs.append(env.receive().obs.copy())
+        obs.append(env.receive().obs)
     return torch.from_numpy(np.concatenate(obs))
 
 
@@ -108,6 +110,30 @@ class CleanRL(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q: Tensor = self.network(x / 255.0)
         return q
+
+
+class Distribution(QNetwork):
+    """Q-values as means of distributions over five returns, out of one convolution."""
+
+    def build(self, layers: LayerKit) -> None:
+        channels, height, width = self.obs_shape
+        self.cells = layers.conv2d(channels, 2, 8, stride=8)
+        self.output = layers.linear(2 * (height // 8) * (width // 8), 5 * self.num_actions)
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.relu(self.cells(x)).flatten(1)
+
+    def head(self, features: Tensor) -> Tensor:
+        probabilities = self.output(features).unflatten(1, (self.num_actions, 5)).softmax(dim=2)
+        return (probabilities * torch.arange(5.0)).sum(dim=2)
+
+
+class Undecided(MlpNetwork):
+    """What it computes depends on the values that it computes."""
+
+    def head(self, features: Tensor) -> Tensor:
+        q = super().head(features)
+        return q if q.mean() > 0 else -q
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +309,8 @@ class TestExport:
     ) -> None:
         """On 1,000 real observations: equal greedy actions, Q within 1e-4; any batch size."""
         path = tmp_path / "network.onnx"
-        assert command("export", imported[param], "-o", path)[0] == 0
+        status, _, err = command("export", imported[param], "-o", path)
+        assert (status, err) == (0, "")
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         ((name, type_, shape),) = [(node.name, node.type, node.shape) for node in session.get_inputs()]
         assert (name, type_, shape) == ("obs", "tensor(uint8)", ["batch", 4, 84, 84])
@@ -299,6 +326,45 @@ class TestExport:
         assert clear.mean() > 0.99
         np.testing.assert_array_equal(theirs.argmax(axis=1)[clear], ours.argmax(axis=1)[clear])
         assert len(np.unique(ours.argmax(axis=1))) > 1
+        (alone,) = session.run(None, {"obs": observations()[:1].numpy()})
+        np.testing.assert_allclose(alone, ours[:1], rtol=0, atol=1e-4)
+
+    def test_onnx_is_the_same_to_the_byte_and_tells_nothing_of_the_machine(self) -> None:
+        torch.manual_seed(0)
+        network = NatureNetwork(PLAIN, OBS_SHAPE, 3)
+        first = onnx_model(network)
+        assert onnx_model(network) == first
+        for word in (str(Path(__file__).parents[1]), "networks.py", "site-packages"):
+            assert word.encode() not in first
+
+    @pytest.mark.parametrize(
+        ("kind", "obs_shape", "dtype"),
+        [
+            (Distribution, (4, 24, 24), torch.uint8),
+            (MlpNetwork, (6,), torch.float32),
+            (DuelingMlpNetwork, (6,), torch.bool),
+        ],
+    )
+    def test_any_network_is_exported(
+        self, kind: type[QNetwork], obs_shape: tuple[int, ...], dtype: torch.dtype
+    ) -> None:
+        """Of vectors and of other images, with a head that the exporter was never told of."""
+        torch.manual_seed(0)
+        network = kind(PLAIN, obs_shape, 3, obs_dtype=dtype)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.2)
+        obs = torch.randint(0, 2 if dtype == torch.bool else 256, (7, *obs_shape)).to(dtype)
+        session = onnxruntime.InferenceSession(onnx_model(network), providers=["CPUExecutionProvider"])
+        (q,) = session.run(None, {"obs": obs.numpy()})
+        with torch.no_grad():
+            expected = network(obs)
+        assert (expected.std(dim=0) > 0.01).all()  # it is no constant
+        np.testing.assert_allclose(q, expected.numpy(), rtol=1e-4, atol=1e-4)
+
+    def test_a_network_that_torch_cannot_export_is_one_line(self) -> None:
+        with pytest.raises(UsageError, match=r"this network has no ONNX form .*; use --format safetensors") as caught:
+            onnx_model(Undecided(PLAIN, (6,), 3, obs_dtype=torch.float32))
+        assert "\n" not in str(caught.value)
 
     def test_the_contract(self, imported: dict[str, Path], tmp_path: Path, command: Command) -> None:
         """It says what it is about, with the games that were played, and the file that it belongs to."""
@@ -354,12 +420,15 @@ class TestExport:
             assert (status, out, err.count("\n")) == (2, "", 1)
             assert message in err
         find_spec = importlib.util.find_spec
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, *rest: None if name == "onnx" else find_spec(name, *rest)
-        )
-        status, _, err = command("export", run, "-o", tmp_path / "network.onnx")
-        assert (status, err.count("\n")) == (2, 1)
-        assert "pip install 'wn-dqn[onnx]', or use --format safetensors" in err
+        for missing in ("onnx", "onnxscript"):
+            monkeypatch.setattr(
+                importlib.util,
+                "find_spec",
+                lambda name, *rest, missing=missing: None if name == missing else find_spec(name, *rest),
+            )
+            status, _, err = command("export", run, "-o", tmp_path / "network.onnx")
+            assert (status, err.count("\n")) == (2, 1)
+            assert f"{missing} package: pip install 'wn-dqn[onnx]', or use --format safetensors" in err
         assert list(tmp_path.iterdir()) == []
 
 

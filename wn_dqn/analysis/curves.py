@@ -38,7 +38,7 @@ class Curve:
 
 
 def table_with(run: Run, metric: str) -> Table | None:
-    """The table of the run that has the column `metric`, evaluations first."""
+    """The table of the run that has the column `metric`, one value a row [R]; evaluations first."""
     return next((table for table in (run.evaluations, run.metrics) if metric in table and metric != "steps"), None)
 
 

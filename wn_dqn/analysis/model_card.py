@@ -21,7 +21,7 @@ from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import all_games
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
+from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, training_protocol
 from wn_dqn.system.durable import write_durably
 
 CARD, CURVE = "model_card.md", "curve.png"
@@ -77,7 +77,7 @@ def card_text(run: Run, *, picture: bool) -> str:
         seed=settings.seed,
         scores=[*_own_scores(run), *_published_scores(run.game.name)],
         epoch_steps=f"{settings.evaluation.epoch_steps:,}",
-        protocol=", ".join(scores.protocol_words(settings.environment, settings.evaluation)),
+        protocol=", ".join(scores.protocol_words(training_protocol(settings.environment, settings.evaluation))),
         picture=CURVE if picture else None,
         version=__version__,
     )

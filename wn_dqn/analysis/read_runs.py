@@ -63,7 +63,7 @@ class Run:
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """Mean return of each evaluation, in their order: [evaluations]."""
+        """Mean return of each of E evaluations, in their order: [E]."""
         return self.evaluations.get("mean_return", np.empty(0))
 
     @property

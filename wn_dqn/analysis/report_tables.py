@@ -22,6 +22,7 @@ from wn_dqn.analysis.resampling import (
 from wn_dqn.analysis.scores import LAST_EPOCHS
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
+from wn_dqn.evaluation.protocols import training_protocol
 from wn_dqn.runs.metrics_writer import flatten
 
 _PAPER_STEPS = Settings.model_fields["learning"].default.total_steps
@@ -107,7 +108,7 @@ def _score_row(group: Group) -> list[str]:
         *_own_scores(group),
         f"{len(group.runs)}" + ("" if finished == len(group.runs) else f"\n{finished} finished"),
         f"{steps[0]:,}" if len(steps) == 1 else f"{steps[-1]:,}\nleast: {steps[0]:,}",
-        "\n".join(scores.protocol_words(settings.environment, settings.evaluation)),
+        "\n".join(scores.protocol_words(training_protocol(settings.environment, settings.evaluation))),
     ]
 
 

@@ -47,7 +47,7 @@ def bootstrap_interval(strata: Sequence[Scores], aggregate: Callable[[Scores], S
 def probability_of_improvement(x: Sequence[Scores], y: Sequence[Scores]) -> float:
     """How probable it is that a run of X beats one of Y on the same game, averaged over games; a tie counts one half.
 
-    `x`, `y`: one array [..., runs] per game, the same games in the same order.
+    `x`, `y`: one array [..., R] of R runs per game, the same games in the same order.
     """
     return float(_superiority(x, y))
 

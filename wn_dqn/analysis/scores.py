@@ -9,7 +9,7 @@ import numpy as np
 
 from wn_dqn.analysis.read_runs import Group, Run
 from wn_dqn.analysis.resampling import Scores, bootstrap_interval, mean
-from wn_dqn.config.schema import EnvironmentSettings, EvaluationSettings
+from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.runs.records import Reevaluation
 
 LAST_EPOCHS = 5
@@ -60,26 +60,26 @@ def fresh_games(group: Group) -> FreshGames | None:
 
 
 def mean_and_interval(values: Scores) -> tuple[float, tuple[float, float] | None]:
-    """Mean over seeds [seeds] and its 95% bootstrap interval (low, high); None for a single seed."""
+    """Mean over S seeds of `values` [S], and its 95% bootstrap interval (low, high); None for a single seed."""
     if len(values) < 2:
         return float(values.mean()), None
     low, high = bootstrap_interval([values[:, None]], mean)[:, 0]
     return float(values.mean()), (float(low), float(high))
 
 
-def protocol_words(environment: EnvironmentSettings, evaluation: EvaluationSettings) -> list[str]:
-    """The evaluation after each epoch: its length, epsilon and rules, a few words each."""
-    limit = environment.max_game_frames
-    parts = [
-        f"{evaluation.steps:,} steps",
-        f"epsilon {evaluation.epsilon:g}",
+def protocol_words(protocol: EvaluationProtocol) -> list[str]:
+    """A protocol's length, epsilon and rules, a few words each."""
+    limit = protocol.max_game_frames
+    words = [
+        f"{protocol.games:,} games" if protocol.steps is None else f"{protocol.steps:,} steps",
+        f"epsilon {protocol.epsilon:g}",
         "no time limit" if limit is None else f"at most {limit:,} frames",
     ]
-    if environment.repeat_action_probability:
-        parts.append(f"sticky actions {environment.repeat_action_probability:g}")
-    if environment.full_action_set:
-        parts.append("all 18 actions")
-    return parts
+    if protocol.repeat_action_probability:
+        words.append(f"sticky actions {protocol.repeat_action_probability:g}")
+    if protocol.full_action_set:
+        words.append("all 18 actions")
+    return words
 
 
 def training_hours(run: Run) -> float | None:

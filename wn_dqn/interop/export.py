@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import save as dump_safetensors
-from torch import Tensor, nn
 
 from wn_dqn import __version__
-from wn_dqn.config.games import find_game
-from wn_dqn.envs.factory import single_game
-from wn_dqn.errors import UsageError
+from wn_dqn.config.games import all_games, find_game
+from wn_dqn.envs.factory import spec_of
+from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.errors import UsageError, first_line
 from wn_dqn.evaluation.protocols import EvaluationProtocol, training_protocol
 from wn_dqn.nn.folding import fold
-from wn_dqn.nn.networks import DuelingHead, QNetwork
+from wn_dqn.nn.networks import QNetwork
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy
 from wn_dqn.system.durable import write_durably
@@ -29,11 +34,10 @@ def export(policy: Policy, path: Path, format_: Format, scores: list[dict[str, A
     """Write the network to `path` and its contract beside it; returns the contract's path.
 
     `scores`: evaluations of this checkpoint (lines of ``reevaluations.jsonl``). UsageError if `path` cannot be
-    written, or onnx is not installed.
+    written, the ONNX exporter is not installed, or it cannot take the network.
     """
-    num_actions = policy.agent.num_actions
     network = fold(policy.agent.online)
-    data = onnx_model(network, num_actions) if format_ == "onnx" else safetensors_model(network)
+    data = onnx_model(network) if format_ == "onnx" else safetensors_model(network)
     contract_path = path.with_name(path.name + ".json")
     contract = _contract(policy, scores) | {
         "file": path.name,
@@ -59,27 +63,30 @@ def _training_score(policy: Policy) -> dict[str, Any] | None:
 
 
 def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a program needs to know to play with the network, and what it scored."""
     settings = policy.settings
     game = find_game(settings.game)
     rules = training_protocol(settings.environment, settings.evaluation)
-    names = single_game(game, rules.env_rules).spec.action_names
+    spec = spec_of(game, rules.env_rules)
+    frames = f"the last {spec.stack} observed frames, oldest first; zeros where the game had not begun"
     return {
         "game": game.name,
         "rom_id": game.rom_id,
         "input": {
             "name": "obs",
-            "dtype": "uint8",
-            "shape": ["batch", 4, 84, 84],
-            "meaning": "the last four observed frames, oldest first; zeros where the game had not begun",
+            "dtype": spec.frame_dtype,
+            "shape": ["batch", *spec.obs_shape],
+            "meaning": frames if spec.stack > 1 else "the observed frame",
         },
         "output": {
             "name": "q",
             "dtype": "float32",
-            "shape": ["batch", policy.agent.num_actions],
-            "meaning": "discounted sum of rewards clipped to [-1, 1], per action; play the largest",
+            "shape": ["batch", spec.num_actions],
+            "meaning": f"discounted sum of rewards{' clipped to [-1, 1]' if spec.clip_rewards else ''}, per action; "
+            "play the largest",
         },
-        "preprocessing": None if game.rom_id == "catch" else _preprocessing(rules),
-        "actions": list(names),
+        "preprocessing": _preprocessing(spec, rules) if game.rom_id in all_games() else None,
+        "actions": list(spec.action_names),
         "discount": settings.learning.discount,
         "param": settings.param,
         "dueling": "q = value + advantage - mean(advantage)" if settings.network.dueling else None,
@@ -91,12 +98,12 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _preprocessing(rules: EvaluationProtocol) -> dict[str, Any]:
+def _preprocessing(spec: EnvSpec, rules: EvaluationProtocol) -> dict[str, Any]:
     """How an emulator's frames become an observation: that of :mod:`wn_dqn.envs.atari_reference`."""
     return {
-        "frame_skip": 4,
-        "frame": "the larger of the last two of the four frames, pixel by pixel, of the emulator's grayscale",
-        "resize": "84x84, area interpolation (OpenCV's INTER_AREA)",
+        "frame_skip": spec.frames_per_step,
+        "frame": "the larger of the last two frames of a step, pixel by pixel, of the emulator's grayscale",
+        "resize": f"{spec.frame_shape[2]}x{spec.frame_shape[1]}, area interpolation (OpenCV's INTER_AREA)",
         "scale": "none: the network divides by 255",
         "repeat_action_probability": rules.repeat_action_probability,
         "full_action_set": rules.full_action_set,
@@ -114,68 +121,62 @@ def safetensors_model(network: QNetwork) -> bytes:
 
 
 def require_onnx() -> None:
-    """UsageError, naming the remedy, if onnx is not installed."""
-    if importlib.util.find_spec("onnx") is None:
-        raise UsageError("ONNX needs the onnx package: pip install 'wn-dqn[onnx]', or use --format safetensors")
+    """UsageError, naming the remedy, if torch's ONNX exporter lacks a package."""
+    for name in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"ONNX needs the {name} package: pip install 'wn-dqn[onnx]', or use --format safetensors")
 
 
-def onnx_model(network: QNetwork, num_actions: int) -> bytes:
-    """The network as an ONNX graph: ``obs`` uint8 [batch, 4, 84, 84] -> ``q`` float32 [batch, A].
+def onnx_model(network: QNetwork) -> bytes:
+    """The network as an ONNX graph: ``obs`` [batch, *obs_shape] of its dtype -> ``q`` float32 [batch, A].
 
-    Built node by node, as the network's forward pass is written.
+    The same network gives the same bytes. UsageError if torch's exporter cannot take it.
     """
     require_onnx()
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
-    nodes = [
-        helper.make_node("Cast", ["obs"], ["x/float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["x/float", "x/255"], ["x/0"]),
-    ]
-    constants = [helper.make_tensor("x/255", TensorProto.FLOAT, [], [255.0])]
-
-    def apply(name: str, x: str, y: str | None = None) -> str:
-        """Layer `name`, from `x` to `y`."""
-        layer, y = network.get_submodule(name), y or name
-        parameters = {f"{name}.{kind}": layer.get_parameter(kind) for kind in ("weight", "bias")}
-        constants.extend(numpy_helper.from_array(_array(value), key) for key, value in parameters.items())
-        of_its_kind = {"strides": list(layer.stride)} if isinstance(layer, nn.Conv2d) else {"transB": 1}
-        kind = "Conv" if isinstance(layer, nn.Conv2d) else "Gemm"
-        nodes.append(helper.make_node(kind, [x, *parameters], [y], name=name, **of_its_kind))
-        return y
-
-    def relu(x: str) -> str:
-        nodes.append(helper.make_node("Relu", [x], [f"{x}/relu"]))
-        return f"{x}/relu"
-
-    x = "x/0"
-    for name in ("conv1", "conv2", "conv3"):
-        x = relu(apply(name, x))
-    nodes.append(helper.make_node("Flatten", [x], ["x/flat"]))
-    if isinstance(network, DuelingHead):
-        value = apply("value", relu(apply("hidden_value", "x/flat")))
-        advantage = apply("advantage", relu(apply("hidden_advantage", "x/flat")))
-        nodes += [
-            helper.make_node("ReduceMean", [advantage], ["advantage/mean"], axes=[1]),
-            helper.make_node("Sub", [advantage, "advantage/mean"], ["advantage/centred"]),
-            helper.make_node("Add", [value, "advantage/centred"], ["q"]),
-        ]
-    else:
-        apply("output", relu(apply("hidden", "x/flat")), "q")
-    graph = helper.make_graph(
-        nodes,
-        "nature_dqn",
-        [helper.make_tensor_value_info("obs", TensorProto.UINT8, ["batch", 4, 84, 84])],
-        [helper.make_tensor_value_info("q", TensorProto.FLOAT, ["batch", num_actions])],
-        constants,
-    )
-    opset = helper.make_operatorsetid("", 17)
-    model = helper.make_model(graph, producer_name="wn_dqn", producer_version=__version__, opset_imports=[opset])
-    model.ir_version = 8  # what runtimes since 2022 read
+    example = torch.zeros(2, *network.obs_shape, dtype=network.obs_dtype)
+    try:
+        with _silent_exporter():
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                input_names=["obs"],
+                output_names=["q"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=18,  # of 2022; the first that this exporter writes without converting
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise UsageError(f"this network has no ONNX form ({reason}); use --format safetensors") from None
+    assert program is not None
+    model = program.model_proto
+    _forget_origin(model.graph)
+    model.producer_name, model.producer_version = "wn_dqn", __version__
+    model.ir_version = 8  # of the same year as the operators
     onnx.checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString()
+    data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
-def _array(parameter: Tensor) -> Any:
-    return parameter.detach().contiguous().numpy()
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """No warnings about torch's own deprecated calls, nor about operators of packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _forget_origin(graph: Any) -> None:
+    """Take away the exporter's notes: lines of source code, with paths of this machine."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
