@@ -221,7 +221,7 @@ def test_rounding_kills_no_unit_that_varies_little(name: str) -> None:
 @pytest.mark.parametrize("fan_in", [6, 256, 3136])
 def test_constant_units_are_dead_in_whatever_order_sums_are_added(fan_in: int) -> None:
     """As wide as the Nature network's layers; weights at random, all equal, and cancelling."""
-    layer: Any = PARAMETERIZATIONS["standard"].linear(fan_in, 6)
+    layer: Any = layer_kit("standard").linear(fan_in, 6)
     set_direction = layer.set_direction_
 
     def with_chosen_units(v: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""Environments: Atari, the reference that Atari is tested against, and Catch."""
+"""Environments and their spec: Atari, the reference that Atari is tested against, and Catch."""

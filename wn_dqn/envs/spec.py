@@ -28,8 +28,6 @@ class EnvSpec:
     """frames of the emulator that one step takes, for clocks and time limits"""
     clip_rewards: bool = False
     """whether the learner sees rewards clipped to [-1, 1]; every score that a person sees is raw"""
-    repeatable: bool = True
-    """whether the same seed and actions give the same frames: a run that resumes relies on it"""
 
     @property
     def num_actions(self) -> int:

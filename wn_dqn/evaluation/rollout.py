@@ -1,4 +1,4 @@
-"""Evaluation: protocols, games played in parallel without bias, and their statistics.
+"""Evaluation: games played in parallel without bias, and their statistics.
 
 Games are independent given the policy, so a rule that plays them one after another can be played N at once: list
 the games in the order in which they *began*, and truncate that list by the rule. Whether a game is listed before

@@ -1,1 +1,1 @@
-"""To and from other programs: exported networks, imported weights."""
+"""To and from other programs: exported networks, imported weights, runs that begin with them."""

@@ -1,1 +1,1 @@
-"""Neural networks: parameterizations, their initialization, and the Nature DQN network."""
+"""Neural networks: layers of every parameterization, their initialization, Q-networks, optimizers, instruments."""

@@ -1,1 +1,1 @@
-"""The replay buffer: frames stored once, uniform and prioritized sampling."""
+"""The replay buffer: frames are stored once; sampling is uniform or prioritized."""

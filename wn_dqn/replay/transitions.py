@@ -15,7 +15,7 @@ class TransitionBatch(NamedTuple):
     action: Tensor
     """int64 [B]"""
     reward: Tensor
-    """float32 [B], clipped to [-1, 1]"""
+    """float32 [B], clipped to [-1, 1] where the environment's spec says so"""
     discount: Tensor
     """float32 [B]: gamma, or 0 where the transition was terminal"""
     next_obs: Tensor

@@ -1,1 +1,1 @@
-"""Run directories: experiments, checkpoints, tables, policies and their tests."""
+"""Runs on disk: experiments, checkpoints, replay files, tables, trained policies and their tests."""

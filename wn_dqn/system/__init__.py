@@ -1,1 +1,1 @@
-"""The machine: hardware, durable files, progress."""
+"""The machine: hardware, durable files, locks, progress, text from outside."""
