@@ -10,7 +10,7 @@ import click
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def card(run: Path) -> None:
-    """Write the model card of RUN anew, with a picture of its curve: model_card.md and curve.png.
+    """Write the model card of RUN again, with a picture of its curve: model_card.md and curve.png.
 
     A run that finishes writes its card by itself; this brings in what `wn-dqn evaluate` has found since.
     """

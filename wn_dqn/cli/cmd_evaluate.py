@@ -27,7 +27,7 @@ _SCORES = ("mean", "median", "std", "min", "max")
 @CHECKPOINT
 @click.option("--all", "all_of_a_run", is_flag=True, help="Test every checkpoint of each run.")
 @protocol_options("paper")
-@click.option("--games", type=CountRange(1, 10**6), help="Play so many games, instead of the protocol's length.")
+@click.option("--games", type=CountRange(1, 10**6), help="Play this many games, instead of the protocol's length.")
 @click.option(
     "--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run."
 )
@@ -157,7 +157,7 @@ def _print_evaluation(report: Report) -> None:
     if outcome["unfinished_games"]:
         click.echo("One more game was in progress when the steps were used up; it does not count.")
     if outcome["paper"] is not None:
-        click.echo("The paper's figures are maxima over 200 epochs, not fresh games of one network.")
+        click.echo("The paper's scores are maxima over 200 epochs, not fresh games of one network.")
 
 
 def _print_evaluations(reports: list[Report]) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-frames",
     type=CountRange(1, 10**7),
-    help="End the video after so many frames, 60 a second.  [default: no end; 3,600 for a GIF]",
+    help="End the video after this many frames, 60 a second.  [default: no end; 3,600 for a GIF]",
 )
 @click.option(
     "--saliency",

@@ -39,7 +39,7 @@ from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
     type=click.Choice(STATISTICS),
     default="mean",
     show_default=True,
-    help="What the line is, over seeds; iqm, the interquartile mean, is blind to the best and the worst quarter.",
+    help="What the line is, over seeds; iqm, the interquartile mean, ignores the best and the worst quarter.",
 )
 @click.option(
     "--smooth",
@@ -47,7 +47,7 @@ from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Draw the mean of the last so many values of each run; the label says so.",
+    help="Draw the mean of the last N values of each run; the label says so.",
 )
 @click.option(
     "--levels",

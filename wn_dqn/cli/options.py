@@ -89,7 +89,7 @@ def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[.
         ),
         click.option("--sticky", type=click.FloatRange(0, 1), help="Change it: the probability of sticky actions."),
         click.option(
-            "--noops", type=click.IntRange(0, 1000), help="Change it: at most so many no-op frames at a start."
+            "--noops", type=click.IntRange(0, 1000), help="Change it: at most this many no-op frames at a start."
         ),
         click.option(
             "--time-limit", metavar="DURATION|none", help="Change it: truncate games after 90s or 5m of play, or never."

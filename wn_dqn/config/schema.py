@@ -78,7 +78,7 @@ class ReplaySettings(_Section):
         0.0,
         description=(
             "alpha: a transition is drawn in proportion to (|TD error| + priority_epsilon)^alpha. 0: uniformly, as in "
-            "DQN, and the next three are of no account; the paper of prioritized replay has 0.6 and a quarter of the "
+            "DQN, and the next three settings are ignored; the paper of prioritized replay has 0.6 and a quarter of the "
             "learning rate"
         ),
     )
@@ -135,21 +135,21 @@ class LearningSettings(_Section):
 
     total_steps: Count = Field(50_000_000, description="agent steps of training: 200 epochs of 250,000")
     start_steps: Count = Field(50_000, description="steps of random play before learning starts")
-    update_period_steps: Count = Field(4, description="one update per so many transitions, whatever num_envs is")
+    update_period_steps: Count = Field(4, description="one update per this many transitions, whatever num_envs is")
     batch_size: Count = Field(64, description="transitions per update")
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
     n_steps: Whole = Field(
         1, ge=1, le=1000, description="rewards summed, discounted, before the target network's estimate; 1 as in DQN"
     )
     target_period_steps: Count = Field(
-        10_000, description="copy the network to the target network every so many steps of learning"
+        10_000, description="copy the network to the target network every this many steps of learning"
     )
     loss: Literal["huber", "mse"] = Field(
         "huber",
         description="huber: the TD error is clipped at 1; mse: half its square, not clipped: large errors, large steps",
     )
     loss_reduction: Literal["mean", "sum"] = Field(
-        "mean", description="over the batch; Adamax is blind to the difference but for its epsilon"
+        "mean", description="over the batch; Adamax ignores the difference, except through its epsilon"
     )
     precision: Precision = Field(
         "float32",
@@ -210,7 +210,7 @@ class EvaluationSettings(_Section):
     steps: Count = Field(125_000, description="test steps per evaluation; games completed within them count")
     epsilon: Probability = Field(0.05, description="epsilon of the test policy")
     num_envs: Whole = Field(
-        16, gt=0, le=1024, description="games played at once; the rule that counts games is blind to it"
+        16, gt=0, le=1024, description="games played at once; which games count does not depend on it"
     )
     held_out_states: Count = Field(
         3_200, description="states drawn once when learning starts, on which mean max-Q is followed"
