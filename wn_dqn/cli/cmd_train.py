@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from wn_dqn.cli.options import DEVICE, Count, seconds
 from wn_dqn.config.named import named_configs
+from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, PARAMETERIZATIONS
 
 if TYPE_CHECKING:
     from wn_dqn.config.schema import Settings
@@ -40,14 +41,16 @@ _SETTING_OF_OPTION = {
     "--param",
     envvar="WN_DQN_PARAM",
     show_envvar=True,
-    help="Parameterization of the network: wn (weight normalization), standard, wn-exp (g = e^s), mean-only-bn, "
-    "wn-mean-only-bn (section 4 of the paper) or bn (batch normalization).  [default: wn]",
+    help="Parameterization of the network. "
+    + "; ".join(f"{name}: {row.label}" for name, row in PARAMETERIZATIONS.items())
+    + f".  [default: {DEFAULT_PARAMETERIZATION}]",
 )
 @click.option(
     "--agent",
     envvar="WN_DQN_AGENT",
     show_envvar=True,
-    help="dqn, or double-dqn (van Hasselt et al. 2016); more differences from DQN are settings.  [default: dqn]",
+    help="; ".join(f"{name}: {row.label}" for name, row in AGENTS.items())
+    + ". More differences from DQN are settings.  [default: dqn]",
 )
 @click.option(
     "--init",

@@ -78,8 +78,8 @@ class ReplaySettings(_Section):
         0.0,
         description=(
             "alpha: a transition is drawn in proportion to (|TD error| + priority_epsilon)^alpha. 0: uniformly, as in "
-            "DQN, and the next three settings are ignored; the paper of prioritized replay has 0.6 and a quarter of the "
-            "learning rate"
+            "DQN, and the next three settings are ignored; the paper of prioritized replay has 0.6 and a quarter of "
+            "the learning rate"
         ),
     )
     priority_epsilon: float = Field(
@@ -240,9 +240,7 @@ class Settings(_Section):
     param: ParameterizationName = Field(
         DEFAULT_PARAMETERIZATION, description="parameterization of the network: " + ", ".join(PARAMETERIZATIONS)
     )
-    agent: AgentName = Field(
-        "dqn", description="dqn, or double-dqn: the online network chooses the next action that the target values"
-    )
+    agent: AgentName = Field("dqn", description="; ".join(f"{name}: {row.label}" for name, row in AGENTS.items()))
     seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
     environment: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
