@@ -183,9 +183,10 @@ class OptimizerSettings(_Section):
     learning_rate: float = Field(
         gt=0,
         description=(
-            "null: for adamax what the paper found, 3e-4 for wn and 1e-4 for standard; adamax-salimans and adam the "
-            "same, wn-exp, wn-mean-only-bn and bn like wn, mean-only-bn like standard (our choice); 2.5e-4 for "
-            "rmsprop-nature (Mnih's); 1e-2 for sgd (our choice)"
+            "null: 2.5e-4 for rmsprop-nature (Mnih's), 1e-2 for sgd (our choice); for the others that of the "
+            "parameterization: "
+            + ", ".join(f"{name} {row.learning_rate:g}" for name, row in PARAMETERIZATIONS.items())
+            + " (standard and wn: the paper's)"
         ),
     )
     beta1: float = Field(ge=0, lt=1, description="adamax, adam: momentum; null: 0.5, the paper's; 0.9 for adam")
