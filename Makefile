@@ -23,12 +23,10 @@ test-all: check  ## run the checks and everything: all games, all seeds, more ra
 coverage: $(VENV)/test.stamp  ## the tests of every day, and what they do not reach
 	$(PYTEST) --cov --cov-report=term
 
-# Other processors, libraries and numbers of threads add in another order. Each of these is one such arithmetic, on any
-# x86 machine; what `make test` runs is that of the machine itself, with one thread.
-ARITHMETICS := MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default \
-	WN_DQN_KERNELS=0 OMP_NUM_THREADS=2
-NUMERIC_TESTS ?= tests/nn tests/agents tests/training/test_q_learning.py \
-	tests/training/test_learns.py
+# Other processors and libraries round sums differently. Each of these is one such arithmetic, on any x86 machine, beside
+# the machine's own, which `make test` runs. Every test has one thread: see tests/conftest.py.
+ARITHMETICS := MKL_CBWR=AVX2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default WN_DQN_KERNELS=0
+NUMERIC_TESTS ?= tests/nn tests/agents tests/training/test_q_learning.py tests/training/test_learns.py
 
 test-arithmetics: $(VENV)/test.stamp  ## run the numeric tests (NUMERIC_TESTS) once more for each way that sums can round
 	@set -e; for arithmetic in $(ARITHMETICS); do \

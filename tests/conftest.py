@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 # The networks here see a handful of observations at a time, and tests run side by side: a second thread would only
-# wait for a core. Programs that tests start inherit this. `make test-arithmetics` asks for two all the same.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# wait for a core, and sums would depend on how many there are. Programs that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from small_runs import NATURE, SMALL_NETWORK, network_of
 
 from wn_dqn.system import progress
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(1)
 
 # WN_DQN_TESTS=all runs everything (`make test-all`); otherwise tests marked `thorough` are left out, and hypothesis
 # tries fewer examples. No example has a time limit: a machine may be slow.

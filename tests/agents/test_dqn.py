@@ -96,23 +96,29 @@ def observations(num: int) -> Tensor:
 # are; what changes them changes the algorithm.
 TRACE: dict[str, list[tuple[float, float]]] = {
     "standard": [
-        (39.40638680381738, 4464.380203324517),
-        (30.58158862492137, 4464.35211102855),
-        (29.18800356118697, 4464.352692730184),
+        (72.82373401040272, 4566.327350297815),
+        (53.41171034451666, 4566.30017898569),
+        (40.54663956444091, 4566.3116686703615),
     ],
     "wn": [
-        (1461.1171051132605, 8680.256327409505),
-        (1431.2786781164705, 8680.940777986909),
-        (1417.3084529231778, 8681.55951825314),
+        (1374.8507816597703, 10203.358548412889),
+        (1314.3438797909166, 10204.420465968029),
+        (1271.3205510607988, 10205.26798200584),
     ],
 }
 
 
+def on_a_grid_(v: Tensor, mean: float, std: float, generator: torch.Generator) -> Tensor:
+    """In place of `normal_`, whose float32 numbers differ in the last bit from processor to processor."""
+    return v.copy_(mean + std * torch.randint(-512, 513, v.shape, generator=generator) / 256)
+
+
 @pytest.mark.parametrize("param", TRACE)
-def test_determinism_trace(param: str) -> None:
+def test_determinism_trace(param: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make_agent(param)
     agent.online.double()
     agent.target.double()
+    monkeypatch.setattr(Tensor, "normal_", on_a_grid_)
     agent.initialize(FRAMES)
     trace = []
     for number in range(1, 21):

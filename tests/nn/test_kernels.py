@@ -33,10 +33,17 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def all_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are taken whatever they compute: for tests of where they come from."""
+    monkeypatch.setattr(kernels, "_agree_with_torch", lambda _kernels: True)
+
+
+@pytest.fixture
 def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(before)
 
 
 def find_anew() -> Found:
@@ -134,6 +141,18 @@ def test_they_change_nothing_that_training_leaves_behind(tmp_path: Path, monkeyp
 
 
 @needs_compiler
+@pytest.mark.usefixtures("empty_cache")
+def test_they_agree_with_torch_where_torch_fuses_a_multiplication_and_an_addition() -> None:
+    """As it does with AVX2 and AVX-512. Without, it rounds twice, and the kernels are refused."""
+    found = find_anew()
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        assert found.kernels is not None, found.why_not
+    else:
+        assert found.kernels is not None or found.why_not == "as compiled here they round otherwise than torch"
+
+
+@needs_compiler
+@pytest.mark.usefixtures("all_agree")
 def test_they_are_compiled_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_anew().kernels is not None
     (library,) = empty_cache.iterdir()
@@ -143,6 +162,7 @@ def test_they_are_compiled_once(empty_cache: Path, monkeypatch: pytest.MonkeyPat
 
 
 @needs_compiler
+@pytest.mark.usefixtures("all_agree")
 def test_a_damaged_library_is_compiled_anew(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_anew()
     (library,) = empty_cache.iterdir()
@@ -155,6 +175,7 @@ def test_a_damaged_library_is_compiled_anew(empty_cache: Path, tmp_path: Path, m
 
 
 @needs_compiler
+@pytest.mark.usefixtures("all_agree", "empty_cache")
 def test_without_a_cache_they_serve_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

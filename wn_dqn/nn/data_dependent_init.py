@@ -22,8 +22,8 @@ V_STD = 0.05
 
 ROUNDING_MARGIN = 4.0
 """How far above the rounding of its sums a unit must vary to count as varying: see :func:`rounding_std`. On Atari
-frames a unit of the Nature network varies at least 250 times as much as its sums are rounded; a constant one at most
-a third as much, in whatever order a machine adds."""
+frames a unit of the Nature network varies at least 250 times as much as its sums are rounded; a constant one varies
+less than a fifth as much, in whatever order a machine adds."""
 
 
 @dataclass(frozen=True)
