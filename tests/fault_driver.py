@@ -30,6 +30,7 @@ from small_runs import NATURE, SMALL_NETWORK, network_of
 
 from wn_dqn.config.files import make_settings, read_config
 from wn_dqn.runs import experiment, launch
+from wn_dqn.system import durable
 from wn_dqn.system.progress import ProgressReporter
 
 torch.set_num_threads(1)
@@ -38,7 +39,7 @@ _CALLS = (
     (os, "fsync"),
     (os, "unlink"),
     (os, "rmdir"),
-    (os, "truncate"),
+    (os, "ftruncate"),
     (pathlib.Path, "unlink"),
     (pathlib.Path, "replace"),
     (pathlib.Path, "rename"),
@@ -61,8 +62,8 @@ RESUME_MOMENTS = (
     "before unlink (leftovers)",
     "after unlink (leftovers)",
     "before rmdir (leftovers)",
-    "before truncate (tables cut back)",
-    "after truncate (tables cut back)",
+    "before ftruncate (tables cut back)",
+    "after ftruncate (tables cut back)",
 )
 
 
@@ -75,11 +76,11 @@ class Moments:
         self._lock = threading.Lock()
         for owner, name in _CALLS:
             setattr(owner, name, self._watched(name, getattr(owner, name)))
-        original_open, original_evaluate = pathlib.Path.open, experiment.evaluate
+        original_open, original_evaluate = durable.open_file, experiment.evaluate
 
-        def open_watched(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-            file = original_open(path, mode, *args, **kwargs)
-            return _File(file, self) if mode in ("wb", "ab") else file
+        def open_watched(path: Path, mode: Any) -> Any:
+            file = original_open(path, mode)
+            return file if mode == "rb" else _File(file, self)
 
         def evaluate(*args: Any) -> Any:
             *others, on_step, visited = args
@@ -90,7 +91,7 @@ class Moments:
 
             return original_evaluate(*others, watched_step, visited)
 
-        pathlib.Path.open = open_watched  # type: ignore[method-assign,assignment]
+        durable.open_file = open_watched  # type: ignore[assignment]
         experiment.evaluate = evaluate  # type: ignore[attr-defined]
 
     def is_fatal(self, moment: str) -> bool:

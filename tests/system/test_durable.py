@@ -52,7 +52,7 @@ class InPieces(FileIO):
 
 def append_often(path: Path, process: int, all_ready: Any) -> None:
     """Runs in a process of its own, where it may replace what it likes."""
-    Path.open = lambda path, mode, buffering: InPieces(path, mode)
+    durable.open_file = lambda path, mode: InPieces(path, mode)
     all_ready.wait()
     for number in range(LINES):
         append_line(path, f"{process} {number} " + "x" * number)
@@ -100,8 +100,8 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room_bytes = 10**9
         self.refuses_fsync = False
-        self._open, self._fsync = Path.open, os.fsync
-        monkeypatch.setattr(Path, "open", lambda *args, **kwargs: LimitedFile(self, self._open(*args, **kwargs)))
+        self._open, self._fsync = durable.open_file, os.fsync
+        monkeypatch.setattr(durable, "open_file", lambda *args: LimitedFile(self, self._open(*args)))
         monkeypatch.setattr(os, "fsync", self.fsync)
 
     def fsync(self, descriptor: int) -> None:
@@ -198,7 +198,7 @@ def test_a_piece_written_in_part_goes_before_the_next(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         disk = Disk(patch)
         disk.room_bytes = 3
-        patch.setattr(durable.os, "truncate", lambda *_: disk.fsync(-1))
+        patch.setattr(durable.os, "ftruncate", lambda *_: disk.fsync(-1))
         disk.refuses_fsync = True
         file.append(b"first,")
     assert (tmp_path / "file").read_bytes() == b"fir"

@@ -39,13 +39,15 @@ def verify(run: Path) -> None:
 
     The best checkpoint is kept to be tested, not to go on from: once it is old, its replay is gone.
     """
-    from wn_dqn.runs.checkpoint import CheckpointError
+    from wn_dqn.runs.checkpoint import CheckpointError, checkpoint_paths
     from wn_dqn.runs.experiment import verify_checkpoint
     from wn_dqn.runs.run_directory import RunDirectory
 
     directory = RunDirectory(run)
     keep = directory.read_settings().output.keep_checkpoints
-    paths = sorted(directory.checkpoints.glob("step-*"))
+    paths = checkpoint_paths(directory.checkpoints)
+    if not paths:
+        raise RunError(f"{run} has no checkpoint")
     damaged = 0
     for path in paths:
         resumable = path in paths[-keep:]

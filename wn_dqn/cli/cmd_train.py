@@ -128,6 +128,12 @@ _SETTING_OF_OPTION = {
     help="auto: go on with an unfinished run in the folder; never: begin, and only in an empty folder.",
 )
 @click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Go on with a run although settings differ from its checkpoint's, or rows of its tables were lost; what "
+    "differs is recorded in provenance.json.",
+)
+@click.option(
     "--stop-after",
     metavar="DURATION",
     help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.",
@@ -138,6 +144,7 @@ def train(
     device: str,
     run_dir: Path | None,
     resume: str,
+    accept_changes: bool,
     stop_after: str | None,
     **setting_options: Any,
 ) -> None:
@@ -166,7 +173,14 @@ def train(
 
     with stopping_on_signals(stop):
         status = train_run(
-            settings, folder, torch_device, reporter, resume=resume == "auto", stop=stop, on_finished=write_card
+            settings,
+            folder,
+            torch_device,
+            reporter,
+            resume=resume == "auto",
+            accept_changes=accept_changes,
+            stop=stop,
+            on_finished=write_card,
         )
     sys.exit(status)
 

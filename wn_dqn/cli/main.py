@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -44,23 +47,61 @@ for command in (train, checkpoint, evaluate, play, plot, report, card, export, i
 
 def main() -> None:
     """Run the command; mistakes are one line and an exit status, never a traceback."""
+    _open_closed_streams()
+    try:
+        _run()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _drop_unwritten(stream)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without standard streams the null device: a checkpoint must not become one."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
+def _drop_unwritten(stream: TextIO) -> None:
+    """Drop what `stream` cannot write: Python would try again as it ends, and change the exit status."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(f"wn-dqn: {text}", err=True)
+
+
+def _run() -> None:
     try:
         status = cli.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        with contextlib.suppress(OSError, ValueError):
+            error.show()
         sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"wn-dqn: {error.format_message()}", err=True)
+        _tell(error.format_message())
         sys.exit(error.exit_code)
     except UsageError as error:
-        click.echo(f"wn-dqn: {error}", err=True)
+        _tell(str(error))
         sys.exit(2)
     except RunError as error:
-        click.echo(f"wn-dqn: {error}", err=True)
+        _tell(str(error))
         sys.exit(1)
     except OSError as error:  # a disk that is full or gone, past what a run can bear
-        click.echo(f"wn-dqn: {error}; what was saved before is intact", err=True)
+        _tell(f"{error}; what was saved before is intact")
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)

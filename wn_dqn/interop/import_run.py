@@ -72,6 +72,6 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
         )
         path = save_checkpoint(directory.checkpoints, 0, snapshot.content(), score=None)
         directory.add_provenance(device)
-        directory.write_status("paused", steps=0, reason="imported")
+        directory.write_status("paused", steps=0, saved_steps=0, reason="imported")
         directory.write_settings(settings.model_dump())  # last: only now it is a run
     return path

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +26,10 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from wn_dqn.errors import first_line
-from wn_dqn.system.durable import fsync_folder, write_durably
+from wn_dqn.system.durable import fsync_folder, is_own_folder, temporary_path, write_durably
 
 FORMAT_VERSION = 1
+_NAME = re.compile(r"step-\d{10}(\.\d{4})?")
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
@@ -73,14 +76,13 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
         },
     }
     path = folder / f"step-{steps:010d}"
-    again = sorted(folder.glob(f"{path.name}*"))
+    again = [item for item in sorted(folder.glob(f"{path.name}*")) if _NAME.fullmatch(item.name)]
     if again:  # the same step, before and after its evaluation: a good checkpoint is never touched
         path = path.with_suffix(f".{int(again[-1].suffix[1:] or 0) + 1:04d}")
-    temporary = folder / f".{path.name}.tmp"
-    if temporary.exists():  # left by a crash
-        shutil.rmtree(temporary)
+    folder.mkdir(exist_ok=True)  # not the one above: a run that was moved is not begun where it was
+    temporary = temporary_path(path)
+    temporary.mkdir()
     try:
-        temporary.mkdir(parents=True)
         for name, data in files.items():
             write_durably(temporary / name, data)
         write_durably(temporary / _MANIFEST, json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode())
@@ -142,10 +144,15 @@ def read_state_json(path: Path) -> dict[str, Any]:
 def list_checkpoints(folder: Path) -> list[CheckpointInfo]:
     """Checkpoints in `folder` whose manifests can be read, oldest first."""
     found = []
-    for path in sorted(folder.glob("step-*")):
+    for path in checkpoint_paths(folder):
         with contextlib.suppress(CheckpointError):
             found.append(checkpoint_info(path))
     return found
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """What is called a checkpoint in `folder`, oldest first."""
+    return [path for path in sorted(folder.glob("step-*")) if _NAME.fullmatch(path.name)]
 
 
 def checkpoint_info(path: Path) -> CheckpointInfo:
@@ -163,18 +170,11 @@ def best_checkpoint(checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
 def set_aside(path: Path) -> None:
     """Rename a checkpoint that cannot be read, so that it neither counts as the newest nor is lost."""
     aside = path.with_name(f"damaged-{path.name}")
-    if aside.exists():
-        shutil.rmtree(aside)
+    number = 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"damaged-{path.name}-{number}")
     path.rename(aside)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that died left half-written."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -185,7 +185,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     if best is not None:
         kept.add(best.path)
     for checkpoint in checkpoints:
-        if checkpoint.path not in kept:
+        if checkpoint.path not in kept and is_own_folder(checkpoint.path, _NAME):
             shutil.rmtree(checkpoint.path)
 
 

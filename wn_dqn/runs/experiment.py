@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wn_dqn.config.files import differences
+from wn_dqn.config.files import differences, stored_settings
 from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import make_env, single_game
@@ -35,21 +35,23 @@ from wn_dqn.runs.checkpoint import (
     NewerFormatError,
     VerifiedFile,
     best_checkpoint,
+    checkpoint_paths,
     list_checkpoints,
     prune_checkpoints,
     read_verified,
-    remove_leftovers,
     save_checkpoint,
     set_aside,
 )
+from wn_dqn.runs.identity import changed_settings, require_accepted
 from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
-from wn_dqn.runs.run_directory import RunDirectory, arithmetic
+from wn_dqn.runs.run_directory import SAVED_STEPS, RunDirectory, arithmetic
 from wn_dqn.runs.snapshot import Snapshot, load_snapshot, replay_index
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import env_seeds, numpy_generator
+from wn_dqn.system.durable import remove_leftovers
 from wn_dqn.system.progress import ProgressReporter, ProgressTask
 from wn_dqn.training.agent import Agent
 from wn_dqn.training.loop import games_in_progress, restore_games, train
@@ -81,6 +83,9 @@ class Experiment:
     test_env: VectorEnv | None = None
     last_evaluation: str = ""
     unsaved: OSError | None = None
+    saved_steps: int | None = None
+    accepted: list[str] = field(default_factory=list)
+    """what is not as it was and somebody accepts"""
     _unwritten: OSError | None = None
     _status_s: float = 0.0
 
@@ -113,6 +118,7 @@ class Experiment:
                 on_step,
                 visited,
             )
+        self.directory.require_in_place()
         self.last_evaluation = f"evaluation {result.mean:,.1f}"
         self.reporter.message(
             f"step {steps:,}: mean score {result.mean:,.1f}, median {result.median:,.1f}, "
@@ -153,6 +159,7 @@ class Experiment:
         self.reporter.message(f"step {self.state.steps:,}: network initialized (init {init}{told})")
 
     def after_step(self, state: TrainingState) -> None:
+        self.directory.require_in_place()
         if self.store is not None:
             self.store.write_behind()
         assert self.task is not None
@@ -177,6 +184,8 @@ class Experiment:
 
     def save(self, state: TrainingState, score: float | None) -> None:
         """Save a checkpoint. If the disk refuses, training goes on and the next save tries again."""
+        self.directory.require_in_place()
+        self.directory.require_own_folders()
         self.agent.check_finite()
         try:
             if state.held_out is not None and self.held_out_file is None:
@@ -193,6 +202,7 @@ class Experiment:
                 held_out=self.held_out_file,
             )
             save_checkpoint(self.directory.checkpoints, state.steps, snapshot.content(), score)
+            self.saved_steps = state.steps
             keep = self.settings.output.keep_checkpoints
             prune_checkpoints(self.directory.checkpoints, keep)
             if self.store is not None:
@@ -206,18 +216,17 @@ class Experiment:
             self.reporter.message(f"checkpoint at step {state.steps:,} failed: {error}; the last good one stays")
         self.write_status("running")
 
-    def restore(self) -> str | None:
+    def restore(self, *, accept_changes: bool = False) -> str | None:
         """Continue from the newest checkpoint that is whole; returns what was restored, None if there is none.
 
-        RunError if there are checkpoints, but none that can be read.
+        RunError if there are checkpoints, but none that can be read; if there are none, but there were; or if a table
+        is not as it was, UsageError if settings are not, unless `accept_changes`.
         """
-        remove_leftovers(self.directory.checkpoints)
-        remove_leftovers(self.directory.replay)
-        paths = sorted(self.directory.checkpoints.glob("step-*"), reverse=True)
+        paths = checkpoint_paths(self.directory.checkpoints)[::-1]
         reasons = []
         for path in paths:
             try:
-                self._restore_from(path)
+                self._restore_from(path, accept_changes=accept_changes)
             except NewerFormatError as error:  # not damaged: to go on from an older one would throw it away
                 raise RunError(str(error)) from None
             except CheckpointError as error:
@@ -226,17 +235,35 @@ class Experiment:
                 continue
             for skipped in paths[: len(reasons)]:
                 set_aside(skipped)
+            self._remove_leftovers()
             lost = max(int(self.directory.read_status().get("steps", 0)) - self.state.steps, 0)
             return f"resumed from {path.name}: step {self.state.steps:,}" + (f", {lost:,} steps lost" if lost else "")
         if reasons:
             raise RunError(
                 f"no checkpoint in {self.directory.path} can be read: {reasons[0]}; start anew with another --run-dir"
             )
+        self.directory.require_known_beginning()
+        self._remove_leftovers()
         self.metrics.load_state_dict({})
         return None
 
-    def _restore_from(self, path: Path) -> None:
+    def _remove_leftovers(self) -> None:
+        remove_leftovers(self.directory.checkpoints)
+        remove_leftovers(self.directory.replay)
+
+    def _restore_from(self, path: Path, *, accept_changes: bool) -> None:
         snapshot, replay = load_snapshot(path), self.sampler.replay
+        try:
+            old_settings = stored_settings(snapshot.settings)
+        except (TypeError, ValueError, UsageError) as error:
+            raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
+        changes = changed_settings(old_settings.model_dump(), self.settings.model_dump())
+        require_accepted(changes, f"{path} was saved", accept=accept_changes)
+        damages = self.metrics.problems(snapshot.metrics)
+        if damages and not accept_changes:
+            raise RunError(
+                f"{damages[0]}: put it back, or go on with the rows that are left by --accept-changes, which records it"
+            )
         try:
             self.held_out_file = snapshot.held_out
             self.state.held_out = self._read_held_out(snapshot.held_out)
@@ -252,7 +279,8 @@ class Experiment:
         if self.state.steps > 0 and (snapshot.replay is None or self.store is None):
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
             self.state.learning_from_steps = self.state.steps + self.plan.start_steps
-        self.metrics.load_state_dict(snapshot.metrics)
+        self.metrics.load_state_dict(self.metrics.mended(snapshot.metrics, self.state.steps))
+        self.accepted, self.saved_steps = changes + damages, self.state.steps
         here = arithmetic(replay.device)
         changed = differences(snapshot.arithmetic or here, here)
         if changed:
@@ -275,11 +303,14 @@ class Experiment:
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is."""
+        if not self.directory.in_place:  # somebody else's by now
+            return
         error = self.unsaved or self.metrics.unwritten
         if error is not None:
             status, details = "degraded", {"error": str(error), **details}
         with contextlib.suppress(OSError):  # a full disk is told on the console; the status can wait
-            self.directory.write_status(status, steps=self.state.steps, **details)
+            saved = {SAVED_STEPS: self.saved_steps}
+            self.directory.write_status(status, steps=self.state.steps, **saved, **details)
 
 
 def build_experiment(
@@ -312,7 +343,8 @@ def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressRepor
         error = "the emulator has stopped answering; the same command goes on from the last checkpoint"
         reporter.message(f"wn-dqn: {error}")
         with contextlib.suppress(OSError):
-            directory.write_status("failed", error=error)
+            known = {k: v for k, v in directory.read_status().items() if k in ("steps", SAVED_STEPS)}
+            directory.write_status("failed", **known, error=error)
         os._exit(1)  # the main thread waits for the emulator, and always will
 
     return end

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from wn_dqn.config.files import differences, dump_yaml
+from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import spec_of
@@ -15,7 +15,9 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.experiment import Experiment, build_experiment
+from wn_dqn.runs.identity import changed_settings, require_accepted
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.hardware import GIB, prepare_torch, require_memory
@@ -23,8 +25,6 @@ from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.callbacks import Stop
 
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
-# Settings that may change when a run goes on: they say how long it runs and what is written.
-_CHANGEABLE = ("learning.total_steps", "output.")
 
 
 def train_run(
@@ -34,6 +34,7 @@ def train_run(
     reporter: ProgressReporter,
     *,
     resume: bool = True,
+    accept_changes: bool = False,
     stop: StopRequest | None = None,
     on_finished: Callable[[Path], None] = lambda _run_dir: None,
 ) -> int:
@@ -42,6 +43,8 @@ def train_run(
     `stop` ends it early: the run is saved, and goes on when it is trained again. Threads, allocator and determinism
     are set for the whole process (:func:`wn_dqn.system.hardware.prepare_torch`); no signal is handled.
     `on_finished` is called with the run's folder once the run is finished, while it is still locked.
+    `accept_changes`: go on although settings differ from those of the run and its checkpoint, or tables were damaged;
+    what differs is recorded in ``provenance.json``.
 
     Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
     """
@@ -54,23 +57,29 @@ def train_run(
         _require_memory(*needs)  # before anything is written
     directory.create()
     with directory.locked():
+        changes: list[str] = []
         if directory.exists:
             if not resume:
                 raise UsageError(
                     f"{run_dir} holds a run already; choose another --run-dir, or leave out --resume never"
                 )
-            old = directory.read_settings()
-            _require_same_experiment(differences(old.model_dump(), settings.model_dump()), run_dir)
-            done = directory.read_status()
-            if done.get("status") == "finished" and done.get("steps", 0) >= settings.learning.total_steps:
-                reporter.message(f"{run_dir} is finished: {done['steps']:,} steps; raise --steps to go on")
+            changes = changed_settings(directory.read_settings().model_dump(), settings.model_dump())
+            require_accepted(changes, f"{run_dir} holds a run", accept=accept_changes)
+            if _is_finished(directory, settings.learning.total_steps):
+                steps = directory.read_status()["steps"]
+                reporter.message(f"{run_dir} is finished: {steps:,} steps; raise --steps to go on")
                 return 0
             _require_memory(*needs)
+        directory.require_own_folders()
         reporter.message(dump_yaml(settings.model_dump()).rstrip())
-        directory.write_settings(settings.model_dump())
-        directory.add_provenance(device)
         experiment = build_experiment(settings, directory, device, reporter, stop or StopRequest())
         try:
+            # Nothing is written before it is known that the run can go on.
+            restored = experiment.restore(accept_changes=accept_changes)
+            directory.write_settings(settings.model_dump())
+            directory.add_provenance(device, list(dict.fromkeys([*changes, *experiment.accepted])))
+            reporter.message(restored or f"training in {run_dir}")
+            experiment.write_status("running")
             return _run(experiment, on_finished)
         finally:
             if experiment.store is not None:
@@ -79,8 +88,6 @@ def train_run(
 
 def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
     try:
-        restored = experiment.restore()
-        experiment.reporter.message(restored or f"training in {experiment.directory.path}")
         experiment.run()
         if experiment.unsaved is not None:
             raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}")
@@ -101,10 +108,11 @@ def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
     return 0
 
 
-def _require_same_experiment(changed: Iterable[str], run_dir: Path) -> None:
-    refused = [line for line in changed if not line.startswith(_CHANGEABLE)]
-    if refused:
-        raise UsageError(f"{run_dir} holds a run with other settings ({'; '.join(refused)}); choose another --run-dir")
+def _is_finished(directory: RunDirectory, total_steps: int) -> bool:
+    """Whether nothing is left to do. A status that the newest checkpoint contradicts is not believed."""
+    status, checkpoints = directory.read_status(), list_checkpoints(directory.checkpoints)
+    steps = min([status.get("steps", 0), *(checkpoint.steps for checkpoint in checkpoints[-1:])])
+    return status.get("status") == "finished" and steps >= total_steps
 
 
 def _require_memory(spec: EnvSpec, capacity: int, num_envs: int, held_out_states: int, device: torch.device) -> None:

@@ -11,8 +11,11 @@ import csv
 import io
 import math
 import os
+import re
 import socket
+import stat
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,16 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard.summary import custom_scalars, histogram, hparams, scalar
 
-from wn_dqn.system.durable import GrowingFile
+from wn_dqn.system.durable import GrowingFile, cut_back, open_file, write_durably
 
 METRICS_CSV = "metrics.csv"
 EVALUATIONS_CSV = "evaluations.csv"
 _NEW_NAMES = {"cut_games": "truncated_games"}
 """columns of tables that earlier versions began -> what the metric is called now"""
+_TABLES = (METRICS_CSV, EVALUATIONS_CSV)
+_CHECKSUMS = "crc32"
+# torch's SummaryWriter writes no point into its names: files of others are left alone.
+_OWN_EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.\d{6}\..*\.\d+", re.DOTALL)
 
 _LAYOUT = {
     "Learning": {
@@ -102,22 +109,64 @@ class MetricsWriter:
         """See :class:`Metrics`. OSError if the disk refuses what was written."""
         for file in self._growing.values():
             file.sync()
-        return {path.name: path.stat().st_size for path in self._files()}
+        tables = {name: self._growing[name] for name in _TABLES if name in self._growing}
+        return {
+            **{path.name: path.stat().st_size for path in self._event_files()},
+            **{name: file.length_bytes for name, file in tables.items()},
+            _CHECKSUMS: {name: file.crc32 for name, file in tables.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :class:`Metrics`. Files that began after the checkpoint are removed."""
         self._growing.clear()
         self._columns.clear()
         self._events = None
-        for path in self._files():
-            if path.name not in state:
+        for path in [*map(self._folder.joinpath, _TABLES), *self._event_files()]:
+            if path.name in state:
+                cut_back(path, state[path.name])
+            elif os.path.lexists(path):
                 path.unlink()
-            elif path.stat().st_size > state[path.name]:
-                os.truncate(path, state[path.name])
+        for name in _TABLES:
+            if name in state:
+                self._file(name)
 
-    def _files(self) -> list[Path]:
-        tables = [self._folder / METRICS_CSV, self._folder / EVALUATIONS_CSV]
-        return [path for path in tables if path.exists()] + sorted(self._folder.glob("events.out.tfevents.*"))
+    def problems(self, state: Mapping[str, Any]) -> list[str]:
+        """A message about each table that is not as it was when `state` was taken. Later rows are no problem."""
+        found = ((name, self._problem(name, state)) for name in _TABLES if name in state)
+        return [f"{self._folder / name} {problem}" for name, problem in found if problem]
+
+    def _problem(self, name: str, state: Mapping[str, Any]) -> str:
+        length_bytes, crc32 = state[name], state.get(_CHECKSUMS, {}).get(name)
+        try:
+            with open_file(self._folder / name, "rb") as file:
+                data = file.readall()
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        if len(data) < length_bytes:
+            return f"has {len(data)} bytes instead of {length_bytes}"
+        data = data[:length_bytes]
+        # Earlier versions kept no checksum.
+        whole = _is_table(data) if crc32 is None else zlib.crc32(data) == crc32
+        return "" if whole else "was changed since"
+
+    def mended(self, state: Mapping[str, Any], steps: int) -> dict[str, Any]:
+        """`state`, fitted to tables that are not as they were: rewritten with their whole rows up to `steps`."""
+        fitted = {**state, _CHECKSUMS: dict(state.get(_CHECKSUMS, {}))}
+        for name in _TABLES:
+            if name in state and self._problem(name, state):
+                data = _whole_rows(self._folder / name, steps)
+                fitted[_CHECKSUMS].pop(name, None)
+                if data:
+                    write_durably(self._folder / name, data)
+                    fitted |= {name: len(data), _CHECKSUMS: {**fitted[_CHECKSUMS], name: zlib.crc32(data)}}
+                else:
+                    del fitted[name]
+        return fitted
+
+    def _event_files(self) -> list[Path]:
+        """Those that this program wrote into this run."""
+        paths = sorted(self._folder.glob("events.out.tfevents.*"))
+        return [path for path in paths if _OWN_EVENTS.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)]
 
     def _file(self, name: str) -> GrowingFile:
         if name not in self._growing:
@@ -145,7 +194,7 @@ class MetricsWriter:
         """One event, in a file of this process's own: a TensorBoard that is watching reads on where it was."""
         events = []
         if self._events is None:
-            first = not any(self._folder.glob("events.out.tfevents.*"))
+            first = not self._event_files()
             self._events = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
             events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
             if first:
@@ -164,6 +213,33 @@ class MetricsWriter:
         values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self._hyperparameters.items()}
         layout: Summary = custom_scalars(_LAYOUT)  # type: ignore[no-untyped-call]
         return [layout, *hparams(values, {"evaluation/mean_return": math.nan})]  # type: ignore[no-untyped-call]
+
+
+def _is_table(data: bytes) -> bool:
+    """Whether `data` may be whole rows of text."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return data.endswith(b"\n") and b"\0" not in data
+
+
+def _whole_rows(path: Path, steps: int) -> bytes:
+    """The header of a damaged table and its rows up to `steps` that are whole; empty if there is none."""
+    try:
+        with open_file(path, "rb") as file:
+            lines = [line for line in file.readall().splitlines(keepends=True) if _is_table(line)]
+    except OSError:
+        return b""
+    if not lines or not lines[0].startswith(b"steps,"):
+        return b""
+    kept, last = [lines[0]], -1
+    for line in lines[1:]:
+        first = line.partition(b",")[0]
+        if line.count(b",") == lines[0].count(b",") and first.isdigit() and last < int(first) <= steps:
+            kept.append(line)
+            last = int(first)
+    return b"".join(kept) if kept[1:] else b""
 
 
 def _scalars(row: Mapping[str, float]) -> list[Summary]:

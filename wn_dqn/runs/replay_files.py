@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile, read_verified
-from wn_dqn.system.durable import fsync_folder
+from wn_dqn.system.durable import is_own_file, replacing, write_all
 
 _MAGIC = b"wn_dqn arrays 1\n"
+_SEGMENT = re.compile(r"(segment-\d{8}|tail-\d{10}-\d{10})\.arrays")
 _SLOTS_PER_SEGMENT = 16_384  # over all rings: 115 MB of frames, a few MB compressed
 _BLOCK_BYTES = 2**22
 _MAX_HEADER_BYTES = 2**16
@@ -102,8 +104,8 @@ class ReplayStore:
         """Remove the files that neither this run nor one of the checkpoints' `indices` needs."""
         needed = {segment["name"] for index in indices if index for segment in index["segments"]}
         needed |= {f"segment-{number:08d}.arrays" for number in self._segments}
-        for path in [*self._folder.glob("segment-*"), *self._folder.glob("tail-*")]:
-            if path.name not in needed:
+        for path in self._folder.glob("*.arrays"):
+            if path.name not in needed and is_own_file(path, _SEGMENT):
                 path.unlink()
 
     def close(self) -> None:
@@ -135,39 +137,33 @@ def _done(segment: Segment) -> Future[Segment]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> VerifiedFile:
-    """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        num_bytes, digest = _write_compressed(temporary, arrays)
-        temporary.replace(path)
-    except OSError:  # a full disk: leave it no fuller
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
+    """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed.
+
+    The folder is made if it is missing, but not the one above: a run that was moved is not begun where it was.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as file:
+        num_bytes, digest = _write_compressed(file, arrays)
     return {"name": path.name, "bytes": num_bytes, "sha256": digest}
 
 
-def _write_compressed(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
-    """The size and SHA-256 of what was written and fsynced."""
+def _write_compressed(file: FileIO, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
+    """The size and SHA-256 of what was written."""
     header = json.dumps({name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}).encode()
     digest = hashlib.sha256()
-    with path.open("wb") as file:
 
-        def write(data: bytes) -> None:
-            digest.update(data)
-            file.write(data)
+    def write(data: bytes) -> None:
+        digest.update(data)
+        write_all(file, data)
 
-        write(_MAGIC + len(header).to_bytes(4, "little") + header)
-        compress = zlib.compressobj(level=1)
-        for array in filter(np.size, arrays.values()):
-            raw = memoryview(np.ascontiguousarray(array).data).cast("B")
-            for start in range(0, len(raw), _BLOCK_BYTES):
-                write(compress.compress(raw[start : start + _BLOCK_BYTES]))
-        write(compress.flush())
-        file.flush()
-        os.fsync(file.fileno())
-        return file.tell(), digest.hexdigest()
+    write(_MAGIC + len(header).to_bytes(4, "little") + header)
+    compress = zlib.compressobj(level=1)
+    for array in filter(np.size, arrays.values()):
+        raw = memoryview(np.ascontiguousarray(array).data).cast("B")
+        for start in range(0, len(raw), _BLOCK_BYTES):
+            write(compress.compress(raw[start : start + _BLOCK_BYTES]))
+    write(compress.flush())
+    return file.tell(), digest.hexdigest()
 
 
 def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

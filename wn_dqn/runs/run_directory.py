@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,23 @@ import torch
 from wn_dqn import __version__
 from wn_dqn.config.files import dump_yaml, parse_yaml, stored_settings
 from wn_dqn.config.schema import Settings
-from wn_dqn.errors import UsageError
-from wn_dqn.runs.checkpoint import CheckpointError, CheckpointInfo, best_checkpoint, checkpoint_info, list_checkpoints
-from wn_dqn.system.durable import write_durably
+from wn_dqn.errors import RunError, UsageError
+from wn_dqn.runs.checkpoint import (
+    CheckpointError,
+    CheckpointInfo,
+    best_checkpoint,
+    checkpoint_info,
+    checkpoint_paths,
+    list_checkpoints,
+)
+from wn_dqn.system.durable import open_file, write_all, write_durably
 from wn_dqn.system.hardware import num_cores
 from wn_dqn.system.locking import InUseError, hold, hold_folder
 
 _CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
 REEVALUATIONS = "reevaluations.jsonl"
+SAVED_STEPS = "saved_steps"
+"""in status.json: the steps of the newest checkpoint, null if none was ever saved"""
 _ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
 # What the name of a file may not contain, and may not be up to its first dot, on Windows.
@@ -59,6 +68,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._locked: os.stat_result | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -98,6 +108,7 @@ class RunDirectory:
         """
         with contextlib.ExitStack() as locks:
             try:
+                self._locked = self.path.stat()
                 locks.enter_context(hold(self.path / _LOCK))
                 locks.enter_context(hold_folder(self.path))  # the file may have been removed from its holder
             except InUseError as error:
@@ -107,6 +118,46 @@ class RunDirectory:
                 lock = self.path / _LOCK
                 raise UsageError(f"cannot lock {lock}: {error.strerror}; choose another --run-dir") from None
             yield
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the folder that was locked is still at its path."""
+        try:
+            return self._locked is None or os.path.samestat(self._locked, self.path.stat())
+        except OSError:
+            return False
+
+    def require_in_place(self) -> None:
+        """RunError if the folder that was locked is no longer at its path."""
+        if not self.in_place:
+            raise RunError(
+                f"{self.path} was moved or removed while it was being trained; move it back, and the same command "
+                "goes on"
+            )
+
+    def require_own_folders(self) -> None:
+        """RunError if a folder of the run is a link: files are made and removed there, perhaps those of another run."""
+        for folder in (self.checkpoints, self.replay):
+            if folder.is_symlink():
+                raise RunError(f"{folder} is a link; put the folder itself there, or make the whole run a link")
+
+    def require_known_beginning(self) -> None:
+        """Called where no checkpoint is seen: RunError if one was saved, or if nobody knows whether one was."""
+        status = self.read_status()
+        if status.get(SAVED_STEPS, 0) is None:
+            return  # the run was killed before its first checkpoint
+        tables = [path for path in self.path.glob("*.csv") if path.is_file() and path.stat().st_size]
+        if SAVED_STEPS not in status and not status.get("steps") and not tables:
+            return
+        reason = ""
+        try:
+            os.listdir(self.checkpoints)
+        except OSError as error:
+            reason = f" ({error.strerror})"
+        raise RunError(
+            f"no checkpoint is seen in {self.checkpoints}{reason}, but the run has trained to step "
+            f"{status.get('steps', 0):,}: bring its checkpoints back, or begin in another --run-dir"
+        )
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved settings, nested as in :class:`wn_dqn.config.schema.Settings`."""
@@ -134,8 +185,8 @@ class RunDirectory:
         try:
             write_durably(self.path / _STATUS, data)
         except OSError:  # a full disk, but there is room where the old status stands
-            with (self.path / _STATUS).open("r+b") as file:
-                file.write(data)
+            with open_file(self.path / _STATUS, "r+b") as file:
+                write_all(file, data)
                 file.truncate()
 
     def read_status(self) -> dict[str, Any]:
@@ -147,7 +198,7 @@ class RunDirectory:
         readable = isinstance(status, dict) and isinstance(status.get("steps", 0), int)
         return status if readable else {}
 
-    def add_provenance(self, device: torch.device) -> None:
+    def add_provenance(self, device: torch.device, accepted_changes: Sequence[str] = ()) -> None:
         """Append how and where this process runs the experiment: a resumed run has several entries."""
         path = self.path / _PROVENANCE
         try:
@@ -156,13 +207,14 @@ class RunDirectory:
             entries = []
         if not isinstance(entries, list):
             entries = []
-        write_durably(path, json.dumps([*entries, provenance(device)], indent=2).encode())
+        entry = {**provenance(device), **({"accepted_changes": list(accepted_changes)} if accepted_changes else {})}
+        write_durably(path, json.dumps([*entries, entry], indent=2).encode())
 
     def find_checkpoint(self, which: str) -> CheckpointInfo:
         """The checkpoint called `best`, `last`, or by its steps; CheckpointError if there is none."""
         checkpoints = list_checkpoints(self.checkpoints)
         if not checkpoints:
-            for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
+            for path in reversed(checkpoint_paths(self.checkpoints)):
                 checkpoint_info(path)  # tells why the newest of those that are there is none
             raise CheckpointError(f"{self.path} has no checkpoint yet")
         if which == "last":

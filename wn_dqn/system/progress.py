@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -14,11 +17,39 @@ LINE_PERIOD_S = 15.0
 """Seconds between lines of a task where there is no terminal."""
 
 
+class _Messages(io.TextIOBase):
+    """A stream that drops what it cannot write: a reader who is gone, or a full disk, must not end the work."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            if self._stream is not None:
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream is not None and self._stream.isatty()
+        return False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+
 class ProgressReporter:
-    """Tells a person how far a long task is. Everything goes to standard error."""
+    """Tells a person how far a long task is. Everything goes to standard error; what cannot be written is dropped."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        messages = cast("TextIO", _Messages(sys.stderr))
+        self._console = console or Console(file=messages, highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
 
     def message(self, text: str) -> None:
