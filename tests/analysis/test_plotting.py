@@ -181,9 +181,9 @@ def test_any_column_can_be_drawn(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", None, r"must end with \.png or \.svg or \.pdf"),
-        ("a.png", b"not a picture", "is not a png file"),
+        ("a.png", b"not a picture", "wn-dqn did not make it"),
         ("no/a.png", None, "there is no folder"),
-        ("a.svg", b"\x89PNG\r\n\x1a\n", "is not a svg file"),
+        ("a.svg", b"\x89PNG\r\n\x1a\n", "wn-dqn did not make it"),
     ],
 )
 def test_nothing_but_a_figure_is_overwritten(

@@ -58,7 +58,8 @@ def test_pillow_decodes_the_gif(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".webm", ".gif"])
 def test_a_video_that_was_not_finished_leaves_the_old_one(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"game{suffix}"
-    path.write_bytes(b"precious")
+    write_video(path, moving_square(5))
+    before = path.read_bytes()
 
     def breaks_off() -> Iterator[Frame]:
         yield from moving_square(7)
@@ -68,7 +69,7 @@ def test_a_video_that_was_not_finished_leaves_the_old_one(tmp_path: Path, suffix
         write_video(path, breaks_off())
     with pytest.raises(RunError, match="at least one frame"):
         write_video(path, [])
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(path.name, b"precious")]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(path.name, before)]
 
 
 def test_a_file_that_lacks_frames_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

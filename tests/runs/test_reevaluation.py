@@ -6,6 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -232,3 +235,41 @@ def test_a_worker_that_dies_is_told(
 
 def _die(_device: str) -> None:
     os._exit(9)
+
+
+ORPHANS = """
+import multiprocessing, os, signal
+from concurrent.futures import ProcessPoolExecutor
+from wn_dqn.runs import reevaluation
+
+def play_for_ever():
+    print(os.getpid(), flush=True)
+    while True:
+        signal.pause()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, initializer=reevaluation._begin_worker, initargs=("cpu",)) as executor:
+        for _ in range(2):
+            executor.submit(play_for_ever)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to end a process with")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command(number: signal.Signals, tmp_path: Path) -> None:
+    """Their standard output is the command's: it ends when the last of them has."""
+    program = tmp_path / "program.py"
+    program.write_text(ORPHANS)
+    with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as command:
+        assert command.stdout is not None
+        workers = [int(command.stdout.readline()) for _ in range(2)]
+        command.send_signal(number)
+        try:
+            command.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            raise
+    assert command.returncode == -number

@@ -7,6 +7,8 @@ import errno
 import multiprocessing
 import os
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from io import FileIO
@@ -18,7 +20,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wn_dqn.system import durable
-from wn_dqn.system.durable import GrowingFile, append_line, write_durably
+from wn_dqn.system.durable import (
+    GrowingFile,
+    append_line,
+    remove_leftovers,
+    replacing,
+    replacing_by_name,
+    temporary_path,
+    write_durably,
+)
 
 
 def test_write_durably_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +214,56 @@ def test_a_piece_written_in_part_goes_before_the_next(tmp_path: Path, monkeypatc
     assert (tmp_path / "file").read_bytes() == b"fir"
     file.append(b"second,")
     assert (tmp_path / "file").read_bytes() == b"first,second,"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file's size")
+def test_a_line_over_the_limit_of_a_files_size_leaves_nothing(tmp_path: Path) -> None:
+    """The system takes the first bytes of it, and refuses the rest."""
+    program = """
+import resource, sys
+from pathlib import Path
+from wn_dqn.system.durable import append_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+append_line(Path(sys.argv[1]), "x" * 60)
+try:
+    append_line(Path(sys.argv[1]), "y" * 60)
+except OSError:
+    sys.exit(3)
+"""
+    path = tmp_path / "lines"
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 3
+    assert path.read_text() == "x" * 60 + "\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """A file is replaced where it stands; one that grows is refused; temporary names are never twice the same."""
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_bytes(b"mine")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        GrowingFile(path)
+    write_durably(path, b"new")
+    assert (victim.read_bytes(), path.read_bytes(), path.is_symlink()) == (b"mine", b"new", False)
+    assert len({temporary_path(path) for _ in range(100)}) == 100
+
+
+def test_a_write_that_is_broken_off_leaves_nothing_temporary(tmp_path: Path) -> None:
+    for replace in (replacing, replacing_by_name):
+        with pytest.raises(KeyboardInterrupt), replace(tmp_path / "file"):
+            raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Those of this version and of earlier ones; not the files, folders and links that others named alike."""
+    ours = [temporary_path(tmp_path / "segment-00000001.arrays"), tmp_path / ".tail-0000000000-0000000009.arrays.tmp"]
+    folders = [temporary_path(tmp_path / "step-0000000009"), tmp_path / ".step-0000000009.0001.tmp"]
+    for path in (*ours, tmp_path / ".mine.tmp", tmp_path / "segment-00000001.arrays"):
+        path.write_bytes(b"x")
+    for path in (*folders, tmp_path / ".my folder.tmp"):
+        path.mkdir()
+        (path / "file").touch()
+    remove_leftovers(tmp_path)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".mine.tmp", ".my folder.tmp", "segment-00000001.arrays"]

@@ -22,6 +22,7 @@ from wn_dqn.config.games import all_games
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, training_protocol
+from wn_dqn.system import output_file
 from wn_dqn.system.durable import write_durably
 
 CARD, CURVE = "model_card.md", "curve.png"
@@ -39,9 +40,11 @@ def write_card(path: Path, *, picture: bool = True) -> Path:
     card = path / CARD
     if not len(run.scores):
         raise UsageError(f"{path} has no evaluation yet: there is nothing to tell ({run.state_text})")
-    if card.exists() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    ends = output_file.read_ends(card)
+    if any(ends) and not any(_MARK.encode() in end for end in ends):
         raise UsageError(f"{card} is no longer ours (its marking line is gone); rename it to have a new one")
     if picture:
+        output_file.require_ours(path / CURVE, "png")
         figure, _ = plotting.learning_curves(group_runs([run])[0])
         write_durably(path / CURVE, plotting.figure_bytes(figure, "png"))
     write_durably(card, card_text(run, picture=picture).encode())

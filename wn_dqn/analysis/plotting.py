@@ -22,6 +22,7 @@ from wn_dqn.analysis.published import PAPER_ARMS, PAPER_COLUMNS, published_score
 from wn_dqn.analysis.read_runs import Group
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
+from wn_dqn.system import output_file
 from wn_dqn.system.text import printable
 
 if TYPE_CHECKING:
@@ -52,7 +53,12 @@ _SETTINGS: Any = {
     "path.simplify": True,
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
-_NO_DATES = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+# The mark by which a plot is known as ours; no date and no version, so that equal plots are equal files.
+_METADATA: dict[str, dict[str, str | None]] = {
+    "png": {"Software": output_file.MARK},
+    "svg": {"Creator": output_file.MARK, "Date": None},
+    "pdf": {"Creator": output_file.MARK, "CreationDate": None},
+}
 _GRAY = "#666666"
 _NEAR = 0.2  # of the axis: how far beyond the curves a published score may lie and still get its place
 
@@ -266,7 +272,7 @@ def figure_bytes(figure: Figure, file_format: str) -> bytes:
     file = io.BytesIO()
     with _our_settings():
         figure.savefig(
-            file, format=file_format, dpi=150, metadata=_NO_DATES[file_format], bbox_inches="tight", pad_inches=0.12
+            file, format=file_format, dpi=150, metadata=_METADATA[file_format], bbox_inches="tight", pad_inches=0.12
         )
     return file.getvalue()
 

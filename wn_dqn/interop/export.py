@@ -25,7 +25,7 @@ from wn_dqn.nn.folding import fold
 from wn_dqn.nn.networks import QNetwork
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy
-from wn_dqn.system.durable import write_durably
+from wn_dqn.system import output_file
 
 Format = Literal["onnx", "safetensors"]
 
@@ -44,12 +44,26 @@ def export(policy: Policy, path: Path, format_: Format, scores: list[dict[str, A
         "format": format_,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    try:
-        write_durably(path, data)
-        write_durably(contract_path, (json.dumps(contract, indent=2) + "\n").encode())
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    _require_ours(path, contract_path)
+    output_file.write(path, data)
+    output_file.write(contract_path, (json.dumps(contract, indent=2) + "\n").encode())
     return contract_path
+
+
+def _require_ours(path: Path, contract_path: Path) -> None:
+    """UsageError if something else than an older export is in the way: one whose contract has the SHA-256 of it."""
+    taken, described = (any(output_file.read_ends(each)) for each in (path, contract_path))
+    try:
+        contract = json.loads(contract_path.read_bytes()) if described else {}
+        known = contract["sha256"] if "wn_dqn_version" in contract else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        known = None
+    ours = _sha256(path) == known if taken else not described or known is not None
+    if not ours:
+        raise UsageError(
+            f"{path if taken else contract_path} is there, and wn-dqn did not make it; choose another name, or "
+            "remove it first"
+        )
 
 
 def _training_score(policy: Policy) -> dict[str, Any] | None:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wn_dqn.errors import RunError, UsageError
+from wn_dqn.system import output_file
+from wn_dqn.system.durable import replacing_by_name
 
 Frame = NDArray[np.uint8]
 
@@ -39,6 +41,7 @@ def find_encoder(path: Path) -> str | None:
         raise UsageError(f"{path} is no video format that is known here; valid: {', '.join(_CODECS)}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write {path}: {'it is' if path.is_dir() else 'its parent is not'} a writable folder")
+    output_file.require_ours(path, suffix.removeprefix("."))
     if suffix == ".gif":
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -58,20 +61,25 @@ def write_video(path: Path, frames: Iterable[Frame]) -> int:
     `find_encoder`, before the first frame is asked for; RunError if the file does not hold what was written.
     """
     codec = find_encoder(path)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
+    with replacing_by_name(path) as temporary:
         if codec is None:
             with temporary.open("wb") as file:
                 written = write_gif(file, counted := _Counted(frames))
             _check_gif(temporary, written)
-            total = counted.count
-        else:
-            total = _encode(temporary, codec, frames)
-            _check_video(temporary, total)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            return counted.count
+        total = _encode(temporary, codec, frames)
+        with temporary.open("ab") as file:
+            file.write(_mark(path.suffix.lower()))
+        _check_video(temporary, total)
     return total
+
+
+def _mark(suffix: str) -> bytes:
+    """What follows a video so that it is known as ours: an element of WebM or a box of MP4 that players skip."""
+    text = output_file.MARK.encode()
+    if suffix == ".webm":
+        return bytes([0xEC, 0x80 | len(text)]) + text  # EBML's Void
+    return (8 + len(text)).to_bytes(4, "big") + b"free" + text
 
 
 def write_gif(file: BinaryIO | BytesIO, frames: Iterable[Frame]) -> int:
@@ -83,7 +91,9 @@ def write_gif(file: BinaryIO | BytesIO, frames: Iterable[Frame]) -> int:
     first = next(pictures, None)
     if first is None:
         raise RunError("a video needs at least one frame")
-    first.save(file, "GIF", save_all=True, append_images=pictures, duration=_GIF_DURATION_MS, loop=0)
+    first.save(
+        file, "GIF", save_all=True, append_images=pictures, duration=_GIF_DURATION_MS, loop=0, comment=output_file.MARK
+    )
     return kept.count
 
 

@@ -6,8 +6,10 @@ import contextlib
 import json
 import math
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -189,9 +191,18 @@ def _outcomes(
 
 
 def _begin_worker(device: str) -> None:
-    """Set up a process of our own: it computes as the command does, and ends silently when it is interrupted."""
+    """Set up a process of our own: it computes as the command does, and ends when it is interrupted or left alone."""
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     prepare_torch(torch.device(device), "float32")
+
+
+def _end_with_parent() -> None:
+    """Wait until the command is gone, however it died, and end this process: nobody would hear of its games."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run_of(checkpoint: Path) -> RunDirectory | None:

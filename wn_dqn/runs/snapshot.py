@@ -54,7 +54,8 @@ def load_snapshot(path: Path) -> Snapshot:
 def replay_index(path: Path) -> ReplayIndex | None:
     """What the checkpoint at `path` needs of the replay; None if it names nothing readable."""
     try:
-        index: ReplayIndex | None = read_state_json(path)["replay"]
-    except (OSError, ValueError, LookupError, TypeError):
+        index: ReplayIndex = read_state_json(path)["replay"]
+        named = all(isinstance(segment["name"], str) for segment in index["segments"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return index
+    return index if named else None

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,15 @@ def replacing(path: Path) -> Iterator[io.FileIO]:
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_by_name(path: Path) -> Iterator[Path]:
+    """As :func:`replacing`, for a writer that wants a name: one in a new folder that nobody else may enter."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent) as folder:
+        inner = Path(folder) / path.name
+        yield inner
+        inner.replace(path)
 
 
 def write_durably(path: Path, data: bytes) -> None:
