@@ -4,6 +4,17 @@
 
 prints what each of the first SEEDS seeds scores; CASE is "Nature network" or one of MECHANISMS. For another arithmetic
 put it before the command, like MKL_CBWR=COMPATIBLE.
+
+Measured on 2026-11-25 (AMD EPYC, one thread): all 101 runs scored 1.00, the most there is.
+
+    case                  native      MKL_CBWR=COMPATIBLE
+    Nature network        seeds 0-9   seeds 0-1
+    standard              seeds 0-9
+    weight normalization  seeds 0-2   seeds 0-9
+    Double DQN            seeds 0-9
+    dueling heads         seeds 0-9   seeds 0-5
+    3-step returns        seeds 0-9   seeds 0-9
+    prioritized replay    seeds 0-9   seeds 0-9
 """
 
 from __future__ import annotations
@@ -59,11 +70,11 @@ NATURE_NETWORK = Case(
         "learning": {"total_steps": 3200, "target_period_steps": 40},
         "optimizer": {"learning_rate": 2e-3},
     },
-    bar=0.7,
+    bar=0.9,
     widths=NATURE,
 )
 MECHANISMS = {
-    name: Case(difference, bar=0.4, widths=NARROW)
+    name: Case(difference, bar=0.9, widths=NARROW)
     for name, difference in {
         "weight normalization": {"param": "wn"},
         "standard": {"param": "standard"},
