@@ -190,6 +190,7 @@ class Experiment:
         try:
             if state.held_out is not None and self.held_out_file is None:
                 held_out = {"obs": state.held_out.numpy()}
+                self.directory.replay.mkdir(exist_ok=True)  # a run without a replay store has none yet
                 self.held_out_file = write_arrays(self.directory.replay / "held_out.arrays", held_out)
             snapshot = Snapshot(
                 settings=self.settings.model_dump(),

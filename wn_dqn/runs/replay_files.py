@@ -49,6 +49,7 @@ class ReplayStore:
     """The segments of one run's replay buffer, in one folder."""
 
     def __init__(self, folder: Path, replay: ReplayBuffer) -> None:
+        folder.mkdir(exist_ok=True)  # here alone: a run that was moved is not begun where it was
         self._folder = folder
         self._replay = replay
         # A quarter of the ring at most, so that a segment is long written when its slots are overwritten.
@@ -137,11 +138,7 @@ def _done(segment: Segment) -> Future[Segment]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> VerifiedFile:
-    """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed.
-
-    The folder is made if it is missing, but not the one above: a run that was moved is not begun where it was.
-    """
-    path.parent.mkdir(exist_ok=True)
+    """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed. The folder must be there."""
     with replacing(path) as file:
         num_bytes, digest = _write_compressed(file, arrays)
     return {"name": path.name, "bytes": num_bytes, "sha256": digest}
