@@ -59,11 +59,11 @@ NATURE_NETWORK = Case(
         "learning": {"total_steps": 3200, "target_period_steps": 40},
         "optimizer": {"learning_rate": 2e-3},
     },
-    bar=0.7,
+    bar=0.9,
     widths=NATURE,
 )
 MECHANISMS = {
-    name: Case(difference, bar=0.4, widths=NARROW)
+    name: Case(difference, bar=0.6, widths=NARROW)
     for name, difference in {
         "weight normalization": {"param": "wn"},
         "standard": {"param": "standard"},
