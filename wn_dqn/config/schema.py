@@ -126,7 +126,7 @@ class NetworkSettings(_Section):
         "statistics (our choice)",
     )
     output_init_scale: float = Field(
-        1.0, gt=0, description="scale of the Q-values after initialization; 1 is the paper's reading"
+        1.0, gt=0, le=1e6, description="scale of the Q-values after initialization; 1 is the paper's reading"
     )
 
 
@@ -182,6 +182,7 @@ class OptimizerSettings(_Section):
     )
     learning_rate: float = Field(
         gt=0,
+        le=1e38,
         description=(
             "null: for adamax what the paper found, 3e-4 for wn and 1e-4 for standard; adamax-salimans and adam the "
             "same, wn-exp, wn-mean-only-bn and bn like wn, mean-only-bn like standard (our choice); 2.5e-4 for "
@@ -197,7 +198,7 @@ class OptimizerSettings(_Section):
     )
     rho: float = Field(0.95, ge=0, lt=1, description="rmsprop-nature: decay of both moving averages")
     epsilon: float = Field(
-        gt=0, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
+        gt=0, le=1e6, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
     )
 
 
