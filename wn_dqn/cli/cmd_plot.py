@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
+from wn_dqn.cli.options import CountRange
 
 
 @click.command()
@@ -44,7 +45,7 @@ from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
 @click.option(
     "--smooth",
     "smoothing",
-    type=click.IntRange(min=1),
+    type=CountRange(1, 10**6),
     default=1,
     show_default=True,
     help="Draw the mean of the last N values of each run; the label says so.",

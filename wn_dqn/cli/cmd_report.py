@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from wn_dqn.cli.options import NumberRange
+
 
 @click.command()
 @click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
@@ -17,7 +19,7 @@ import click
     show_default=True,
     help="The report; an older report of that name is overwritten, nothing else ever.",
 )
-@click.option("--price-per-hour", type=click.FloatRange(min=0), help="What an hour of the machine costs.")
+@click.option("--price-per-hour", type=NumberRange(0, 1e6), help="What an hour of the machine costs.")
 def report(runs: tuple[Path, ...], output: Path, price_per_hour: float | None) -> None:
     """Write a report about RUN...: run directories, or folders of them.
 

@@ -23,6 +23,7 @@ from wn_dqn.cli.cmd_report import report
 from wn_dqn.cli.cmd_settings import settings
 from wn_dqn.cli.cmd_train import train
 from wn_dqn.errors import RunError, UsageError
+from wn_dqn.system.text import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -80,7 +81,7 @@ def _drop_unwritten(stream: TextIO) -> None:
 
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        click.echo(f"wn-dqn: {text}", err=True)
+        click.echo(printable(f"wn-dqn: {text}"), err=True)
 
 
 def _run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
     from wn_dqn.evaluation.protocols import EvaluationProtocol
+
+_LONGEST_S = 3600.0 * 10**6
 
 DEVICE = click.option(
     "--device",
@@ -56,6 +59,17 @@ class CountRange(click.IntRange):
         return super().convert(_whole(value), param, ctx)
 
 
+class NumberRange(click.FloatRange):
+    """A finite number in a range: nan is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, or click's error for anything that is none."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 class _ProtocolName(click.types.StringParamType):
     """The name of a protocol, or a file. Protocols are imported only for a help text or a completion."""
 
@@ -84,10 +98,8 @@ def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[.
             show_default=True,
             help="The rules: one of these names, or a YAML file with the fields of a protocol, like `epsilon: 0.01`.",
         ),
-        click.option(
-            "--epsilon", type=click.FloatRange(0, 1), help="Change the protocol: the share of random actions."
-        ),
-        click.option("--sticky", type=click.FloatRange(0, 1), help="Change it: the probability of sticky actions."),
+        click.option("--epsilon", type=NumberRange(0, 1), help="Change the protocol: the share of random actions."),
+        click.option("--sticky", type=NumberRange(0, 1), help="Change it: the probability of sticky actions."),
         click.option(
             "--noops", type=click.IntRange(0, 1000), help="Change it: at most this many no-op frames at a start."
         ),
@@ -138,4 +150,7 @@ def seconds(duration: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
     if match is None:
         raise UsageError(f"{duration!r} is not a duration; like 90s, 30m or 2h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    length_s = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    if length_s > _LONGEST_S:
+        raise UsageError(f"a duration is at most {_LONGEST_S / 3600:,.0f}h")
+    return length_s

@@ -31,7 +31,10 @@ def parse_yaml(text: str, source: str) -> Any:
     """What a YAML 1.2 text says; UsageError, naming `source`, if it is none."""
     try:
         return _yaml().load(text)
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (
+        *(YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+        AssertionError,  # of "%YAML 1.3"
+    ) as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())  # a tag that lies raises anything
         raise UsageError(f"{source} is not valid YAML: {reason}") from None
 

@@ -126,7 +126,7 @@ class NetworkSettings(_Section):
         "statistics (our choice)",
     )
     output_init_scale: float = Field(
-        1.0, gt=0, description="scale of the Q-values after initialization; 1 is the paper's reading"
+        1.0, gt=0, le=1e6, description="scale of the Q-values after initialization; 1 is the paper's reading"
     )
 
 
@@ -182,6 +182,7 @@ class OptimizerSettings(_Section):
     )
     learning_rate: float = Field(
         gt=0,
+        le=1e38,
         description=(
             "null: 2.5e-4 for rmsprop-nature (Mnih's), 1e-2 for sgd (our choice); for the others that of the "
             "parameterization: "
@@ -198,7 +199,7 @@ class OptimizerSettings(_Section):
     )
     rho: float = Field(0.95, ge=0, lt=1, description="rmsprop-nature: decay of both moving averages")
     epsilon: float = Field(
-        gt=0, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
+        gt=0, le=1e6, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
     )
 
 
