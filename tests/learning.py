@@ -16,7 +16,8 @@ Measured on 2026-11-25 on an AMD Zen 4 with one thread. Every run scored 1.00, t
     3-step returns        seeds 0-9   seeds 0-9
     prioritized replay    seeds 0-9   seeds 0-9
 
-The last network of a run is a worse measure: of the standard case it missed one column of seven with three of ten seeds.
+The last network of a run is a worse measure: in the standard case it missed one column of seven with three of ten
+seeds.
 """
 
 from __future__ import annotations
