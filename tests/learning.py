@@ -4,6 +4,20 @@
 
 prints what each of the first SEEDS seeds scores; CASE is "Nature network" or one of MECHANISMS. For another arithmetic
 put it before the command, like MKL_CBWR=COMPATIBLE.
+
+Measured on 2026-11-25 on an AMD Zen 4 with one thread. Every run scored 1.00, the most there is:
+
+    case                  native      MKL_CBWR=COMPATIBLE
+    Nature network        seeds 0-9   seeds 0-3
+    weight normalization  seeds 0-5   seeds 0-9
+    standard              seeds 0-9   none
+    Double DQN            seeds 0-9   seeds 0-6
+    dueling heads         seeds 0-9   seeds 0-6
+    3-step returns        seeds 0-9   seeds 0-9
+    prioritized replay    seeds 0-9   seeds 0-9
+
+The last network of a run is a worse measure: with three of ten seeds that of the standard case scored about 0.7, which is
+one column of seven missed.
 """
 
 from __future__ import annotations
