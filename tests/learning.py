@@ -16,8 +16,8 @@ Measured on 2026-11-25 on an AMD Zen 4 with one thread. Every run scored 1.00, t
     3-step returns        seeds 0-9   seeds 0-9
     prioritized replay    seeds 0-9   seeds 0-9
 
-The last network of a run is a worse measure: with three of ten seeds that of the standard case scored about 0.7, which is
-one column of seven missed.
+The last network of a run is a worse measure: that of the standard case scored about 0.7 with three of ten seeds, one
+column of seven missed.
 """
 
 from __future__ import annotations
