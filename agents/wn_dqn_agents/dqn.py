@@ -114,6 +114,12 @@ class DQN:
         """Target := online, running statistics included."""
         for target, online in zip(_tensors(self.target), _tensors(self.online), strict=True):
             target.copy_(online)
+        self._hold_target()
+
+    def _hold_target(self) -> None:
+        """Nothing but this agent writes to the target network, so its layers may keep what they compute from it."""
+        for layer in layers_of(self.target).values():
+            layer.hold_()
 
     def diagnostics(self, measured: Measured | None) -> dict[str, float]:
         """The metrics of the instruments (:mod:`wn_dqn.nn.instruments`), per layer and of the TD errors, by tag."""
@@ -171,6 +177,7 @@ class DQN:
         """Restore what `state_dict` gave; without "optimizer" the optimizer begins again."""
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
+        self._hold_target()
         load_optimizer_state(self._optimizer, state.get("optimizer", {}))
         self._exploration.bit_generator.state = state["exploration"]
 

@@ -604,3 +604,16 @@ def test_histograms_show_every_parameter_and_the_td_errors(param: str) -> None:
     assert not any(tensor.requires_grad for tensor in histograms.values())
     assert torch.equal(histograms["parameters/output.bias"], agent.online.output.bias)  # type: ignore[arg-type]
     assert torch.equal(histograms["td_error/minibatch"], agent.update(minibatch(0)).td_error)
+
+
+@each_param
+def test_the_target_network_has_the_norms_of_its_own_parameters(param: str) -> None:
+    """After each copy, and after a state was put back: its layers keep what they compute from them."""
+    agent = initialized_agent(param)
+    learn(agent, range(3))
+    agent.update_target()
+    fresh = make_agent(param, seed=1)
+    fresh.load_state_dict(agent.state_dict())
+    obs = observations(4)
+    for each in (agent, fresh):
+        assert torch.equal(each._q(each.target, obs), each.q_values(obs))

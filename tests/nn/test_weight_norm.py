@@ -20,7 +20,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear
+from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear, norm_of
 
 Layer = WeightNormLinear | WeightNormConv2d
 
@@ -428,3 +428,19 @@ def test_the_gradient_is_the_same_whether_or_not_it_is_differentiated_again() ->
     for parameter, gradient in zip(first.parameters(), gradients, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: WeightNormLinear(5, 3), lambda: WeightNormConv2d(2, 3, 2)])
+def test_a_held_norm_is_the_norm_until_it_is_held_again(make: Any) -> None:
+    """And no longer than the next `set_direction_` or `set_weight_`."""
+    layer, generator = make(), torch.Generator().manual_seed(0)
+    layer.set_direction_(torch.randn(layer.direction_shape, generator=generator))
+    norm = layer.v_norm().clone()
+    layer.hold_()
+    with torch.no_grad():
+        layer.v.mul_(2.0)
+    assert torch.equal(layer.v_norm(), norm)
+    layer.hold_()
+    assert torch.equal(layer.v_norm(), norm_of(layer.v))
+    layer.set_weight_(torch.randn(layer.direction_shape, generator=generator), torch.zeros(3))
+    assert torch.equal(layer.v_norm(), norm_of(layer.v))

@@ -47,6 +47,12 @@ class Layer(nn.Module, ABC):
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
         """Change the layer so that its output y becomes scale * y + shift, both [out]."""
 
+    def hold_(self) -> None:
+        """Keep what evaluation computes from the parameters alone, as they are now.
+
+        Whoever calls it promises to call it again when they have changed. Nothing else may be kept between two calls.
+        """
+
     @abstractmethod
     def fold(self) -> tuple[Tensor, Tensor]:
         """w [out, ...] and b [out] of the plain layer that computes the same in evaluation mode.

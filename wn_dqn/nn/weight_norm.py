@@ -28,6 +28,7 @@ class WeightNormLayer(Layer):
         norm_of_direction_(self.v.detach())
         self._create_scale(torch.zeros(direction_shape[0], device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(direction_shape[0], device=device, dtype=dtype))
+        self._held_norm: Tensor | None = None
 
     def _create_scale(self, zeros: Tensor) -> None:
         """Make the parameter that g is, or is computed from, out of zeros [out]."""
@@ -40,7 +41,16 @@ class WeightNormLayer(Layer):
 
     def v_norm(self) -> Tensor:
         """||v||, [out]."""
-        return norm_of(self.v)
+        return norm_of(self.v) if self._held_norm is None else self._held_norm
+
+    @torch.no_grad()
+    def hold_(self) -> None:
+        """Keep ||v|| [out] as it is now: in a layer that does not change, weight normalization costs little else."""
+        norm = norm_of(self.v)
+        if self._held_norm is None:
+            self._held_norm = norm
+        else:
+            self._held_norm.copy_(norm)  # in place: a CUDA graph reads it there
 
     @property
     def weight(self) -> Tensor:
@@ -56,6 +66,7 @@ class WeightNormLayer(Layer):
     def set_direction_(self, v: Tensor) -> None:
         """Set v [out, ...]; g := 1, b := 0, so that the layer computes v.x/||v|| (equation 5). g := 0 where v is 0."""
         self.v.copy_(v)
+        self._held_norm = None
         self._set_scale_((norm_of_direction_(self.v) > 0.0).to(self.bias.dtype))
         self.bias.zero_()
 
@@ -63,6 +74,7 @@ class WeightNormLayer(Layer):
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
         """w := `weight` [out, ...], as v := w and g := ||w||; b := `bias` [out]."""
         self.v.copy_(weight)
+        self._held_norm = None
         self._set_scale_(norm_of_direction_(self.v))
         self.bias.copy_(bias)
 
@@ -153,8 +165,10 @@ class WeightNormLinear(WeightNormLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """y [B, out_features] from x [B, in_features]."""
+        inputs = x, self.v, self.v_norm().detach(), self.g, self.bias
         y: Tensor
-        y, _ = _ScaledLinear.apply(x, self.v, self.v_norm().detach(), self.g, self.bias)  # type: ignore[no-untyped-call]
+        # Without gradients the function itself: torch takes its time to bind a Function's arguments.
+        y, _ = _ScaledLinear.apply(*inputs) if torch.is_grad_enabled() else _ScaledLinear.forward(*inputs)  # type: ignore[no-untyped-call]
         return y
 
     def extra_repr(self) -> str:
