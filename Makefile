@@ -17,7 +17,7 @@ train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weig
 test: check  ## run the checks and the tests of every day
 	$(PYTEST)
 
-test-all: check  ## run the checks and everything: all games, all seeds, more random examples
+test-all: check  ## run the checks and everything: all games, all stops, more random examples (about 460 s on two cores)
 	WN_DQN_TESTS=all $(PYTEST)
 
 coverage: $(VENV)/test.stamp  ## the tests of every day, and what they do not reach
