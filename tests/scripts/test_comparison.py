@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from load_script import load_script
 from small_runs import SMALL, settings_for
 
 from wn_dqn.analysis.read_runs import read_run
@@ -19,13 +19,7 @@ from wn_dqn.system.progress import ProgressReporter
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "compare_parameterizations.py"
-    spec = importlib.util.spec_from_file_location("compare_parameterizations", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("compare_parameterizations")
 
 
 def test_all_start_as_the_same_function(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
