@@ -112,15 +112,19 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
 
 def fill(replay: Any) -> None:
-    """Put as many transitions into `replay` as it holds."""
+    """Put as many random transitions into `replay` as it holds.
+
+    Rewards are not all 0: the gradients of a network that predicts them would become denormal, and a CPU slow.
+    """
     import numpy as np
 
     generator = np.random.Generator(np.random.PCG64(0))
     frames = generator.integers(0, 256, (replay.num_envs, 84, 84), dtype=np.uint8)
-    no, actions = np.zeros(replay.num_envs, np.bool_), np.zeros(replay.num_envs, np.int64)
+    no = np.zeros(replay.num_envs, np.bool_)
     replay.begin(frames)
     for _ in range(replay.num_slots):
-        replay.append(actions, actions.astype(np.float32), no, no, frames, no)
+        actions, rewards = generator.integers(0, 6, replay.num_envs), generator.integers(-1, 2, replay.num_envs)
+        replay.append(actions, rewards.astype(np.float32), no, no, frames, no)
 
 
 def sb3_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
