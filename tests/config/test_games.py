@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import ale_py
 import gymnasium
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wn_dqn.config.games import CATCH, all_games, find_game
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.games import CATCH, OutsideGame, all_games, find_game, game_of
 from wn_dqn.errors import UsageError
 
 gymnasium.register_envs(ale_py)
@@ -92,3 +94,53 @@ def test_catch_is_a_game_but_no_atari_game(name: str) -> None:
 def test_a_misspelled_catch_is_recognised() -> None:
     with pytest.raises(UsageError, match="did you mean Catch"):
         find_game("catsch")
+
+
+@pytest.mark.parametrize(
+    ("name", "short_name", "parts"),
+    [
+        ("gymnasium:CartPole-v1", "CartPole-v1", ("", "CartPole-v1", "")),
+        ("gymnasium:MinAtar/Breakout-v1", "MinAtar-Breakout-v1", ("", "MinAtar/Breakout-v1", "")),
+        ("gymnasium:my.module:Mine-v0", "Mine-v0", ("my.module", "Mine-v0", "")),
+        (" my.module:make ", "my.module-make", ("my.module", "", "make")),
+    ],
+)
+def test_an_environment_from_outside_is_named_by_where_it_is(
+    name: str, short_name: str, parts: tuple[str, str, str]
+) -> None:
+    game = find_game(name)
+    assert isinstance(game, OutsideGame)
+    assert (game.name, game.short_name) == (name.strip(), short_name)
+    assert (game.module, game.env_id, game.factory) == parts
+
+
+@pytest.mark.parametrize(
+    "name", ["gymnasium:", ":", "gymnasium::", "a:b:c", "gymnasium:a b:C", "a-b:make", "mine:", ":make", "gymnasium: x"]
+)
+def test_what_is_no_environment_is_one_line(name: str) -> None:
+    with pytest.raises(UsageError, match="is no environment; write gymnasium:ID"):
+        find_game(name)
+
+
+def test_atari_by_gymnasium_is_refused_with_the_remedy() -> None:
+    with pytest.raises(UsageError, match="give --game ALE/Pong-v5"):
+        find_game("gymnasium:ALE/Pong-v5")
+
+
+def test_settings_say_how_an_environment_is_made() -> None:
+    environment = {"args": {"a": 1, "b": [True, None, "x"]}, "vectorization": "async", "stack": 3}
+    game = game_of(make_settings({"game": "mine:make", "environment": environment}))
+    assert isinstance(game, OutsideGame)
+    assert (dict(game.args), game.vectorization, game.stack) == ({"a": 1, "b": [True, None, "x"]}, "async", 3)
+
+
+@pytest.mark.parametrize("environment", [{"args": {"a": 1}}, {"stack": 2}])
+def test_a_game_of_ours_takes_no_arguments(environment: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="is for environments from outside"):
+        make_settings({"game": "Catch", "environment": environment})
+
+
+@pytest.mark.parametrize("args", [{"a": {1, 2}}, {"a": [b"x"]}, {"a": {2: 3}}, {"a": object()}])
+def test_arguments_are_plain_values(args: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"environment\.args"):
+        make_settings({"game": "mine:make", "environment": {"args": args}})

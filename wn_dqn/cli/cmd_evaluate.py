@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wn_dqn.cli.options import CHECKPOINT, DEVICE, CountRange, protocol_options
+from wn_dqn.cli.options import CHECKPOINT, DEVICE, NAMED_ENV, CountRange, protocol_options
 from wn_dqn.errors import UsageError
 from wn_dqn.system.text import printable
 
@@ -25,6 +25,7 @@ _SCORES = ("mean", "median", "std", "min", "max")
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
 @CHECKPOINT
+@NAMED_ENV
 @click.option("--all", "all_of_a_run", is_flag=True, help="Test every checkpoint of each run.")
 @protocol_options("paper")
 @click.option("--games", type=CountRange(1, 10**6), help="Play this many games, instead of the protocol's length.")
@@ -50,6 +51,7 @@ _SCORES = ("mean", "median", "std", "min", "max")
 def evaluate(
     runs: tuple[Path, ...],
     checkpoint: str,
+    named_env: str | None,
     all_of_a_run: bool,
     protocol: EvaluationProtocol,
     games: int | None,
@@ -82,7 +84,7 @@ def evaluate(
         from wn_dqn.runs.reevaluation import checkpoint_paths
 
         paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
-        reports = _evaluate_checkpoints(paths, protocol, num_envs, seed, jobs, device)
+        reports = _evaluate_checkpoints(paths, protocol, num_envs, seed, jobs, device, [named_env or ""])
     if as_json:
         printed = [_with_published(report) for report in reports]
         click.echo(json.dumps(printed[0] if len(printed) == 1 else printed, indent=2))
@@ -104,7 +106,13 @@ def _evaluate_random(name: str, protocol: EvaluationProtocol, num_envs: int, see
 
 
 def _evaluate_checkpoints(
-    paths: list[Path], protocol: EvaluationProtocol, num_envs: int, seed: int, jobs: int | None, device_name: str
+    paths: list[Path],
+    protocol: EvaluationProtocol,
+    num_envs: int,
+    seed: int,
+    jobs: int | None,
+    device_name: str,
+    named: list[str],
 ) -> list[Report]:
     """Every checkpoint plays, and its run keeps the outcome."""
     from wn_dqn.runs.reevaluation import append_to_run, evaluate_checkpoints
@@ -120,7 +128,7 @@ def _evaluate_checkpoints(
         if problem is not None:
             reporter.message(problem)
 
-    return evaluate_checkpoints(paths, protocol, num_envs, seed, device, jobs, reporter, keep)
+    return evaluate_checkpoints(paths, protocol, num_envs, seed, device, jobs, reporter, keep, named)
 
 
 def _with_published(report: Report) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wn_dqn.cli.options import CHECKPOINT
+from wn_dqn.cli.options import CHECKPOINT, NAMED_ENV
 from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     help="What to write.  [default: what the name of the file ends in]",
 )
 @CHECKPOINT
-def export(run: Path, output: Path, format_: Format | None, checkpoint: str) -> None:
+@NAMED_ENV
+def export(run: Path, output: Path, format_: Format | None, checkpoint: str, named_env: str | None) -> None:
     """Write the network of RUN, a run directory or a checkpoint, for other programs.
 
     Weight normalization is folded: what is written are plain weights. Beside FILE comes FILE.json, which says what
@@ -42,7 +43,7 @@ def export(run: Path, output: Path, format_: Format | None, checkpoint: str) -> 
         format_ = "onnx" if output.suffix == ".onnx" else "safetensors"
     if format_ == "onnx":
         require_onnx()
-    policy = load_policy(run, checkpoint, find_device("cpu"))
+    policy = load_policy(run, checkpoint, find_device("cpu"), [named_env or ""])
     records, problems = read_records(policy.path)
     for problem in problems:
         click.echo(f"wn-dqn: {problem}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wn_dqn.cli.options import CHECKPOINT, DEVICE, CountRange, protocol_options
+from wn_dqn.cli.options import CHECKPOINT, DEVICE, NAMED_ENV, CountRange, protocol_options
 from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="Let the pixels glow that the Q-value comes from: gradient times input, or guided backpropagation.",
 )
 @CHECKPOINT
+@NAMED_ENV
 @protocol_options("nature")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the games.")
 @DEVICE
@@ -46,6 +47,7 @@ def play(
     max_frames: int | None,
     saliency: Method | None,
     checkpoint: str,
+    named_env: str | None,
     protocol: EvaluationProtocol,
     seed: int,
     device: str,
@@ -74,7 +76,7 @@ def play(
     window = open_window("wn-dqn") if show else None
     torch_device, reporter = find_device(device), ProgressReporter()
     prepare_torch(torch_device, "float32")
-    policy = load_policy(run, checkpoint, torch_device)
+    policy = load_policy(run, checkpoint, torch_device, [named_env or ""])
     if max_frames is None and output is not None and output.suffix.lower() == ".gif":
         max_frames = 60 * FRAMES_PER_S
         reporter.message("a GIF ends after a minute; --max-frames changes that")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from wn_dqn.cli.options import DEVICE, Count, seconds
+from wn_dqn.cli.options import DEVICE, ENV_ARGS, Count, environment_arguments, seconds
 from wn_dqn.config.named import named_configs
 from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, PARAMETERIZATIONS
+from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
     from wn_dqn.config.schema import Settings
 
 _SETTING_OF_OPTION = {
+    "env": "game",
     "init": "network.init",
     "steps": "learning.total_steps",
     "num_envs": "environment.num_envs",
@@ -37,6 +39,14 @@ _SETTING_OF_OPTION = {
     show_envvar=True,
     help="The game: SpaceInvaders, space_invaders and ALE/SpaceInvaders-v5 are the same. See `wn-dqn games`.",
 )
+@click.option(
+    "--env",
+    envvar="WN_DQN_ENV",
+    show_envvar=True,
+    help="An environment from outside, instead of --game: gymnasium:CartPole-v1, gymnasium:MODULE:ID (imports MODULE "
+    "first), or MODULE:FACTORY, a gymnasium.Env class or a function that makes a gymnasium.vector.VectorEnv.",
+)
+@ENV_ARGS
 @click.option(
     "--param",
     envvar="WN_DQN_PARAM",
@@ -146,6 +156,7 @@ def train(
     resume: str,
     accept_changes: bool,
     stop_after: str | None,
+    env_args: tuple[str, ...],
     **setting_options: Any,
 ) -> None:
     """Train an agent, or go on with a run that was stopped.
@@ -153,17 +164,19 @@ def train(
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
     Runner in about ten minutes.
     """
-    settings = _settings(config_name, assignments, setting_options)
+    settings = _settings(config_name, assignments, env_args, setting_options)
     stop_after_s = None if stop_after is None else seconds(stop_after)
 
     from wn_dqn.cli.signals import stopping_on_signals
+    from wn_dqn.config.games import find_game
     from wn_dqn.runs.launch import train_run
     from wn_dqn.runs.run_directory import default_name
     from wn_dqn.runs.stop_request import StopRequest
     from wn_dqn.system.hardware import find_device
     from wn_dqn.system.progress import ProgressReporter
 
-    folder = run_dir or Path("runs") / default_name(settings.game, settings.param, settings.agent, settings.seed)
+    name = find_game(settings.game).short_name
+    folder = run_dir or Path("runs") / default_name(name, settings.param, settings.agent, settings.seed)
     reporter, stop, torch_device = ProgressReporter(), StopRequest(stop_after_s), find_device(device)
 
     def write_card(path: Path) -> None:
@@ -185,10 +198,13 @@ def train(
     sys.exit(status)
 
 
-def _settings(config_name: str | None, assignments: tuple[str, ...], options: dict[str, Any]) -> Settings:
+def _settings(
+    config_name: str | None, assignments: tuple[str, ...], env_args: tuple[str, ...], options: dict[str, Any]
+) -> Settings:
     """The settings that the command line asks for. Precedence: option, environment variable, --config, default."""
     from wn_dqn.config.files import make_settings, merge, nested, parse_assignment, read_config
 
+    _require_one_game(options)
     by_variable: list[dict[str, Any]] = []
     by_option: list[dict[str, Any]] = []
     for name, value in options.items():
@@ -197,4 +213,17 @@ def _settings(config_name: str | None, assignments: tuple[str, ...], options: di
             layer = by_variable if source is ParameterSource.ENVIRONMENT else by_option
             layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
     config = read_config(config_name) if config_name else {}
+    if env_args:
+        by_option.append(nested("environment.args", environment_arguments(env_args)))
     return make_settings(merge([config, *by_variable, *map(parse_assignment, assignments), *by_option]))
+
+
+def _require_one_game(options: dict[str, Any]) -> None:
+    """UsageError if the command line names a game and an environment; an option beats the other's variable."""
+    given = [name for name in ("game", "env") if options.get(name) is not None]
+    source = click.get_current_context().get_parameter_source
+    by_option = [name for name in given if source(name) is not ParameterSource.ENVIRONMENT]
+    if len(by_option) == 2 or (len(given) == 2 and not by_option):
+        raise UsageError("--game and --env both say what is played: give one of them")
+    if options.get("env") is not None and ":" not in options["env"]:
+        raise UsageError(f"--env {options['env']} is no environment; for a game: --game {options['env']}")

@@ -32,6 +32,35 @@ CHECKPOINT = click.option(
 )
 
 
+ENV_ARGS = click.option(
+    "--env-arg",
+    "env_args",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A keyword argument of the environment of --env, like sticky_action_prob=0. May be given several times.",
+)
+
+NAMED_ENV = click.option(
+    "--env",
+    "named_env",
+    metavar="MODULE:FACTORY",
+    help="Allow the code from outside of wn-dqn that the run names as its environment; write the same name.",
+)
+
+
+def environment_arguments(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """The keyword arguments that ``--env-arg KEY=VALUE`` options give, each value read as YAML."""
+    from wn_dqn.config.files import parse_yaml
+
+    arguments: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--env-arg {assignment!r} is not of the form KEY=VALUE, like sticky_action_prob=0")
+        arguments[key.strip()] = parse_yaml(value, f"the value of --env-arg {assignment!r}")
+    return arguments
+
+
 def _whole(value: Any) -> Any:
     """1e6 as 1000000; anything else, 1.5e0 included, as it is, for click to judge."""
     if isinstance(value, str) and "e" in value.lower():

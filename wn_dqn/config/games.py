@@ -1,14 +1,19 @@
-"""The names of the games: Atari's, as ale-py ships them, and Catch."""
+"""The names of what is played: Atari's games, as ale-py ships them, Catch, and environments from outside."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from wn_dqn.errors import UsageError, closest
+
+if TYPE_CHECKING:
+    from wn_dqn.config.schema import Settings
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,36 @@ class Game:
     """the emulator's name, like space_invaders"""
     name: str
     """ours and gymnasium's, like SpaceInvaders"""
+
+    @property
+    def short_name(self) -> str:
+        """For titles and the names of folders."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class OutsideGame(Game):
+    """An environment from outside of this package; its `name` is ``gymnasium:ID``, or the like.
+
+    Exactly one of `env_id` and `factory` is not empty.
+    """
+
+    module: str = ""
+    """imported first; empty: nothing is"""
+    env_id: str = ""
+    """in gymnasium's registry, like CartPole-v1"""
+    factory: str = ""
+    """the name of a function or a class in `module`"""
+    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """keyword arguments of the environment"""
+    vectorization: Literal["sync", "async"] = "sync"
+    stack: int = 1
+    """frames in an observation"""
+
+    @property
+    def short_name(self) -> str:
+        """For titles and the names of folders: ``CartPole-v1``, ``MinAtar-Breakout-v1``, ``my_module-make``."""
+        return (self.env_id or f"{self.module}-{self.factory}").replace("/", "-")
 
 
 CATCH = Game("catch", "Catch")
@@ -55,10 +90,13 @@ def _rom_ids() -> set[str]:
 def find_game(name: str) -> Game:
     """The game that `name` means, as people, gymnasium and ale-py write it.
 
-    `SpaceInvaders`, `space_invaders`, `ALE/SpaceInvaders-v5` and `SpaceInvadersNoFrameskip-v4` are the same.
+    `SpaceInvaders`, `space_invaders`, `ALE/SpaceInvaders-v5` and `SpaceInvadersNoFrameskip-v4` are the same. A name
+    with a colon is an environment from outside, as in :func:`outside_game`; nothing is imported.
 
     UsageError with the closest names if there is none.
     """
+    if ":" in name:
+        return outside_game(name)
     plain = re.sub(r"^ale/|(noframeskip|deterministic)?-v\d+$", "", name.strip().lower())
     wanted = re.sub(r"[^a-z0-9]", "", plain)
     small = {_key(game): game for game in (CATCH, CATCH_VECTOR)}
@@ -74,6 +112,40 @@ def find_game(name: str) -> Game:
     if hint.startswith("valid:"):
         hint = "`wn-dqn games` lists all"
     raise UsageError(f"unknown game {name!r}; {hint}")
+
+
+def game_of(settings: Settings) -> Game:
+    """What `settings` say is played, an environment from outside with its arguments."""
+    game, environment = find_game(settings.game), settings.environment
+    if isinstance(game, OutsideGame):
+        return replace(
+            game, args=environment.args, vectorization=environment.vectorization, stack=environment.stack or 1
+        )
+    return game
+
+
+def outside_game(name: str) -> OutsideGame:
+    """The environment that ``gymnasium:ID``, ``gymnasium:MODULE:ID`` or ``MODULE:FACTORY`` means.
+
+    UsageError if `name` is none of these, or names an Atari game, which has rules of its own here.
+    """
+    name = name.strip()
+    kind, _, rest = name.partition(":")
+    if kind == "gymnasium":
+        module, _, env_id = rest.rpartition(":")
+        if env_id.lower().startswith("ale/"):
+            raise UsageError(
+                f"gymnasium plays {env_id} by other rules than this package; give --game {env_id} instead of --env"
+            )
+        if re.fullmatch(r"[\w./-]+", env_id) and (not module or _is_module(module)):
+            return OutsideGame("", name, module=module, env_id=env_id)
+    elif _is_module(kind) and rest.isidentifier():
+        return OutsideGame("", name, module=kind, factory=rest)
+    raise UsageError(f"{name!r} is no environment; write gymnasium:ID, gymnasium:MODULE:ID or MODULE:FACTORY")
+
+
+def _is_module(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def _key(game: Game) -> str:

@@ -55,8 +55,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _plain(value: Any) -> Any:
+    """`value`, which YAML and JSON can hold; ValueError for anything else."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"a key must be text, not {key!r}")
+            _plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            _plain(item)
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"a value must be plain (text, numbers, lists, mappings), not a {type(value).__name__}")
+    return value
+
+
 class EnvironmentSettings(_Section):
-    """How the games are played in training."""
+    """How the games are played in training. Environments from outside ignore what only Atari has."""
 
     num_envs: Whole = Field(
         8, gt=0, le=1024, description="games played in lockstep; part of the experiment: it changes results"
@@ -68,6 +83,25 @@ class EnvironmentSettings(_Section):
         None, description="truncate a game after this many frames; null: never, as in the paper"
     )
     terminal_on_life_loss: bool = Field(True, description="a lost life ends the episode for the learner, not the game")
+    args: Annotated[dict[str, Any], BeforeValidator(_plain)] = Field(
+        {}, description="keyword arguments of an environment from outside; --env-arg KEY=VALUE sets one"
+    )
+    vectorization: Literal["sync", "async"] = Field(
+        "sync",
+        description="of environments from outside: sync plays all games in this process, async each in one of its own",
+    )
+    stack: Whole | None = Field(
+        None, ge=1, le=64, description="frames in an observation of an environment from outside; null: 1"
+    )
+    normalize_observations: bool = Field(
+        False,
+        description="vectors in float32 are shifted and scaled by the running mean and variance of the training games",
+    )
+    repeats: bool | None = Field(
+        None,
+        description="whether seeds and actions determine all that the environment shows: then a stopped run goes on "
+        "exactly. null: known for Atari and Catch; others are tried at the start, and config.yaml has the verdict",
+    )
 
 
 class ReplaySettings(_Section):
@@ -238,7 +272,10 @@ class OutputSettings(_Section):
 class Settings(_Section):
     """All settings of a run."""
 
-    game: str = Field(description="name of the game")
+    game: str = Field(
+        description="name of the game; or an environment from outside: gymnasium:ID, gymnasium:MODULE:ID, "
+        "MODULE:FACTORY"
+    )
     param: ParameterizationName = Field(
         DEFAULT_PARAMETERIZATION, description="parameterization of the network: " + ", ".join(PARAMETERIZATIONS)
     )
@@ -268,6 +305,16 @@ class Settings(_Section):
         else:  # the wrong name gets the error message, not what follows from it
             optimizer = {"learning_rate": 1.0, "beta1": 0.5, "epsilon": 1.0} | optimizer
         return {**data, "optimizer": optimizer}
+
+    @model_validator(mode="after")
+    def _environment_fits_the_game(self) -> Settings:
+        if ":" in self.game:
+            return self
+        environment = self.environment
+        for name in ("args", "stack"):
+            if getattr(environment, name):
+                raise ValueError(f"environment.{name} is for environments from outside (--env), not for {self.game}")
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit_together(self) -> Settings:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wn_dqn.config.games import CATCH, CATCH_VECTOR, Game
+from wn_dqn.config.games import CATCH, CATCH_VECTOR, Game, OutsideGame
 from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.atari_reference import ReferenceEnv
 from wn_dqn.envs.catch import Catch, CatchGame
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.vector_env import SingleGame, VectorEnv
+from wn_dqn.errors import UsageError
 from wn_dqn.system.hardware import num_cores
 
 
@@ -18,6 +19,8 @@ def make_env(game: Game, num_envs: int, rules: EnvRules, on_hang: Callable[[], N
     """`num_envs` games played by `rules`; see :class:`AtariEnv` for `on_hang`."""
     if game in (CATCH, CATCH_VECTOR):
         return Catch(num_envs, vector=game == CATCH_VECTOR)
+    if isinstance(game, OutsideGame):
+        raise UsageError(f"{game.name}: environments from outside are not played yet")
     num_threads = min(num_cores(), num_envs)
     return AtariEnv(game.rom_id, num_envs, rules, name=game.name, num_threads=num_threads, on_hang=on_hang)
 
@@ -26,6 +29,8 @@ def single_game(game: Game, rules: EnvRules) -> SingleGame:
     """One game played by `rules`, to be watched. Its no-ops at the start are the caller's."""
     if game in (CATCH, CATCH_VECTOR):
         return CatchGame(vector=game == CATCH_VECTOR)
+    if isinstance(game, OutsideGame):
+        raise UsageError(f"{game.name}: environments from outside are not played yet")
     return ReferenceEnv(game.rom_id, rules, name=game.name)
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save as dump_safetensors
 
 from wn_dqn import __version__
-from wn_dqn.config.games import all_games, find_game
+from wn_dqn.config.games import all_games, game_of
 from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import UsageError, first_line
@@ -79,7 +79,7 @@ def _training_score(policy: Policy) -> dict[str, Any] | None:
 def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
     """What a program needs to know to play with the network, and what it scored."""
     settings = policy.settings
-    game = find_game(settings.game)
+    game = game_of(settings)
     rules = training_protocol(settings.environment, settings.evaluation)
     spec = spec_of(game, rules.env_rules)
     frames = f"the last {spec.stack} observed frames, oldest first; zeros where the game had not begun"

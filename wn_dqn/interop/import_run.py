@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wn_dqn.config.files import make_settings, merge
-from wn_dqn.config.games import find_game
+from wn_dqn.config.games import find_game, game_of
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import spec_of
@@ -45,7 +45,7 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
 
     Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
     """
-    game = find_game(settings.game)
+    game = game_of(settings)
     outputs = network.num_actions
     spec = spec_of(game, training_rules(settings.environment))
     if outputs != spec.num_actions:

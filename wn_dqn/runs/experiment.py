@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from wn_dqn.config.files import differences, stored_settings
-from wn_dqn.config.games import Game, find_game
+from wn_dqn.config.games import Game, game_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import make_env, single_game
 from wn_dqn.envs.rules import training_rules
@@ -136,7 +136,8 @@ class Experiment:
         best = best_checkpoint(list_checkpoints(self.directory.checkpoints))
         if best is not None and (best.score or 0.0) >= score:
             with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
-                agent, trained_steps = load_policy(best.path, "", torch.device("cpu")).agent, best.steps
+                agent = load_policy(best.path, "", torch.device("cpu"), trust=True).agent
+                trained_steps = best.steps
         protocol = training_protocol(self.settings.environment, self.settings.evaluation)
         env = single_game(self.game, protocol.env_rules)
         panel = QPanel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.spec.action_names)
@@ -318,7 +319,7 @@ def build_experiment(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
     """The experiment that `settings` describe, at its beginning; nothing in `directory` is read yet."""
-    game, plan = find_game(settings.game), make_plan(settings)
+    game, plan = game_of(settings), make_plan(settings)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
     env = make_env(game, num_envs, training_rules(settings.environment), on_hang)

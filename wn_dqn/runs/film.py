@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from wn_dqn.config.games import find_game
+from wn_dqn.config.games import game_of
 from wn_dqn.envs.factory import single_game
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol
@@ -28,7 +28,7 @@ def watch(
     reporter: ProgressReporter,
 ) -> Iterator[Frame]:
     """RGB frames of `num_games` games under `protocol`, but with the action set that the network was trained with."""
-    game = find_game(policy.settings.game)
+    game = game_of(policy.settings)
     protocol = changed_protocol(protocol, full_action_set=policy.settings.environment.full_action_set)
     env = single_game(game, protocol.env_rules)
     if env.spec.num_actions != policy.agent.num_actions:

@@ -11,7 +11,16 @@ from wn_dqn.errors import UsageError
 # They say how long a run is and what is written. Nobody is asked.
 _CHANGEABLE = ("learning.total_steps:", "output.")
 # The saved network, games and replay have their shape. Nobody can accept another.
-_FIXED = ("game:", "param:", "agent:", "network.", "environment.num_envs:", "environment.full_action_set:")
+_FIXED = (
+    "game:",
+    "param:",
+    "agent:",
+    "network.",
+    "environment.num_envs:",
+    "environment.full_action_set:",
+    "environment.stack:",
+    "environment.normalize_observations:",
+)
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from wn_dqn.config.files import dump_yaml
-from wn_dqn.config.games import find_game
+from wn_dqn.config.games import game_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import training_rules
@@ -50,7 +50,7 @@ def train_run(
     """
     prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     directory = RunDirectory(run_dir)
-    spec = spec_of(find_game(settings.game), training_rules(settings.environment))
+    spec = spec_of(game_of(settings), training_rules(settings.environment))
     capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
     needs = spec, capacity, num_envs, settings.evaluation.held_out_states, device
     if not directory.exists:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from wn_dqn.config.files import stored_settings
-from wn_dqn.config.games import Game, find_game
+from wn_dqn.config.games import Game, game_of
 from wn_dqn.config.schema import Settings
+from wn_dqn.config.trust import require_trust
 from wn_dqn.envs.factory import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.errors import UsageError, first_line
@@ -58,17 +60,21 @@ def find_checkpoint(path: Path, which: str) -> Path:
         raise UsageError(str(error)) from None
 
 
-def load_policy(path: Path, which: str, device: torch.device) -> Policy:
+def load_policy(
+    path: Path, which: str, device: torch.device, named: Collection[str] = (), trust: bool = False
+) -> Policy:
     """The agent in a checkpoint, or in the `which` (best, last, or steps) checkpoint of a run directory.
 
     Nothing of the process changes: threads, allocator, determinism and the arithmetic of others stay as they are.
-    Raises UsageError if there is none or it cannot be read. The replay is not opened.
+    Raises UsageError if there is none or it cannot be read, or if it names code from outside that is not among `named`,
+    unless `trust`. The replay is not opened.
     """
     path = find_checkpoint(path, which)
     try:
         snapshot = load_snapshot(path)
         settings = stored_settings(snapshot.settings)
-        spec = spec_of(find_game(settings.game), training_rules(settings.environment))
+        require_trust(settings, named, trust)
+        spec = spec_of(game_of(settings), training_rules(settings.environment))
         with computing_on(device, settings.learning.precision):
             agent = make_agent(settings, spec, device)
             agent.load_state_dict(snapshot.agent)

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from wn_dqn import __version__
-from wn_dqn.config.games import Game, find_game
+from wn_dqn.config.games import Game, game_of
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation
@@ -129,15 +129,18 @@ def evaluate_checkpoints(
     jobs: int,
     reporter: ProgressReporter,
     on_report: Callable[[Report], None],
+    named: Sequence[str] = (),
 ) -> list[Report]:
     """Test each checkpoint, `jobs` at a time; `on_report` hears of each as it is done. Returns them in order.
+
+    `named`: code from outside that is allowed, see :func:`wn_dqn.runs.policy.load_policy`.
 
     Every test draws from the same seed and, where there are several, computes with one thread, so that nothing
     depends on `jobs`. UsageError for the first checkpoint that cannot be tested; what was done before it was told.
     """
     if sys.platform == "win32":
         jobs = min(jobs, 61)  # a process pool has no more workers there
-    task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1)
+    task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1, named=tuple(named))
     reports: dict[Path, Report] = {}
     with reporter.task("testing checkpoints", len(paths)) if len(paths) > 1 else contextlib.nullcontext() as progress:
         for path, report in _outcomes(task, paths, min(jobs, len(paths)), reporter):
@@ -157,14 +160,15 @@ class _Task:
     seed: int
     device: str
     one_thread: bool
+    named: tuple[str, ...]
 
     def __call__(self, path: Path, reporter: ProgressReporter | None = None) -> Report:
         threads = torch.get_num_threads()
         if self.one_thread:
             torch.set_num_threads(1)
         try:
-            policy = load_policy(path, "", torch.device(self.device))
-            game = find_game(policy.settings.game)
+            policy = load_policy(path, "", torch.device(self.device), self.named)
+            game = game_of(policy.settings)
             silent = ProgressReporter(Console(quiet=True))
             return evaluate_policy(policy, game, self.protocol, self.num_envs, self.seed, reporter or silent)
         finally:
