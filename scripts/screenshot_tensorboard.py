@@ -1,6 +1,7 @@
-"""Take a picture of TensorBoard with the runs in a folder, as the README shows it.
+"""Take a picture of TensorBoard with the runs in a folder, as the README and docs/tensorboard.md show it.
 
     python scripts/screenshot_tensorboard.py runs -o tensorboard.png
+    python scripts/screenshot_tensorboard.py runs --tab custom_scalars --width 1440 --height 800 -o charts.png
 
 TensorBoard is started on a free port of this machine and opened in headless Chromium; the picture is taken when every
 chart in view shows a curve. Chromium and chromedriver must be installed (Debian: apt install chromium chromium-driver).
@@ -28,7 +29,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 TAGS = "|".join(
     [
-        "evaluation/(held_out_max_q|mean_return)",
+        "Score/mean_return",
+        "evaluation/held_out_max_q",
         "layers/conv1/(g_mean|v_norm_mean|w_norm_mean)",
         "layers/output/w_norm_mean",
         "train/(episode_return|loss|mean_q)",
@@ -54,6 +56,13 @@ return [...document.querySelectorAll('card-view')].map(card => {
     return [card.getBoundingClientRect(), chart && chart.getBoundingClientRect()];
 }).filter(([card]) => card.height > 0 && card.top < innerHeight && card.bottom > 0)
   .map(([card, chart]) => chart && [chart.left, chart.top, chart.right, chart.bottom].map(Math.round));
+"""
+_CHARTS_IN_VIEW = """
+const found = (node, tag) => [...node.querySelectorAll('*')].flatMap(
+    child => [...(child.matches(tag) ? [child] : []), ...(child.shadowRoot ? found(child.shadowRoot, tag) : [])]);
+return found(document, 'vz-line-chart2').map(chart => chart.getBoundingClientRect())
+    .filter(chart => chart.height > 0 && chart.top < innerHeight)
+    .map(chart => [chart.left, chart.top, chart.right, chart.bottom].map(Math.round));
 """
 
 
@@ -131,33 +140,44 @@ def wait_until(driver: Chrome, condition: Callable[[Chrome], bool], what: str) -
         raise RuntimeError(f"TensorBoard does not show {what}") from None
 
 
-def curves_in_view(driver: Chrome) -> list[bool]:
-    """For each card in view, whether its chart shows a curve: lines are coloured, all else in a chart is gray."""
-    cards = driver.execute_script(_CARDS_IN_VIEW)
+def curves_in_view(driver: Chrome, charts: str = _CARDS_IN_VIEW) -> list[bool]:
+    """For each chart in view, whether it shows a curve: lines are coloured, all else in a chart is gray.
+
+    `charts`: a script that gives their places in the page, those of the time series if it is left out.
+    """
+    cards = driver.execute_script(charts)
     picture = cv2.imdecode(np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     colour = np.ptp(picture.astype(np.int64), axis=2) > 20
     return [card is not None and np.count_nonzero(colour[card[1] : card[3], card[0] : card[2]]) > 20 for card in cards]
 
 
-def wait_for_curves(driver: Chrome) -> None:
-    """Wait until every card in view shows a curve."""
-    wait_until(
-        driver, lambda driver: (curves := curves_in_view(driver)) != [] and all(curves), "a curve in every chart"
-    )
+def wait_for_curves(driver: Chrome, charts: str = _CARDS_IN_VIEW) -> None:
+    """Wait until every chart in view shows a curve."""
+
+    def drawn(driver: Chrome) -> bool:
+        curves = curves_in_view(driver, charts)
+        return curves != [] and all(curves)
+
+    wait_until(driver, drawn, "a curve in every chart")
 
 
 @click.command(help=__doc__)
 @click.argument("logdir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="tensorboard.png", show_default=True)
-@click.option("--tags", default=TAGS, help="Regular expression of the scalars to show.  [default: nine that tell most]")
+@click.option("--tab", type=click.Choice(["timeseries", "custom_scalars"]), default="timeseries", show_default=True)
+@click.option("--tags", default=TAGS, help="Regular expression of the time series.  [default: nine that tell most]")
 @click.option("--smoothing", type=click.FloatRange(0, 0.999), default=0.6, show_default=True, help="As in TensorBoard.")
 @click.option("--width", default=1600, show_default=True, help="In pixels; 1600 shows three charts in a row.")
 @click.option("--height", default=1180, show_default=True, help="In pixels; 1180 shows three rows of charts.")
-def main(logdir: Path, output: Path, tags: str, smoothing: float, width: int, height: int) -> None:
+def main(logdir: Path, output: Path, tab: str, tags: str, smoothing: float, width: int, height: int) -> None:
     with chromium(width, height) as driver, tensorboard(logdir) as address:
-        open_time_series(driver, address, tags, smoothing)
-        wait_for_curves(driver)
+        if tab == "timeseries":
+            open_time_series(driver, address, tags, smoothing)
+            wait_for_curves(driver)
+        else:
+            open_tab(driver, address, tab, _smoothingWeight=str(smoothing))
+            wait_for_curves(driver, _CHARTS_IN_VIEW)
         output.write_bytes(driver.get_screenshot_as_png())
     click.echo(f"{output}: {width}x{height}")
 

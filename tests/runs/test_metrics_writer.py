@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,8 +92,8 @@ def test_tensorboard_holds_the_same_scalars(writer: MetricsWriter, tmp_path: Pat
     writer.write_evaluation(250, {"mean_return": -2.5}, {})
     assert scalars(tmp_path, "train/loss") == [(200, 0.125)]
     assert scalars(tmp_path, "train/games") == [(100, 3.0), (200, 0.0)]
-    assert scalars(tmp_path, "evaluation/mean_return") == [(250, -2.5)]
-    assert set(events(tmp_path).Tags()["scalars"]) == {"train/loss", "train/games", "evaluation/mean_return"}
+    assert scalars(tmp_path, "Score/mean_return") == [(250, -2.5)]
+    assert set(events(tmp_path).Tags()["scalars"]) == {"train/loss", "train/games", "Score/mean_return"}
 
 
 def test_histograms_at_evaluations(writer: MetricsWriter, tmp_path: Path) -> None:
@@ -113,32 +114,53 @@ def test_histograms_at_evaluations(writer: MetricsWriter, tmp_path: Path) -> Non
 
 
 def test_hyperparameters_belong_to_the_run_itself(writer: MetricsWriter, tmp_path: Path) -> None:
-    """The HPARAMS tab finds the flattened settings and the score they led to, in no run folder of their own."""
+    """The HPARAMS tab finds the flattened settings, in no run folder of their own.
+
+    Nothing is said about the experiment: TensorBoard would take one run's word for all of them, and could not tell
+    which settings differ.
+    """
     writer.write(1, {"train/loss": 1.0})
-    contents = {
-        tag: plugin_data_pb2.HParamsPluginData.FromString(metadata)
-        for tag, metadata in events(tmp_path).PluginTagToContent("hparams").items()
-    }
-    (session,) = [data.session_start_info for data in contents.values() if data.HasField("session_start_info")]
+    contents = [
+        plugin_data_pb2.HParamsPluginData.FromString(metadata)
+        for metadata in events(tmp_path).PluginTagToContent("hparams").values()
+    ]
+    (session,) = [data.session_start_info for data in contents if data.HasField("session_start_info")]
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in session.hparams.items()}
     assert values == {
-        "game": "Catch", "seed": 3.0, "environment.full_action_set": False, "optimizer.learning_rate": 3e-4,
+        "game": "Catch", "seed": 3.0, "environment.full_action_set": "false", "optimizer.learning_rate": 3e-4,
     }  # fmt: skip
-    (experiment,) = [data.experiment for data in contents.values() if data.HasField("experiment")]
-    assert [metric.name.tag for metric in experiment.metric_infos] == ["evaluation/mean_return"]
+    assert not [data for data in contents if data.HasField("experiment") or data.HasField("session_end_info")]
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_custom_scalars_lay_out_the_figures(writer: MetricsWriter, tmp_path: Path) -> None:
+    """What matters most comes first."""
     writer.write(1, {"train/loss": 1.0})
     (event,) = events(tmp_path).Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert [category.title for category in layout.category] == [
-        "Learning", "Weight normalization", "One update", "Activations", "Values", "Speed",
+        "Score", "Learning", "Layers", "One update", "Activations", "Values", "Speed",
     ]  # fmt: skip
-    assert charts["game score"] == ["evaluation/mean_return", "train/episode_return"]
+    assert charts["mean of the test games"] == ["Score/mean_return"]
     assert charts["mean g per layer"] == ["layers/.*/g_mean"]
+
+
+def test_a_point_has_its_step_and_the_time_of_its_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a resume, which drops what was written since the checkpoint: no curve goes back in step or time."""
+    clock = itertools.count(1_000_000.0, 10.0)
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    writer = MetricsWriter(tmp_path, HYPERPARAMETERS)
+    writer.write(8, {"train/loss": 1.0})
+    state = writer.state_dict()
+    writer.write(16, {"train/loss": 2.0})
+    lost_s = next(clock)
+    resumed = MetricsWriter(tmp_path, HYPERPARAMETERS)
+    resumed.load_state_dict(state)
+    resumed.write(16, {"train/loss": 3.0})
+    points = events(tmp_path).Scalars("train/loss")
+    assert [(point.step, point.value) for point in points] == [(8, 1.0), (16, 3.0)]
+    assert points[0].wall_time < lost_s < points[1].wall_time
 
 
 def test_a_resumed_run_says_the_layout_once(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ return [...document.querySelectorAll('card-view')].filter(card => card.querySele
     return [tag, ...[chart.left, chart.top, chart.right, chart.bottom].map(Math.round)];
 });
 """
+CARD_TITLES = "return [...document.querySelectorAll('card-view tb-truncated-path')].map(path => path.title);"
+SECTIONS = """
+const found = (node, tag) => [...node.querySelectorAll('*')].flatMap(
+    child => [...(child.matches(tag) ? [child] : []), ...(child.shadowRoot ? found(child.shadowRoot, tag) : [])]);
+return found(document, 'tf-category-paginated-view').map(view => view.category.name);
+"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(script.find_browser() is None, reason="no chromium with a chromedriver on this machine"),
@@ -41,9 +47,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     command = ["train", "--game", "Catch", "--device", "cpu"]
     command += [word for setting in settings for word in ("--set", setting)]
-    for name, param in zip(RUNS, ("wn", "standard"), strict=True):
+    for name, param, rate in zip(RUNS, ("wn", "standard"), (3e-4, 1e-4), strict=True):
+        chosen = ["--param", param, "--set", f"optimizer.learning_rate={rate}", "--run-dir", str(folder / name)]
         with network_of(SMALL_NETWORK):
-            status, _, err = wn_dqn(*command, "--param", param, "--run-dir", str(folder / name))
+            status, _, err = wn_dqn(*command, *chosen)
         assert status == 0, err
     return folder
 
@@ -63,7 +70,7 @@ def wait_for_words(driver: Any, *words: str) -> None:
 
 def test_scalars_are_listed_with_their_curves(page: tuple[Any, str]) -> None:
     driver, address = page
-    tags = ["train/loss", "evaluation/mean_return", "layers/conv1/g_mean", "layers/output/v_norm_mean"]
+    tags = ["train/loss", "Score/mean_return", "layers/conv1/g_mean", "layers/output/v_norm_mean"]
     script.open_time_series(driver, address, "|".join(tags))
     wait_for_words(driver, *tags, *RUNS, "4 cards")
     script.wait_for_curves(driver)
@@ -73,10 +80,10 @@ def test_scalars_are_listed_with_their_curves(page: tuple[Any, str]) -> None:
 def test_curves_of_several_runs_lie_over_each_other(page: tuple[Any, str]) -> None:
     """Runs have the same tags, so a chart has a line of each run, in a colour of its own; only g is not for both."""
     driver, address = page
-    script.open_time_series(driver, address, "evaluation/mean_return|layers/conv1/(w_norm_mean|g_mean)")
+    script.open_time_series(driver, address, "Score/mean_return|layers/conv1/(w_norm_mean|g_mean)")
     wait_for_words(driver, *RUNS, "3 cards")
     script.wait_for_curves(driver)
-    both, one = {"evaluation/mean_return", "layers/conv1/w_norm_mean"}, {"layers/conv1/g_mean"}
+    both, one = {"Score/mean_return", "layers/conv1/w_norm_mean"}, {"layers/conv1/g_mean"}
     script.wait_until(
         driver,
         lambda driver: colours_by_tag(driver) == {**dict.fromkeys(both, 2), **dict.fromkeys(one, 1)},
@@ -100,22 +107,35 @@ def test_all_scalars_are_offered(page: tuple[Any, str]) -> None:
     driver, address = page
     script.open_tab(driver, address, "scalars&tagFilter=loss%7Cmean_return%7C%2Fg_mean")
     wait_for_words(driver, "Show data download links", "evaluation", "layers", "speed", "train")
-    wait_for_words(driver, "train/loss", "evaluation/mean_return", *(f"layers/{layer}/g_mean" for layer in LAYERS))
+    wait_for_words(driver, "train/loss", "Score/mean_return", *(f"layers/{layer}/g_mean" for layer in LAYERS))
 
 
-def test_hyperparameters_have_a_tab(page: tuple[Any, str]) -> None:
-    """With the settings and the score they led to."""
+def test_time_series_begin_with_the_score(page: tuple[Any, str]) -> None:
+    """The page that TensorBoard opens on."""
+    driver, address = page
+    script.open_tab(driver, address, "timeseries")
+    wait_for_words(driver, "Score/mean_return", *RUNS)
+    assert driver.execute_script(CARD_TITLES)[:2] == ["Score/mean_return", "Score/median_return"]
+
+
+def test_hyperparameters_begin_with_those_that_differ(page: tuple[Any, str]) -> None:
+    """And the score comes first of what they led to: runs of a sweep can be sorted by both."""
     driver, address = page
     script.open_tab(driver, address, "hparams")
-    wait_for_words(driver, "optimizer.learning_rate", "learning.batch_size", "evaluation/mean_return", "Table view")
+    wait_for_words(driver, "optimizer.learning_rate", "learning.batch_size", "Score/mean_return", "Table view")
+    text = script.page_text(driver)
+    table = text[text.index("ShowMetrics") :]
+    names = ["optimizer.learning_rate", "param", "agent", "Score/mean_return", "Score/median_return"]
+    assert sorted(names, key=table.index) == names
 
 
-def test_custom_scalars_have_a_tab(page: tuple[Any, str]) -> None:
-    """Related curves in one chart."""
+def test_custom_scalars_begin_with_what_matters(page: tuple[Any, str]) -> None:
+    """Related curves in one chart, against agent steps."""
     driver, address = page
     script.open_tab(driver, address, "custom_scalars")
-    wait_for_words(driver, "Learning", "game score", "Weight normalization", "mean g per layer", "Speed", "per second")
-    wait_for_words(driver, "Matches (4)", *(f"evaluation/mean_return ({run})" for run in RUNS))
+    words = ["Score", "mean of the test games", "Learning", "Q-values", "Layers", "mean g per layer", "One update"]
+    wait_for_words(driver, *words, "Matches (4)", *(f"Score/mean_return ({run})" for run in RUNS))
+    assert driver.execute_script(SECTIONS)[:3] == ["Score", "Learning", "Layers"]
 
 
 def test_the_picture(runs: Path, tmp_path: Path) -> None:

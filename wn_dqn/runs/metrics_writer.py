@@ -2,7 +2,7 @@
 
 Files only grow, so the state of a run's metrics is how long each file is: a resumed run cuts them back to the length
 they had at its checkpoint, and no row is lost or stands twice. What a full disk refuses waits in memory until there is
-room: torch's SummaryWriter, whose summaries are used here, writes from a thread of its own and would lose it.
+room: torch's SummaryWriter writes from a thread of its own and would lose it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard.summary import custom_scalars, histogram, hparams, scalar
 
 from wn_dqn.system.durable import GrowingFile, cut_back, open_file, write_durably
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
 
 METRICS_CSV = "metrics.csv"
 EVALUATIONS_CSV = "evaluations.csv"
@@ -38,37 +36,6 @@ _CHECKSUMS = "crc32"
 # torch's SummaryWriter writes no point into its names: files of others are left alone.
 _OWN_EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.\d{6}\..*\.\d+", re.DOTALL)
 
-_LAYOUT = {
-    "Learning": {
-        "game score": ["Multiline", ["evaluation/mean_return", "train/episode_return"]],
-        "max-Q": ["Multiline", ["evaluation/held_out_max_q", "train/mean_q"]],
-        "loss": ["Multiline", ["train/loss"]],
-    },
-    "Weight normalization": {
-        "mean g per layer": ["Multiline", ["layers/.*/g_mean"]],
-        "mean ||v|| per layer": ["Multiline", ["layers/.*/v_norm_mean"]],
-        "mean ||w|| per layer": ["Multiline", ["layers/.*/w_norm_mean"]],
-    },
-    "One update": {
-        "||dv||/||v|| per layer": ["Multiline", ["layers/.*/step_ratio"]],
-        "angle in degrees per layer": ["Multiline", ["layers/.*/angle_degrees"]],
-        "||gradient||/||v|| per layer": ["Multiline", ["layers/.*/gradient_ratio"]],
-    },
-    "Activations": {
-        "mean before the ReLU per layer": ["Multiline", ["layers/.*/preactivation_mean"]],
-        "std before the ReLU per layer": ["Multiline", ["layers/.*/preactivation_std"]],
-        "share of dead units per layer": ["Multiline", ["layers/.*/dead_share"]],
-    },
-    "Values": {
-        "TD errors": ["Multiline", ["td_error/.*"]],
-        "max-Q and the return obtained": ["Multiline", ["evaluation/visited_max_q", "evaluation/visited_return"]],
-        "overestimation": ["Multiline", ["evaluation/overestimation"]],
-    },
-    "Speed": {"per second": ["Multiline", ["speed/steps_per_s", "speed/updates_per_s"]]},
-}
-_POSITIVE_LIMITS = 1e-12 * 1.1 ** np.arange(774)  # up to 1e20
-_HISTOGRAM_LIMITS = np.concatenate([-_POSITIVE_LIMITS[::-1], [0.0], _POSITIVE_LIMITS])
-
 
 class MetricsWriter:
     """Metrics in a run directory: ``metrics.csv``, ``evaluations.csv`` and TensorBoard event files."""
@@ -76,7 +43,7 @@ class MetricsWriter:
     def __init__(self, folder: Path, hyperparameters: Mapping[str, Any]) -> None:
         """`hyperparameters`: nested settings, for the HPARAMS tab."""
         self._folder = folder
-        self._hyperparameters = {key: value for key, value in flatten(hyperparameters).items() if value is not None}
+        self._hyperparameters = flatten(hyperparameters)
         self._growing: dict[str, GrowingFile] = {}
         self._columns: dict[str, list[str]] = {}
         self._left_out: dict[str, set[str]] = {}  # by a table that an earlier version began
@@ -89,21 +56,24 @@ class MetricsWriter:
 
     def write(self, steps: int, row: Mapping[str, float]) -> None:
         """See :class:`Metrics`. Rows that a full disk refuses are kept and written when there is room."""
+        from wn_dqn.runs.tensorboard_events import scalars
+
         self._append_row(METRICS_CSV, {"steps": steps, **row})
-        self._add_event(steps, _scalars(row))
+        self._add_event(steps, scalars(row))
 
     def write_evaluation(self, steps: int, row: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """See :class:`Metrics`. Rows that a full disk refuses are kept and written when there is room."""
+        from wn_dqn.runs import tensorboard_events as events
+
         self._append_row(EVALUATIONS_CSV, {"steps": steps, **row})
-        summaries = _scalars({f"evaluation/{name}": value for name, value in row.items()})
-        for tag, values in histograms.items():
-            summaries.append(histogram(tag, values.float().cpu().numpy(), _HISTOGRAM_LIMITS))  # type: ignore[no-untyped-call]
-        self._add_event(steps, summaries)
+        points = events.scalars({events.evaluation_tag(column): value for column, value in row.items()})
+        self._add_event(steps, [*points, *events.histograms(histograms)])
 
     def write_clip(self, steps: int, tag: str, gif: bytes, size: tuple[int, int]) -> None:
         """A GIF of `size` (width, height), for the IMAGES tab, where browsers play it."""
-        image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=gif)
-        self._add_event(steps, [Summary(value=[Summary.Value(tag=tag, image=image)])])
+        from wn_dqn.runs.tensorboard_events import clip
+
+        self._add_event(steps, [clip(tag, gif, size)])
 
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Metrics`. OSError if the disk refuses what was written."""
@@ -192,27 +162,16 @@ class MetricsWriter:
 
     def _add_event(self, steps: int, summaries: list[Summary]) -> None:
         """One event, in a file of this process's own: a TensorBoard that is watching reads on where it was."""
-        events = []
+        from wn_dqn.runs import tensorboard_events as events
+
+        data = b""
         if self._events is None:
             first = not self._event_files()
             self._events = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-            events.append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            data = events.first_record()
             if first:
-                events += [Event(wall_time=time.time(), summary=summary) for summary in self._description()]
-        values = [value for summary in summaries for value in summary.value]
-        events.append(Event(wall_time=time.time(), step=steps, summary=Summary(value=values)))
-        buffer = io.BytesIO()
-        records = RecordWriter(buffer)
-        for event in events:
-            records.write(event.SerializeToString())
-        self._file(self._events).append(buffer.getvalue())
-
-    def _description(self) -> list[Summary]:
-        """The layout of the charts, and the settings with the score that they led to."""
-        # SummaryWriter.add_hparams would make a run folder of its own; the summaries themselves belong to this run.
-        values = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self._hyperparameters.items()}
-        layout: Summary = custom_scalars(_LAYOUT)  # type: ignore[no-untyped-call]
-        return [layout, *hparams(values, {"evaluation/mean_return": math.nan})]  # type: ignore[no-untyped-call]
+                data += events.record(0, events.description(self._hyperparameters))
+        self._file(self._events).append(data + events.record(steps, summaries))
 
 
 def _is_table(data: bytes) -> bool:
@@ -240,10 +199,6 @@ def _whole_rows(path: Path, steps: int) -> bytes:
             kept.append(line)
             last = int(first)
     return b"".join(kept) if kept[1:] else b""
-
-
-def _scalars(row: Mapping[str, float]) -> list[Summary]:
-    return [scalar(tag, value) for tag, value in row.items() if not math.isnan(value)]  # type: ignore[no-untyped-call]
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
