@@ -1,7 +1,7 @@
 """Take a picture of TensorBoard with the runs in a folder, as the README and docs/tensorboard.md show it.
 
     python scripts/screenshot_tensorboard.py runs -o tensorboard.png
-    python scripts/screenshot_tensorboard.py runs --tab custom_scalars --width 1440 --height 800 -o charts.png
+    python scripts/screenshot_tensorboard.py runs --tab custom_scalars --width 1500 --height 800 -o charts.png
 
 TensorBoard is started on a free port of this machine and opened in headless Chromium; the picture is taken when every
 chart in view shows a curve. Chromium and chromedriver must be installed (Debian: apt install chromium chromium-driver).
