@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
-from wn_dqn.nn.cuda_graph import CudaGraph
+from wn_dqn.nn.cuda_graph import CudaGraph, beside, wait_for
 from wn_dqn.nn.instruments import (
     ACTIVATION_METRICS,
     TD_METRICS,
@@ -50,9 +50,12 @@ class DQN:
         self._device = next(self.online.parameters()).device
         self._autocast = parts.precision == "bf16"
         # On a GPU, the same two functions replayed from CUDA graphs; everything else stays as it is.
-        graphs = self._device.type == "cuda"
-        self._run_update = CudaGraph(self._update) if graphs else self._update
-        self._run_forward = CudaGraph(self._forward) if graphs else self._forward
+        on_gpu = self._device.type == "cuda"
+        self._run_update = CudaGraph(self._update) if on_gpu else self._update
+        self._run_forward = CudaGraph(self._forward) if on_gpu else self._forward
+        # Its small kernels leave most of a GPU idle: the targets are computed beside the pass that is learned from.
+        # Not with running statistics: that pass changes them, and Double DQN's targets depend on them.
+        self._side = torch.cuda.Stream() if on_gpu and not list(self.online.buffers()) else None  # type: ignore[no-untyped-call]
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
         """Initialize the online network from `obs` [B, *obs_shape], by default as section 3; target := online."""
@@ -87,11 +90,12 @@ class DQN:
         next_obs: Tensor,
         weight: Tensor | None = None,
     ) -> UpdateMetrics:
-        with torch.no_grad():
+        with torch.no_grad(), beside(self._side):
             target = self._td_target(reward, discount, next_obs)
         self.online.train()
         q = self._q(self.online, obs)
         self.online.eval()
+        wait_for(self._side)
         loss = self._loss(q, action, target, weight=weight)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,8 @@ The network is small: eagerly, a GPU spends most of an update waiting for a hund
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import torch
@@ -47,6 +48,26 @@ class CudaGraph(Generic[Outputs]):
             outputs = self._function(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return outputs
+
+
+@contextlib.contextmanager
+def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Work that runs on `stream` beside what follows, until :func:`wait_for`; in its turn if there is no stream.
+
+    In a CUDA graph it becomes a branch. No result depends on it.
+    """
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+
+
+def wait_for(stream: torch.cuda.Stream | None) -> None:
+    """What follows begins when the work on `stream` is done."""
+    if stream is not None:
+        torch.cuda.current_stream().wait_stream(stream)
 
 
 class _Captured(Generic[Outputs]):

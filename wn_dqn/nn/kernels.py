@@ -71,6 +71,8 @@ def _torch_adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, ste
 
 
 def _torch_unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
+    if stacks.is_cuda:
+        return stacks.to(dtype=dtype, memory_format=torch.channels_last).div_(255.0)
     # To channels_last by stacking the frames anew: on a CPU that is faster than a permuted copy.
     return torch.stack(stacks.unbind(1), dim=-1).permute(0, 3, 1, 2).to(dtype).div_(255.0)
 
