@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import deque
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wn_dqn.envs.catch import SPEC
+from wn_dqn.envs import catch
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.replay.transitions import TransitionBatch
 
+SPEC = dataclasses.replace(catch.SPEC, action_names=tuple(map(str, range(18))))
 GAMMA = 0.75
 CPU = torch.device("cpu")
 PLAIN, LIFE_LOST, GAME_OVER, TIME_LIMIT = range(4)

@@ -17,7 +17,7 @@ class RunError(Exception):
 def closest(name: str, valid: Iterable[str], count: int = 3) -> str:
     """The valid names most like `name`, as the end of an error message."""
     valid = list(valid)
-    matches = difflib.get_close_matches(name, valid, n=count, cutoff=0.5)
+    matches = difflib.get_close_matches(name[:100], valid, n=count, cutoff=0.5)
     return f"did you mean {' or '.join(matches)}?" if matches else f"valid: {', '.join(valid)}"
 
 

@@ -160,8 +160,8 @@ class DQN:
         return updated, updated._update(*_graph_inputs(batch))
 
     def check_finite(self) -> None:
-        """RunError if a parameter or a running statistic of the online network is NaN or infinite."""
-        for name, tensor in self.online.state_dict().items():
+        """RunError if a parameter or a running statistic of a network is NaN or infinite."""
+        for name, tensor in [*self.online.state_dict().items(), *self.target.state_dict().items()]:
             if not tensor.isfinite().all():
                 raise RunError(
                     f"parameter {name} is NaN or infinite; a smaller optimizer.learning_rate is the usual remedy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -418,6 +419,55 @@ def test_any_text_is_yaml_or_one_line(text: str) -> None:
         message = str(error)
     assert message.startswith("x is not valid YAML: ")
     assert len(message.splitlines()) == 1
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(9 * [f'*{before}'])}]\n" for before, name in itertools.pairwise("abcdefghi")
+)
+MERGES = "a: &a {x: 1, y: 2}\n" + "".join(
+    f"{name}: &{name}\n  <<: [{', '.join(9 * [f'*{before}'])}]\n" for before, name in itertools.pairwise("abcdefghi")
+)
+
+
+@pytest.mark.survives(
+    "a config of aliases of aliases, or one that is no text of that size", "one line says so, at once"
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        MERGES,
+        "a: &a [*a]",
+        "a: [" * 9_000,
+        "game: " + "x" * 20_000,
+        "- x\n" * 20_000,
+        'game: "\\ud800"',
+        "x: " + "9" * 5000,
+        "x" * 70_000,
+    ],
+    ids=lambda text: ascii(text)[:20],
+)
+def test_a_config_that_stands_for_too_much_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_config(str(tmp_path / "c.yaml"))
+    assert "c.yaml" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_are_read(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("replay: &r {capacity: 5}\nlearning: {<<: *r}\nnetwork: *r\n")
+    assert read_config(str(tmp_path / "c.yaml")) == {
+        key: {"capacity": 5} for key in ("replay", "learning", "network")
+    }
+
+
+@pytest.mark.parametrize("key", ["game", "param", "agent", "network.name"])
+def test_a_name_of_any_length_is_one_line(key: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_settings(merge([{"game": "Pong"}, parse_assignment(f"{key}={'x' * 9000}")]))
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["SpaceInvaders", "space_invaders", "ALE/SpaceInvaders-v5", " spaceinvaders "])

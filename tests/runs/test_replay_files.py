@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import mutated
 from numpy.typing import NDArray
+from replay_model import SPEC
 
 import wn_dqn.runs.replay_files
-from wn_dqn.envs.catch import SPEC
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile
 from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import csv
-import json
+import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from wn_dqn.config.games import Game, find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError
-from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, flatten
+from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, TABLE_BYTES, flatten
 from wn_dqn.runs.records import Reevaluation, read_reevaluations
 from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.system import reading
+from wn_dqn.system.reading import LARGEST, MAX_STEPS
 
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
 _NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
+
+_MAX_COLUMNS = 10_000
 
 Table = dict[str, NDArray[np.float64]]
 
@@ -132,10 +137,10 @@ def read_run(path: Path) -> Run:
         settings=settings,
         game=_game(settings.game),
         status=directory.read_status(),
-        evaluations=_read_table(path / EVALUATIONS_CSV),
+        evaluations=_read_table(path / EVALUATIONS_CSV, ("steps", "mean_return", "games")),
         metrics=_read_table(path / METRICS_CSV),
         reevaluations=tuple(reevaluations),
-        provenance=_read_provenance(path / "provenance.json"),
+        provenance=tuple(directory.read_provenance()),
         problems=tuple(problems),
     )
 
@@ -148,41 +153,62 @@ def _game(name: str) -> Game:
         return Game(name, name)
 
 
-def _read_lines(path: Path) -> list[str]:
-    """The complete lines of a file (a run may be writing the last one); none if there is no file."""
+def _read_table(path: Path, required: Sequence[str] = ("steps",)) -> Table:
+    """The columns of a CSV file of numbers, [rows] each; none if there is no file, or no row yet.
+
+    A cell that is empty, infinite or too large to be squared is NaN: nothing was measured there. UsageError, naming
+    the line, if the table is damaged: all cells are numbers, and those of the `required` columns are finite.
+    """
     try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
+        data = reading.read_bytes(path, TABLE_BYTES)
+        # A run may be writing the last line.
+        lines = io.TextIOWrapper(io.BytesIO(data[: data.rfind(b"\n") + 1]), encoding="utf-8", newline="")
+        return _parsed(csv.reader(lines), required)
     except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}") from None
-
-
-def _read_table(path: Path) -> Table:
-    """The columns of a CSV file of numbers, [rows] each; UsageError, naming the line, if it is damaged."""
-    rows = list(csv.reader(_read_lines(path)))
-    if len(rows) < 2:
         return {}
-    header, values = rows[0], []
-    for number, row in enumerate(rows[1:], start=2):
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read {path}: it is not text") from None
+    except (ValueError, csv.Error) as error:
+        raise UsageError(f"{path} is damaged{error if isinstance(error, _DamageError) else f': {error}'}") from None
+
+
+class _DamageError(ValueError):
+    """Of a table; the message goes on after "is damaged"."""
+
+
+def _parsed(rows: Iterator[list[str]], required: Sequence[str]) -> Table:
+    header = next(rows, [])
+    if len(header) > _MAX_COLUMNS:
+        raise _DamageError(f": it has more than {_MAX_COLUMNS:,} columns")
+    cells = array.array("d")
+    for number, row in enumerate(rows, start=2):
         try:
-            values.append([float(cell) if cell else math.nan for cell in row])
+            values = [float(cell) if cell else math.nan for cell in row]
         except ValueError:
-            values.append([])
-        if len(values[-1]) != len(header) or header[0] != "steps" or math.isnan(values[-1][0]):
-            raise UsageError(f"{path} is damaged in line {number}")
-    columns = np.array(values).T
-    if (np.diff(columns[0]) <= 0).any():
-        raise UsageError(f"{path} is damaged: its steps do not increase")
-    return dict(zip(header, columns, strict=True))
-
-
-def _read_provenance(path: Path) -> tuple[dict[str, Any], ...]:
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return ()
-    return tuple(entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+            values = []
+        if not header or header[0] != "steps" or len(values) != len(header) or not values[0] >= 0.0:
+            raise _DamageError(f" in line {number}")
+        cells.extend(values)
+    if not cells:
+        return {}
+    columns = np.array(cells).reshape(-1, len(header)).T
+    columns[np.abs(columns) > LARGEST] = math.nan
+    table = dict(zip(header, columns, strict=True))
+    if len(table) < len(header):
+        raise _DamageError(": two of its columns have the same name")
+    for name in required:
+        if name not in table:
+            raise _DamageError(f": it has no column {name}")
+        if not np.isfinite(table[name]).all():
+            raise _DamageError(f" in line {2 + int(np.isnan(table[name]).argmax())}: {name} is no finite number")
+    steps = table["steps"]
+    if (np.diff(steps) <= 0).any():
+        raise _DamageError(": its steps do not increase")
+    if (steps != np.floor(steps)).any() or steps[-1] > MAX_STEPS:
+        raise _DamageError(": its steps are no counts")
+    return table
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:

@@ -17,6 +17,12 @@ from wn_dqn.config.games import find_game
 from wn_dqn.config.named import config_folder, named_configs
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
+from wn_dqn.system.reading import KIB, read_text
+
+CONFIG_BYTES = 64 * KIB
+"""at most, of a config: one with every setting has two"""
+_MAX_NODES = 10_000
+_MAX_VALUE = 10_000
 
 
 def _yaml() -> YAML:
@@ -28,15 +34,61 @@ def _yaml() -> YAML:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """What a YAML 1.2 text says; UsageError, naming `source`, if it is none."""
+    """What a YAML 1.2 text says; UsageError, naming `source`, if it is none, or is more than a config can be."""
     try:
-        return _yaml().load(text)
+        if len(text) > CONFIG_BYTES:
+            raise ValueError(f"it has more than {CONFIG_BYTES:,} characters")
+        _require_few_nodes(text)
+        value = _yaml().load(text)
+        _require_text(value)
+        return value
     except (
         *(YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
         AssertionError,  # of "%YAML 1.3"
     ) as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())  # a tag that lies raises anything
         raise UsageError(f"{source} is not valid YAML: {reason}") from None
+
+
+def _require_few_nodes(text: str) -> None:
+    """ValueError if the text has too many nodes, those that aliases repeat included.
+
+    A few hundred bytes of aliases of aliases can stand for billions of nodes, and merging copies each.
+    """
+    finished: dict[str, int] = {}  # by anchor, the nodes that an alias stands for
+    opened: list[tuple[str | None, int]] = []  # each mapping or list that goes on: its anchor, its nodes so far
+    for event in _yaml().parse(text):
+        kind, anchor, count = type(event).__name__, getattr(event, "anchor", None), 0
+        if kind in ("MappingStartEvent", "SequenceStartEvent"):
+            opened.append((anchor, 1))
+        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
+            anchor, count = opened.pop()
+        elif kind == "ScalarEvent":
+            count = 1
+        elif kind == "AliasEvent":
+            count = finished.get(str(anchor), 0)
+            if not count:
+                raise ValueError(f"the alias {str(anchor)[:50]!r} stands within what it names, or names nothing")
+            anchor = None
+        if count > _MAX_NODES:
+            raise ValueError(f"it has more than {_MAX_NODES:,} values")
+        if isinstance(anchor, str) and count:
+            finished[anchor] = count
+        if opened:
+            opened[-1] = (opened[-1][0], opened[-1][1] + count)
+
+
+def _require_text(value: object) -> None:
+    """ValueError if a string cannot be written in UTF-8 (half of a surrogate pair), or is longer than any setting."""
+    if isinstance(value, str):
+        value.encode()
+        if len(value) > _MAX_VALUE:
+            raise ValueError(f"a value has more than {_MAX_VALUE:,} characters")
+    elif isinstance(value, dict):
+        _require_text([*value, *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            _require_text(item)
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
@@ -61,9 +113,9 @@ def read_config(name_or_path: str) -> dict[str, Any]:
 def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
     """The mapping in a YAML file; UsageError, calling it `kind`, if it cannot be read or is none."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {kind} {path}: {error}") from None
+        text = read_text(path, CONFIG_BYTES)
+    except OSError as error:
+        raise UsageError(f"cannot read {kind} {path}: {error.strerror}") from None
     data = parse_yaml(text, f"{kind} {path}")
     if data is None:
         return {}

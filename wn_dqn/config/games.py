@@ -60,6 +60,7 @@ CATCH = Game("catch", "Catch")
 CATCH_VECTOR = Game("catch_vector", "CatchVector")
 """Catch as three numbers instead of frames"""
 
+_MAX_NAME = 200
 # The emulator ends the whole process when it is asked to play these with one player.
 _NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
 
@@ -95,6 +96,8 @@ def find_game(name: str) -> Game:
 
     UsageError with the closest names if there is none.
     """
+    if len(name) > _MAX_NAME:
+        raise UsageError(f"unknown game {name[:20] + '...'!r}: no game's name has more than {_MAX_NAME} characters")
     if ":" in name:
         return outside_game(name)
     plain = re.sub(r"^ale/|(noframeskip|deterministic)?-v\d+$", "", name.strip().lower())

@@ -25,8 +25,10 @@ from wn_dqn.nn.folding import fold
 from wn_dqn.nn.networks import QNetwork
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy
-from wn_dqn.system import output_file
+from wn_dqn.system import output_file, reading
+from wn_dqn.system.reading import GIB, MIB
 
+_CONTRACT_BYTES = 256 * MIB  # the scores of a run's tests are in it
 Format = Literal["onnx", "safetensors"]
 
 
@@ -54,9 +56,9 @@ def _require_ours(path: Path, contract_path: Path) -> None:
     """UsageError if something else than an older export is in the way: one whose contract has the SHA-256 of it."""
     taken, described = (any(output_file.read_ends(each)) for each in (path, contract_path))
     try:
-        contract = json.loads(contract_path.read_bytes()) if described else {}
+        contract = reading.read_json(contract_path, _CONTRACT_BYTES, dict[str, Any]) if described else {}
         known = contract["sha256"] if "wn_dqn_version" in contract else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, LookupError):
         known = None
     ours = _sha256(path) == known if taken else not described or known is not None
     if not ours:
@@ -125,7 +127,11 @@ def _preprocessing(spec: EnvSpec, rules: EvaluationProtocol) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Of a file; UsageError if it cannot be read."""
+    try:
+        return reading.sha256(path, 4 * GIB)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def safetensors_model(network: QNetwork) -> bytes:

@@ -7,15 +7,18 @@ layers are called.
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
+import pickletools
+import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from wn_dqn.envs.atari import atari_spec
@@ -23,10 +26,29 @@ from wn_dqn.errors import UsageError, first_line
 from wn_dqn.nn.layers import layers_of
 from wn_dqn.nn.networks import DuelingHead, NatureNetwork, QNetwork
 from wn_dqn.nn.standard import PLAIN
+from wn_dqn.runs.checkpoint import load_safetensors
+from wn_dqn.system import reading
+from wn_dqn.system.reading import MIB
 
 _LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
 _SB3 = ("cnn.0", "cnn.2", "cnn.4", "linear.0")
 _OBS_SHAPE = atari_spec("", ()).obs_shape
+_MAX_BYTES = 512 * MIB  # a Nature network has 7 MB; Stable-Baselines3 adds its optimizer's state
+_MAX_HEADER_BYTES = MIB
+_MAX_ACTIONS = 1000
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+# All that a state_dict of plain tensors names in a pickle.
+_PLAIN = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch (Float|Double|Half|BFloat16|Long|Int)Storage"
+)
+_PICKLES_BEFORE_NUMBERS = 5
+_DAMAGES = (
+    *(SafetensorError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError),
+)
+"""what a damaged file may raise"""
 NAMES: dict[str, tuple[str, ...]] = {
     "wn_dqn": _LAYERS,
     "CleanRL": ("network.0", "network.2", "network.4", "network.7", "network.9"),
@@ -41,7 +63,7 @@ def read_weights(path: Path) -> QNetwork:
 
     UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
     """
-    state = _read_tensors(path)
+    state = _without_prefix(_read_tensors(path))
     if all(f"{name}.weight" in state for name in DuelingHead.OUTPUT_LAYERS):
         raise UsageError(f"{path} holds a network with dueling heads; only plain Nature networks are imported")
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
@@ -57,51 +79,117 @@ def read_weights(path: Path) -> QNetwork:
         if theirs not in state:
             raise UsageError(f"{path} looks like {program}, but has no {theirs}")
     bias = state[names["output.bias"]]
-    network = NatureNetwork(PLAIN, _OBS_SHAPE, max(bias.numel(), 1))
+    outputs = bias.shape[0] if bias.ndim == 1 else 0
+    if not 0 < outputs <= _MAX_ACTIONS:
+        raise UsageError(
+            f"{path}: {names['output.bias']} has shape {list(bias.shape)}; a network has 1 to 1,000 actions"
+        )
+    network = NatureNetwork(PLAIN, _OBS_SHAPE, outputs)
     for ours, parameter in network.named_parameters():
-        tensor = state[names[ours]]
-        if tensor.shape != parameter.shape:
-            raise UsageError(
-                f"{path}: {names[ours]} has shape {list(tensor.shape)}; the Nature network has {list(parameter.shape)}"
-            )
-        if not (tensor.is_floating_point() and tensor.isfinite().all()):
-            raise UsageError(f"{path}: {names[ours]} holds what is no finite number")
-        with torch.no_grad():
-            parameter.copy_(tensor)
+        _set(parameter, state[names[ours]], f"{path}: {names[ours]}")
     return network.requires_grad_(False)
+
+
+@torch.no_grad()
+def _set(parameter: Tensor, tensor: Tensor, name: str) -> None:
+    """Copy `tensor` into `parameter`; UsageError, naming it, if it has another shape or holds no finite float32."""
+    if tensor.shape != parameter.shape:
+        raise UsageError(f"{name} has shape {list(tensor.shape)}; the Nature network has {list(parameter.shape)}")
+    stored = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and tensor.is_cpu
+    if not stored or tensor.dtype not in _DTYPES:
+        raise UsageError(f"{name} is no plain tensor of floating-point numbers")
+    # An expanded tensor has few numbers on disk and any number in memory.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UsageError(f"{name} repeats its numbers instead of holding them")
+    parameter.copy_(tensor)
+    if not parameter.isfinite().all():
+        raise UsageError(f"{name} holds what is no finite number in float32")
+
+
+def _without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors by their names without what torch's wrappers of modules put before all of them."""
+    for prefix in _WRAPPERS:
+        if state and all(name.startswith(prefix) for name in state):
+            return _without_prefix({name.removeprefix(prefix): tensor for name, tensor in state.items()})
+    return state
 
 
 def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".safetensors":
-            return load_safetensors(path.read_bytes())
-        if suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                state = _load_pickled_tensors(archive.read("policy.pth"))
+            state: Any = load_safetensors(reading.read_bytes(path, _MAX_BYTES), _MAX_HEADER_BYTES)
+        elif suffix == ".zip":
+            state = _load_pickled_tensors(_member(reading.read_bytes(path, _MAX_BYTES), "policy.pth"))
         elif suffix in (".pt", ".pth", ".cleanrl_model"):
-            state = _load_pickled_tensors(path.read_bytes())
+            state = _load_pickled_tensors(reading.read_bytes(path, _MAX_BYTES))
         else:
             valid = ".safetensors, .pt, .pth, .cleanrl_model, .zip (Stable-Baselines3)"
             raise UsageError(f"{path} is no kind of file that is read here; valid: {valid}")
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except KeyError:
+        raise UsageError(f"cannot read {path}: {error.strerror or first_line(error)}") from None
+    except _NoMemberError:
         raise UsageError(f"{path} has no policy.pth in it: it was not saved by Stable-Baselines3") from None
     except pickle.UnpicklingError:
         raise UsageError(
             f"{path} holds more than tensors, and that is never loaded; save it again with "
             "torch.save(network.state_dict(), ...)"
         ) from None
-    except (SafetensorError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError) as error:
+    except _DAMAGES as error:
         raise UsageError(f"{path} is damaged: {first_line(error)}") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{path} holds no state_dict: a mapping of names to tensors")
-    return state
+    return cast("Mapping[str, Tensor]", state)
+
+
+class _NoMemberError(Exception):
+    """A zip does not have a file."""
+
+
+def _member(data: bytes, name: str) -> bytes:
+    """A file in a zip, which is small once it is unpacked."""
+    with _opened_zip(data) as archive:
+        if name not in archive.namelist():
+            raise _NoMemberError
+        return archive.read(name)
+
+
+def _opened_zip(data: bytes) -> zipfile.ZipFile:
+    """A zip; ValueError if its files are too large once they are unpacked. zipfile unpacks no more than a zip says."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
+        raise ValueError(f"unpacked, it has more than {_MAX_BYTES / MIB:,.0f} MiB")
+    return archive
 
 
 def _load_pickled_tensors(data: bytes) -> Any:
+    """What torch.save wrote, if it is plain tensors. Nothing that could be large or do anything is read."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with _opened_zip(data) as archive:
+            stored = [info.compress_type == zipfile.ZIP_STORED for info in archive.infolist()]
+            pickles = [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+        if not all(stored):
+            raise ValueError("its parts are compressed, as torch never does")
+        for each in pickles:
+            _require_plain(each, len(data))
+    else:  # as torch.save wrote before version 1.6: pickles, then the numbers
+        rest = io.BytesIO(data)
+        for _ in range(_PICKLES_BEFORE_NUMBERS):
+            begin = rest.tell()
+            for _ in pickletools.genops(rest):
+                pass
+            _require_plain(data[begin : rest.tell()], len(data))
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _require_plain(data: bytes, num_bytes: int) -> None:
+    """UnpicklingError unless a pickle makes nothing but plain tensors of at most so many numbers."""
+    for code, argument, _ in pickletools.genops(data):
+        if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not _PLAIN.fullmatch(str(argument)):
+            raise pickle.UnpicklingError(str(argument))
+        if isinstance(argument, int) and num_bytes < argument != torch.serialization.MAGIC_NUMBER:
+            raise ValueError("it says that it holds more numbers than it has bytes")
 
 
 def assign(network: QNetwork, plain: QNetwork) -> None:

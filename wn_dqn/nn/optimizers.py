@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -131,16 +132,36 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Ten
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Tensor]]) -> None:
-    """Put back what :func:`optimizer_state` gave."""
+    """Put back what :func:`optimizer_state` gave. ValueError if it is the state of another optimizer."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
 
     def like_parameter(index: int, tensor: Tensor) -> Tensor:  # in its memory format, too: updates stay as fast
         param = params[index]
         return torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
 
+    shapes = {index: _shapes(tensors) for index, tensors in state.items()}
+    if shapes and shapes != {
+        index: _shapes(tensors) for index, tensors in optimizer_state(_stepped(optimizer)).items()
+    }:
+        raise ValueError("the state of its optimizer is that of another one")
     full = optimizer.state_dict()
     full["state"] = {
         int(index): {name: like_parameter(int(index), tensor) for name, tensor in tensors.items()}
         for index, tensors in state.items()
     }
     optimizer.load_state_dict(full)
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _stepped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """A copy of `optimizer` after a step, with copies of the parameters: its state has all that a state has."""
+    stepped = copy.deepcopy(optimizer)
+    stepped._warned_capturable_if_run_uncaptured = True
+    for group in stepped.param_groups:
+        for param in group["params"]:
+            param.grad = torch.zeros_like(param)
+    stepped.step()
+    return stepped

@@ -99,8 +99,11 @@ class PrioritizedReplay(ReplayBuffer):
         values = torch.as_tensor(state["values"]).numpy()
         if values.shape != (self.num_envs, self.num_slots):
             raise ValueError("the priorities have another shape than this run's replay buffer")
+        largest = float(state["max_priority"])
+        if not (np.isfinite(values).all() and (values >= 0.0).all() and 0.0 <= largest < np.inf):
+            raise ValueError("a priority is no finite number of at least 0")
         self._tree.set_all(values.reshape(-1))
-        self._max_priority = state["max_priority"]
+        self._max_priority = largest
 
     def _begin_slot(self, frames: NDArray[Any], history: NDArray[np.uint8]) -> None:
         self._settle()  # while each priority still belongs to the transition that was drawn

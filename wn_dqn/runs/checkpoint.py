@@ -10,27 +10,37 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
-from wn_dqn.errors import first_line
+from wn_dqn.errors import RunError, first_line
+from wn_dqn.system import reading
 from wn_dqn.system.durable import fsync_folder, is_own_folder, temporary_path, write_durably
+from wn_dqn.system.reading import GIB, KIB, MIB, Digest, Number, Record, Steps
 
+T = TypeVar("T")
 FORMAT_VERSION = 1
 _NAME = re.compile(r"step-\d{10}(\.\d{4})?")
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_FORMAT: Literal["wn_dqn checkpoint"] = "wn_dqn checkpoint"
+# At most; the tensors are two networks and their optimizer, the state is the scores since the last row of metrics.
+_MAX_BYTES = {_TENSORS: 4 * GIB, _STATE: 128 * MIB, _MANIFEST: 64 * KIB}
+_MAX_HEADER_BYTES = 16 * MIB
 
 
 class CheckpointError(Exception):
@@ -44,9 +54,27 @@ class NewerFormatError(CheckpointError):
 class VerifiedFile(TypedDict):
     """A file, as a manifest or a checkpoint refers to it."""
 
-    name: str
-    bytes: int
-    sha256: str
+    name: Annotated[str, Field(max_length=100)]
+    bytes: Steps
+    sha256: Digest
+
+
+class _FileEntry(Record):
+    """Of a file in a manifest."""
+
+    bytes: Steps
+    sha256: Digest
+
+
+class _Manifest(Record):
+    """The last file of a checkpoint that is written."""
+
+    format: Literal["wn_dqn checkpoint"]
+    version: int
+    steps: Steps
+    score: Number | None
+    files: dict[Literal["tensors.safetensors", "state.json"], _FileEntry] = Field(min_length=2)
+    sha256: Digest
 
 
 @dataclass(frozen=True)
@@ -66,11 +94,14 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
         _TENSORS: dump_tensors(tensors),
         _STATE: json.dumps(rest, allow_nan=True).encode(),
     }
+    for name, data in files.items():
+        if len(data) > _MAX_BYTES[name]:
+            raise RunError(f"a checkpoint's {name} would have {len(data):,} bytes, more than can be read again")
     manifest = {
-        "format": "wn_dqn checkpoint",
+        "format": _FORMAT,
         "version": FORMAT_VERSION,
         "steps": steps,
-        "score": score,
+        "score": score if score is not None and math.isfinite(score) else None,
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
@@ -104,41 +135,65 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state that :func:`save_checkpoint` wrote; CheckpointError unless every byte is as it was."""
     manifest = _read_manifest(path)
     contents = {}
-    for name in (_TENSORS, _STATE):
-        expected = manifest["files"][name]
-        file: VerifiedFile = {"name": name, "bytes": expected["bytes"], "sha256": expected["sha256"]}
-        contents[name] = read_verified(path, file)
+    for name, entry in manifest.files.items():
+        file: VerifiedFile = {"name": name, "bytes": entry.bytes, "sha256": entry.sha256}
+        contents[name] = read_verified(path, file, _MAX_BYTES[name])
     try:
-        state = json.loads(contents[_STATE])
+        state = reading.parse_json(contents["state.json"], finite=False)
         if not isinstance(state, dict):
             raise ValueError("its state is no mapping")
-        return _join(load_tensors(contents[_TENSORS]), state)
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {first_line(error)}") from None
+        return _join(load_safetensors(contents["tensors.safetensors"], _MAX_HEADER_BYTES), state)
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise CheckpointError(f"{path}: not a wn_dqn checkpoint: {reason}") from None
 
 
-def read_verified(folder: Path, file: VerifiedFile) -> bytes:
-    """The bytes of `file`, which are as they were written; CheckpointError otherwise."""
+def load_safetensors(data: bytes, max_header_bytes: int) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; ValueError, LookupError or SafetensorError if it is damaged."""
+    if int.from_bytes(data[:8], "little") > max_header_bytes:
+        raise ValueError("its header is too long")
+    return load_tensors(data)
+
+
+def require_verified(folder: Path, file: VerifiedFile, max_bytes: int = 2**50) -> Path:
+    """The path of `file`, whose bytes are as they were written; CheckpointError otherwise. It is not kept in memory."""
     name = file["name"]
     if Path(name).name != name:
-        raise CheckpointError(f"{name!r} is not the name of a file in {folder}")
+        raise CheckpointError(f"{name!a} is not the name of a file in {folder}")
+    path = folder / name
+    shown = folder / ascii(name)[1:-1]
     try:
-        size = (folder / name).stat().st_size
-        data = (folder / name).read_bytes() if size == file["bytes"] else b""
-    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{folder / ascii(name)[1:-1]} cannot be read: {reason}") from None
-    if size != file["bytes"]:
-        raise CheckpointError(f"{folder / name} has {size} bytes instead of {file['bytes']}")
-    if hashlib.sha256(data).hexdigest() != file["sha256"]:
-        raise CheckpointError(f"{folder / name} is damaged (its SHA-256 differs)")
+        with reading.opened(path, max_bytes) as opened:
+            size = os.fstat(opened.fileno()).st_size
+        if size != file["bytes"]:
+            raise CheckpointError(f"{shown} has {size} bytes instead of {file['bytes']}")
+        found = reading.sha256(path, max_bytes)
+    except OSError as error:
+        raise CheckpointError(f"{shown} cannot be read: {error.strerror}") from None
+    if found != file["sha256"]:
+        raise CheckpointError(f"{shown} is damaged (its SHA-256 differs)")
+    return path
+
+
+def read_verified(folder: Path, file: VerifiedFile, max_bytes: int) -> bytes:
+    """The bytes of `file`, which are as they were written; CheckpointError otherwise, before they are in memory."""
+    path = require_verified(folder, file, max_bytes)
+    try:
+        data = reading.read_bytes(path, max_bytes)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != file["sha256"]:  # they are used, not those that were verified
+        raise CheckpointError(f"{path} changes while it is read")
     return data
 
 
-def read_state_json(path: Path) -> dict[str, Any]:
-    """The part of a checkpoint that is no tensor, unverified: for housekeeping."""
-    state: dict[str, Any] = json.loads((path / _STATE).read_bytes())
-    return state
+def read_state_json(path: Path, form: type[T]) -> T:
+    """The part of a checkpoint that is no tensor, as `form` says it is, unverified: for housekeeping.
+
+    OSError if it cannot be read.
+    """
+    state = reading.parse_json(reading.read_bytes(path / _STATE, _MAX_BYTES[_STATE]), finite=False)
+    return reading.validated(form, state)
 
 
 def list_checkpoints(folder: Path) -> list[CheckpointInfo]:
@@ -158,7 +213,7 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 def checkpoint_info(path: Path) -> CheckpointInfo:
     """What the manifest of the checkpoint `path` tells; CheckpointError if it cannot be read."""
     manifest = _read_manifest(path)
-    return CheckpointInfo(path, manifest["steps"], manifest["score"])
+    return CheckpointInfo(path, manifest.steps, manifest.score)
 
 
 def best_checkpoint(checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
@@ -189,16 +244,18 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
             shutil.rmtree(checkpoint.path)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> _Manifest:
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
+        data = reading.read_bytes(path / _MANIFEST, _MAX_BYTES[_MANIFEST])
     except OSError as error:
-        raise CheckpointError(f"{path} is not a checkpoint: manifest.json cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: manifest.json is damaged") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != "wn_dqn checkpoint":
+        raise CheckpointError(f"{path} is not a checkpoint: {_MANIFEST} cannot be read: {error.strerror}") from None
+    try:
+        content = reading.parse_json(data)
+    except OSError:
+        raise CheckpointError(f"{path}: {_MANIFEST} is damaged") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not a wn_dqn checkpoint")
-    found = manifest.get("version")
+    found = content.get("version")
     if isinstance(found, int) and found > FORMAT_VERSION:
         raise NewerFormatError(
             f"{path} has format version {found}; this wn-dqn reads {FORMAT_VERSION}: use the later one that wrote it"
@@ -206,15 +263,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if found != FORMAT_VERSION:
         raise CheckpointError(f"{path} has an unknown format version; this wn-dqn reads {FORMAT_VERSION}")
     try:
-        valid = isinstance(manifest["steps"], int) and isinstance(manifest["score"], float | int | None)
-        valid = valid and all(
-            isinstance(manifest["files"][name]["bytes"], int) and isinstance(manifest["files"][name]["sha256"], str)
-            for name in (_TENSORS, _STATE)
-        )
-    except (KeyError, TypeError):
-        valid = False
-    if not valid or manifest.get("sha256") != _digest(manifest):
-        raise CheckpointError(f"{path}: manifest.json is damaged")
+        manifest = reading.validated(_Manifest, content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {_MANIFEST} is damaged: {error.strerror}") from None
+    if manifest.sha256 != _digest(content):
+        raise CheckpointError(f"{path}: {_MANIFEST} is damaged")
     return manifest
 
 

@@ -38,7 +38,7 @@ from wn_dqn.runs.checkpoint import (
     checkpoint_paths,
     list_checkpoints,
     prune_checkpoints,
-    read_verified,
+    require_verified,
     save_checkpoint,
     set_aside,
 )
@@ -48,7 +48,7 @@ from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.runs.policy import load_policy
 from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
 from wn_dqn.runs.run_directory import SAVED_STEPS, RunDirectory, arithmetic
-from wn_dqn.runs.snapshot import Snapshot, load_snapshot, replay_index
+from wn_dqn.runs.snapshot import MISFITS, Snapshot, load_snapshot, replay_index
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.durable import remove_leftovers
@@ -257,7 +257,7 @@ class Experiment:
         snapshot, replay = load_snapshot(path), self.sampler.replay
         try:
             old_settings = stored_settings(snapshot.settings)
-        except (TypeError, ValueError, UsageError) as error:
+        except UsageError as error:
             raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
         changes = changed_settings(old_settings.model_dump(), self.settings.model_dump())
         require_accepted(changes, f"{path} was saved", accept=accept_changes)
@@ -274,7 +274,8 @@ class Experiment:
             if snapshot.replay is not None and self.store is not None:
                 self.store.load(snapshot.replay)
                 replay.load_state_dict(snapshot.priorities)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.agent.check_finite()
+        except (*MISFITS, RunError) as error:
             raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
         if games_in_progress(self.plan, self.state):
             self._restore_games()
@@ -360,9 +361,6 @@ def verify_checkpoint(directory: RunDirectory, path: Path, *, resumable: bool) -
     snapshot = load_snapshot(path)
     if not resumable:
         return
-    try:
-        files = [] if snapshot.replay is None else list(snapshot.replay["segments"])
-        for file in [*files, *filter(None, [snapshot.held_out])]:
-            read_verified(directory.replay, file)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this agent: {error}") from None
+    files = [] if snapshot.replay is None else list(snapshot.replay["segments"])
+    for file in [*files, *filter(None, [snapshot.held_out])]:
+        require_verified(directory.replay, file)

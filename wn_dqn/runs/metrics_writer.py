@@ -22,13 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from wn_dqn.system.durable import GrowingFile, cut_back, open_file, write_durably
+from wn_dqn.system import reading
+from wn_dqn.system.durable import GrowingFile, cut_back, write_durably
+from wn_dqn.system.reading import GIB, MIB
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 METRICS_CSV = "metrics.csv"
 EVALUATIONS_CSV = "evaluations.csv"
+TABLE_BYTES = 256 * MIB
+"""at most, of a table that is read as a whole"""
+_GROWN_BYTES = 16 * GIB
 _NEW_NAMES = {"cut_games": "truncated_games"}
 """columns of tables that earlier versions began -> what the metric is called now"""
 _TABLES = (METRICS_CSV, EVALUATIONS_CSV)
@@ -107,17 +112,16 @@ class MetricsWriter:
 
     def _problem(self, name: str, state: Mapping[str, Any]) -> str:
         length_bytes, crc32 = state[name], state.get(_CHECKSUMS, {}).get(name)
+        if (self._folder / name).is_symlink():  # it would not be written through
+            return "is a link"
         try:
-            with open_file(self._folder / name, "rb") as file:
-                data = file.readall()
+            found_bytes, found, whole = _read_beginning(self._folder / name, length_bytes)
         except OSError as error:
             return f"cannot be read: {error.strerror}"
-        if len(data) < length_bytes:
-            return f"has {len(data)} bytes instead of {length_bytes}"
-        data = data[:length_bytes]
+        if found_bytes < length_bytes:
+            return f"has {found_bytes} bytes instead of {length_bytes}"
         # Earlier versions kept no checksum.
-        whole = _is_table(data) if crc32 is None else zlib.crc32(data) == crc32
-        return "" if whole else "was changed since"
+        return "" if (whole if crc32 is None else found == crc32) else "was changed since"
 
     def mended(self, state: Mapping[str, Any], steps: int) -> dict[str, Any]:
         """`state`, fitted to tables that are not as they were: rewritten with their whole rows up to `steps`."""
@@ -150,8 +154,7 @@ class MetricsWriter:
             self._columns[name] = list(row)
             table.writerow(row)
         elif name not in self._columns:  # of a run that goes on, begun perhaps by a version with fewer metrics
-            with (self._folder / name).open(newline="", encoding="utf-8") as begun:
-                self._columns[name] = next(csv.reader(begun))
+            self._columns[name] = _header(self._folder / name)
         elif not row.keys() <= {*self._columns[name], *self._left_out[name]}:
             raise ValueError(f"{name}: the metrics of a run must be the same in every row")
         columns = self._columns[name]
@@ -174,6 +177,24 @@ class MetricsWriter:
         self._file(self._events).append(data + events.record(steps, summaries))
 
 
+def _read_beginning(path: Path, length_bytes: int) -> tuple[int, int, bool]:
+    """Of the first `length_bytes` of a table: how many there are, their CRC-32, and whether they may be whole rows."""
+    done, crc32, whole, ending = 0, 0, True, b""
+    with reading.opened(path, _GROWN_BYTES) as file:
+        while block := file.read(min(MIB, length_bytes - done)):
+            done, crc32 = done + len(block), zlib.crc32(block, crc32)
+            rows, newline, rest = (ending + block).rpartition(b"\n")
+            whole = whole and _is_table(rows + newline or b"\n") and len(rest) <= MIB
+            ending = rest if whole else b""
+    return done, crc32, whole and not ending and done > 0
+
+
+def _header(path: Path) -> list[str]:
+    """The names of the columns of a table that was begun."""
+    with reading.opened(path, _GROWN_BYTES) as file:
+        return next(csv.reader([file.read(MIB).partition(b"\n")[0].decode()]))
+
+
 def _is_table(data: bytes) -> bool:
     """Whether `data` may be whole rows of text."""
     try:
@@ -186,8 +207,8 @@ def _is_table(data: bytes) -> bool:
 def _whole_rows(path: Path, steps: int) -> bytes:
     """The header of a damaged table and its rows up to `steps` that are whole; empty if there is none."""
     try:
-        with open_file(path, "rb") as file:
-            lines = [line for line in file.readall().splitlines(keepends=True) if _is_table(line)]
+        data = reading.read_bytes(path, TABLE_BYTES)
+        lines = [line for line in data.splitlines(keepends=True) if _is_table(line)]
     except OSError:
         return b""
     if not lines or not lines[0].startswith(b"steps,"):

@@ -16,13 +16,13 @@ from wn_dqn.config.schema import Settings
 from wn_dqn.config.trust import require_trust
 from wn_dqn.envs.factory import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
-from wn_dqn.errors import UsageError, first_line
+from wn_dqn.errors import RunError, UsageError, first_line
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
 from wn_dqn.runs.checkpoint import CheckpointError
 from wn_dqn.runs.parts import make_agent
 from wn_dqn.runs.run_directory import RunDirectory
-from wn_dqn.runs.snapshot import load_snapshot
+from wn_dqn.runs.snapshot import MISFITS, load_snapshot
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.hardware import computing_on
 from wn_dqn.system.progress import ProgressReporter
@@ -78,10 +78,11 @@ def load_policy(
         with computing_on(device, settings.learning.precision):
             agent = make_agent(settings, spec, device)
             agent.load_state_dict(snapshot.agent)
-        return Policy(agent, settings, int(snapshot.training["steps"]), path, device)
+            agent.check_finite()
+        return Policy(agent, settings, snapshot.training["steps"], path, device)
     except CheckpointError as error:
         raise UsageError(str(error)) from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (*MISFITS, RunError) as error:
         raise UsageError(f"{path}: not a checkpoint of this agent: {first_line(error)}") from None
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wn_dqn.runs.run_directory import REEVALUATIONS
+from wn_dqn.system import reading
+from wn_dqn.system.reading import MIB, Number, Record, Steps, Text
+
+_MAX_BYTES = 128 * MIB
+_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,22 @@ class Reevaluation:
     """the line in ``reevaluations.jsonl``, which may say more"""
 
 
+class _Record(Record):
+    """A line of ``reevaluations.jsonl``."""
+
+    steps: Steps
+    protocol: Text
+    games: Steps
+    mean: Number
+    std: Number | None = None
+    checkpoint: Text = ""
+
+
 def read_reevaluations(run: Path) -> tuple[list[Reevaluation], list[str]]:
     """The tests that the run in `run` keeps, oldest first, and a message about each line that is damaged."""
     path = run / REEVALUATIONS
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = reading.read_bytes(path, _MAX_BYTES).split(b"\n")
     except FileNotFoundError:
         return [], []
     except OSError as error:
@@ -38,10 +53,13 @@ def read_reevaluations(run: Path) -> tuple[list[Reevaluation], list[str]]:
         if not line:  # after the last newline, and where older versions wrote two newlines
             continue
         try:
-            entry = json.loads(line)
-            std = math.nan if entry.get("std") is None else float(entry["std"])
-            steps, games = int(entry["steps"]), int(entry["games"])
-            found.append(Reevaluation(steps, str(entry["protocol"]), games, float(entry["mean"]), std, entry))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            entry = reading.parse_json(line)
+            test = reading.validated(_Record, entry)
+        except OSError:
             problems.append(f"{path} is damaged in line {number}: that test is left out")
+            continue
+        std = math.nan if test.std is None else test.std
+        found.append(Reevaluation(test.steps, test.protocol, test.games, test.mean, std, entry))
+    if len(problems) > _MAX_PROBLEMS:
+        problems[_MAX_PROBLEMS:] = [f"{path}: {len(problems) - _MAX_PROBLEMS:,} more lines are damaged"]
     return found, problems

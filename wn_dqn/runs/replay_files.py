@@ -15,14 +15,18 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import TypedDict  # see wn_dqn.runs.checkpoint
 
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile, read_verified
+from wn_dqn.system import reading
 from wn_dqn.system.durable import is_own_file, replacing, write_all
+from wn_dqn.system.reading import Steps
 
 _MAGIC = b"wn_dqn arrays 1\n"
 _SEGMENT = re.compile(r"(segment-\d{8}|tail-\d{10}-\d{10})\.arrays")
@@ -34,15 +38,15 @@ _MAX_HEADER_BYTES = 2**16
 class Segment(VerifiedFile):
     """Slots start..stop of all rings, counted from the first slot ever begun."""
 
-    start: int
-    stop: int
+    start: Steps
+    stop: Steps
 
 
 class ReplayIndex(TypedDict):
     """What a checkpoint says of the replay buffer."""
 
-    num_appended: int
-    segments: list[Segment]
+    num_appended: Steps
+    segments: Annotated[list[Segment], Field(max_length=10**6)]
 
 
 class ReplayStore:
@@ -89,7 +93,13 @@ class ReplayStore:
         return {"num_appended": num_appended, "segments": segments}
 
     def load(self, index: ReplayIndex) -> None:
-        """Fill the replay buffer; CheckpointError unless every byte is as it was written."""
+        """Fill the replay buffer; CheckpointError unless every byte is as it was written, and every slot is there."""
+        missing = max(index["num_appended"] - self._replay.num_slots, 0)
+        for segment in sorted(index["segments"], key=lambda segment: segment["start"]):
+            if segment["start"] <= missing:
+                missing = max(missing, segment["stop"])
+        if missing < index["num_appended"]:
+            raise CheckpointError(f"no segment has slot {missing} of the replay buffer")
         with ThreadPoolExecutor(max_workers=2) as pool:
             num_appended = index["num_appended"]
             for future in [pool.submit(self._load, segment, num_appended) for segment in index["segments"]]:
@@ -126,6 +136,10 @@ class ReplayStore:
             for name, array in self._replay.read(0, 0).items()
         }
         arrays = read_arrays(self._folder, segment, like)
+        flags = [array.view(np.uint8) for array in arrays.values() if array.dtype == np.bool_]
+        fit = (arrays["action"] < self._replay.spec.num_actions).all() and np.isfinite(arrays["reward"]).all()
+        if not (fit and all((flag <= 1).all() for flag in flags)):
+            raise CheckpointError(f"segment {segment['name']} holds what no game does")
         # Slots that were overwritten since share their place in the ring with newer ones, of another segment.
         stale = max(num_appended - self._replay.num_slots - first, 0)
         self._replay.write(first + stale, {name: array[:, stale:] for name, array in arrays.items()})
@@ -168,14 +182,15 @@ def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]])
 
     CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.
     """
-    data = read_verified(folder, file)
+    num_bytes = sum(array.nbytes for array in into.values())
+    data = read_verified(folder, file, num_bytes + num_bytes // 100 + 2 * _MAX_HEADER_BYTES)  # zlib adds 0.03%
     header_start = len(_MAGIC) + 4
     header_length = int.from_bytes(data[len(_MAGIC) : header_start], "little")
     expected = {name: [array.dtype.str, list(array.shape)] for name, array in into.items()}
     try:
         if not data.startswith(_MAGIC) or header_length > _MAX_HEADER_BYTES:
             raise ValueError("it is not a file of arrays")
-        if json.loads(data[header_start : header_start + header_length]) != expected:
+        if reading.parse_json(data[header_start : header_start + header_length]) != expected:
             raise ValueError("its arrays have other shapes than this run's")
         decompress = zlib.decompressobj()
         rest = memoryview(data)[header_start + header_length :]
@@ -189,6 +204,7 @@ def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]])
                     raise ValueError("it ends too early")
                 raw[filled : filled + len(block)] = block
                 filled += len(block)
-    except (ValueError, RecursionError, zlib.error) as error:
-        raise CheckpointError(f"{folder / file['name']} cannot be read: {error}") from None
+    except (OSError, ValueError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{folder / file['name']} cannot be read: {reason}") from None
     return into

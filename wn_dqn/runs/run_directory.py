@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field, TypeAdapter
 
 from wn_dqn import __version__
-from wn_dqn.config.files import dump_yaml, parse_yaml, stored_settings
+from wn_dqn.config.files import CONFIG_BYTES, dump_yaml, parse_yaml, stored_settings
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.runs.checkpoint import (
@@ -35,15 +36,19 @@ from wn_dqn.runs.checkpoint import (
     checkpoint_info,
     checkpoint_paths,
     list_checkpoints,
+    set_aside,
 )
+from wn_dqn.system import reading
 from wn_dqn.system.durable import open_file, write_all, write_durably
 from wn_dqn.system.hardware import num_cores
 from wn_dqn.system.locking import InUseError, hold, hold_folder
+from wn_dqn.system.reading import MIB, Record, Steps, Text
 
 _CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
 REEVALUATIONS = "reevaluations.jsonl"
 SAVED_STEPS = "saved_steps"
 """in status.json: the steps of the newest checkpoint, null if none was ever saved"""
+_PROVENANCE_BYTES = 16 * MIB
 _ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
 # What the name of a file may not contain, and may not be up to its first dot, on Windows.
@@ -61,6 +66,38 @@ def portable_name(text: str) -> str:
     """`text` as a name that every system allows for a file. What Windows does not allow becomes "_" or is left out."""
     name = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
     return f"_{name}" if _DEVICES.match(name) else name
+
+
+class _Status(Record):
+    """``status.json``."""
+
+    status: Text
+    steps: Steps = 0
+    saved_steps: Steps | None = None
+    time: Text | None = None
+    error: Text | None = None
+    reason: Text | None = None
+
+
+class _Machine(Record):
+    """Of an entry of ``provenance.json``."""
+
+    system: Text | None = None
+    device: Text | None = None
+    cores: Steps | None = None
+
+
+class _Process(Record):
+    """An entry of ``provenance.json``. Its command may hold bytes that are no text."""
+
+    time: Text | None = None
+    commit: Text | None = None
+    versions: Mapping[Text, Text] = Field({})
+    machine: _Machine = _Machine()
+    command: Sequence[Any] = Field([])
+
+
+_ENTRIES = TypeAdapter(list[_Process])
 
 
 class RunDirectory:
@@ -167,9 +204,10 @@ class RunDirectory:
         """The resolved settings; UsageError if this is no run directory or the file is damaged."""
         path = self.path / _CONFIG
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise UsageError(f"{self.path} is not a run directory: it has no readable {_CONFIG}") from None
+            text = reading.read_text(path, CONFIG_BYTES)
+        except OSError as error:
+            why = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
+            raise UsageError(f"{self.path} is not a run directory: it has no readable {_CONFIG}{why}") from None
         data = parse_yaml(text, str(path))
         if not isinstance(data, dict):
             raise UsageError(f"{path} is damaged: it holds no settings")
@@ -192,23 +230,25 @@ class RunDirectory:
     def read_status(self) -> dict[str, Any]:
         """What `write_status` wrote; empty if nothing or nothing readable."""
         try:
-            status = json.loads((self.path / _STATUS).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            return reading.read_json(self.path / _STATUS, MIB, _Status).model_dump(exclude_unset=True)
+        except OSError:
             return {}
-        readable = isinstance(status, dict) and isinstance(status.get("steps", 0), int)
-        return status if readable else {}
+
+    def read_provenance(self) -> list[dict[str, Any]]:
+        """The entries of ``provenance.json``, one for each process; empty if nothing or nothing readable."""
+        try:
+            entries = reading.read_json(self.path / _PROVENANCE, _PROVENANCE_BYTES, _ENTRIES)
+        except OSError:
+            return []
+        return [entry.model_dump(exclude_unset=True) for entry in entries]
 
     def add_provenance(self, device: torch.device, accepted_changes: Sequence[str] = ()) -> None:
         """Append how and where this process runs the experiment: a resumed run has several entries."""
-        path = self.path / _PROVENANCE
-        try:
-            entries = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            entries = []
-        if not isinstance(entries, list):
-            entries = []
+        entries, path = self.read_provenance(), self.path / _PROVENANCE
+        if not entries and os.path.lexists(path):
+            set_aside(path)  # damaged, but not ours to throw away
         entry = {**provenance(device), **({"accepted_changes": list(accepted_changes)} if accepted_changes else {})}
-        write_durably(path, json.dumps([*entries, entry], indent=2).encode())
+        write_durably(self.path / _PROVENANCE, json.dumps([*entries, entry], indent=2).encode())
 
     def find_checkpoint(self, which: str) -> CheckpointInfo:
         """The checkpoint called `best`, `last`, or by its steps; CheckpointError if there is none."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from wn_dqn.errors import first_line
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
 from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile, load_checkpoint, read_state_json
 from wn_dqn.runs.replay_files import ReplayIndex
+from wn_dqn.system import reading
+from wn_dqn.system.reading import Number, Record, Steps, Text
+
+MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""what an agent or a generator may raise when it is given a state that is not its own"""
+_ANYTHING = ConfigDict(arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,62 @@ class Snapshot:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+class _Period(Record):
+    """:class:`wn_dqn.training.state.PeriodStatistics` in a checkpoint; its sums may be NaN."""
+
+    model_config = _ANYTHING
+    returns: list[float]
+    game_steps: list[Steps]
+    steps: Steps
+    updates: Steps
+    train_s: Number
+    loss_sum: Tensor | None = None
+    q_sum: Tensor | None = None
+
+
+class _Training(Record):
+    """:meth:`wn_dqn.training.state.TrainingState.state_dict` in a checkpoint."""
+
+    model_config = _ANYTHING
+    steps: Steps
+    updates: Steps
+    learning_from_steps: Steps
+    initialized: bool
+    evaluated_at: Annotated[int, Field(ge=-1, le=10**15)]
+    epoch_began_at: Annotated[int, Field(ge=-1, le=10**15)]
+    obs_crc32: Steps
+    train_s: Number
+    epoch_actions: Tensor
+    game_return: Tensor
+    game_steps: Tensor
+    period: _Period
+    replay_generator: dict[str, Any]
+
+
+class _Content(Record):
+    """The fields of a :class:`Snapshot`, checked as far as their meaning does not depend on the settings."""
+
+    model_config = _ANYTHING
+    settings: dict[str, Any]
+    arithmetic: dict[str, Any]
+    training: _Training
+    agent: dict[str, Any]
+    metrics: dict[Text, Steps | dict[Text, Steps]]
+    replay: ReplayIndex | None
+    priorities: dict[str, Any]
+    held_out: VerifiedFile | None
+
+
+class _OfReplay(Record):
+    """The part of a state that housekeeping needs."""
+
+    replay: ReplayIndex | None
+
+
 def _from_content(content: Mapping[str, Any]) -> Snapshot:
-    """The snapshot in `content`; earlier versions wrote neither `priorities` nor `arithmetic`."""
+    """The snapshot in `content`; OSError if it is none. Earlier versions wrote no `priorities` and no `arithmetic`."""
     known = {"priorities": {}, "arithmetic": {}, **content}
+    reading.validated(_Content, known)
     return Snapshot(**{field.name: known[field.name] for field in fields(Snapshot)})
 
 
@@ -47,15 +108,13 @@ def load_snapshot(path: Path) -> Snapshot:
     """The snapshot in the checkpoint at `path`, every byte of it verified; CheckpointError if it cannot be read."""
     try:
         return _from_content(load_checkpoint(path))
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of this agent: {first_line(error)}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: not a checkpoint of this agent: {error.strerror}") from None
 
 
 def replay_index(path: Path) -> ReplayIndex | None:
     """What the checkpoint at `path` needs of the replay; None if it names nothing readable."""
     try:
-        index: ReplayIndex = read_state_json(path)["replay"]
-        named = all(isinstance(segment["name"], str) for segment in index["segments"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return read_state_json(path, _OfReplay).replay
+    except OSError:
         return None
-    return index if named else None

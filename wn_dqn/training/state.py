@@ -147,14 +147,25 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Put back what `state_dict` gave. ValueError if its arrays are those of other games."""
+        actions = torch.as_tensor(state["epoch_actions"]).numpy()
+        game_return = torch.as_tensor(state["game_return"]).numpy()
+        game_steps = torch.as_tensor(state["game_steps"]).numpy()
+        fit = actions.shape == (len(actions), self.num_envs) and actions.dtype == self._action_dtype
+        fit = fit and int(actions.max(initial=0)) < self.spec.num_actions
+        fit = fit and all(
+            array.shape == (self.num_envs,) and array.dtype == like.dtype and np.isfinite(array).all()
+            for array, like in ((game_return, self.game_return), (game_steps, self.game_steps))
+        )
+        period = PeriodStatistics(**copy.deepcopy(dict(state["period"])))
+        fit = fit and all(each is None or each.shape == () for each in (period.loss_sum, period.q_sum))
+        if not fit:
+            raise ValueError("its games are not those of these settings")
         self.steps, self.updates, self.train_s = state["steps"], state["updates"], state["train_s"]
         self.learning_from_steps, self.initialized = state["learning_from_steps"], state["initialized"]
         self.evaluated_at, self.epoch_began_at = state["evaluated_at"], state["epoch_began_at"]
-        self.epoch_actions = list(torch.as_tensor(state["epoch_actions"]).numpy())
-        self.game_return = torch.as_tensor(state["game_return"]).numpy().copy()
-        self.game_steps = torch.as_tensor(state["game_steps"]).numpy().copy()
-        self.period = PeriodStatistics(**copy.deepcopy(dict(state["period"])))
+        self.epoch_actions = list(actions)
+        self.game_return, self.game_steps, self.period = game_return.copy(), game_steps.copy(), period
         self.saved_obs_crc32 = state["obs_crc32"]
         self.replay_generator.bit_generator.state = state["replay_generator"]
 
