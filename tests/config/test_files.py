@@ -458,9 +458,7 @@ def test_a_config_that_stands_for_too_much_is_one_line(text: str, tmp_path: Path
 
 def test_aliases_are_read(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("replay: &r {capacity: 5}\nlearning: {<<: *r}\nnetwork: *r\n")
-    assert read_config(str(tmp_path / "c.yaml")) == {
-        key: {"capacity": 5} for key in ("replay", "learning", "network")
-    }
+    assert read_config(str(tmp_path / "c.yaml")) == {key: {"capacity": 5} for key in ("replay", "learning", "network")}
 
 
 @pytest.mark.parametrize("key", ["game", "param", "agent", "network.name"])
