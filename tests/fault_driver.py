@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # the optimizer would import it, in every child anew
+import torch.utils.tensorboard  # the first row of metrics would import it, in every child anew
 from small_runs import NATURE, SMALL_NETWORK, network_of
 
 from wn_dqn.config.files import make_settings, read_config

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from wn_dqn.analysis.choices import STATISTICS
 from wn_dqn.analysis.resampling import AGGREGATES
@@ -57,10 +60,70 @@ def test_help_lists_and_mistakes_import_nothing_heavy() -> None:
     assert imported == {" ".join(args): [] for args in LIGHT}
 
 
-def test_a_training_imports_nothing_that_draws_or_exports() -> None:
-    """Only the card of a run of a minute or more has a picture."""
-    program = "import sys, wn_dqn.runs.launch; print([name for name in ('matplotlib', 'onnx') if name in sys.modules])"
-    assert run(program) == "[]\n"
+@pytest.mark.parametrize(
+    ("args", "packages"),
+    [
+        (["--help"], set()),
+        (["trian"], set()),
+        (["train", "--gmae", "Pong"], set()),
+        (["games"], {"rich"}),
+        (["settings"], {"pydantic", "ruamel"}),
+        (["train", "--set", "learning.x=1"], {"pydantic", "ruamel"}),
+    ],
+)
+def test_few_modules_are_imported(args: list[str], packages: set[str]) -> None:
+    """A command's answer is there in the blink of an eye: it waits for no package that it does not use."""
+    program = """
+import contextlib, io, json, sys
+from wn_dqn.cli.main import main
+
+sys.argv[0] = "wn-dqn"
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.suppress(SystemExit):
+        main()
+print(json.dumps(sorted(sys.modules)))
+"""
+    modules: list[str] = json.loads(run(program, *args))
+    assert len(modules) < 400
+    known = {"click", "rich", "pydantic", "ruamel", "numpy", "torch", "jinja2", "cv2", "starlette"}
+    assert {name for name in modules if name in known} == {"click", *packages}
+
+
+def test_a_training_imports_only_what_it_needs_up_to_its_first_step(tmp_path: Path) -> None:
+    """No TensorBoard before the first row of metrics, nothing that draws or exports, and not torch's compiler."""
+    absent = ["tensorboard", "matplotlib", "onnx", "jinja2", "torch._dynamo", "torch._inductor"]
+    program = f"""
+import os, sys
+from wn_dqn.cli.main import main
+from wn_dqn.runs.experiment import Experiment
+
+def end(experiment, state):
+    print(state.steps, [name for name in {absent} if name in sys.modules], flush=True)
+    os._exit(0)
+
+Experiment.after_step = end
+sys.argv[0] = "wn-dqn"
+main()
+"""
+    args = ["train", "--game", "Catch", "--device", "cpu", "--set", "replay.capacity=50000", "--run-dir", "run"]
+    assert run(program, *args[:-1], str(tmp_path / "run")) == "8 []\n"
+
+
+def test_updates_import_no_compiler() -> None:
+    """Nor does a checkpoint: the optimizer's state is read and loaded without it."""
+    program = """
+import sys, torch
+from wn_dqn.nn.optimizers import RMSpropNature, load_optimizer_state, optimizer_state
+
+parameter = torch.nn.Parameter(torch.ones(3))
+optimizer = RMSpropNature([parameter], 0.1, 0.9, 0.01)
+parameter.square().sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+load_optimizer_state(optimizer, optimizer_state(optimizer))
+print(parameter.grad, "torch._dynamo" in sys.modules)
+"""
+    assert run(program) == "None False\n"
 
 
 def completed(words: str) -> set[str]:

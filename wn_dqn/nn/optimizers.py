@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,7 +23,19 @@ def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: st
     return [params, [p.grad for p in params], *([optimizer.state[p][name] for p in params] for name in names)]
 
 
-class RMSpropNature(torch.optim.Optimizer):
+class _Uncompiled(torch.optim.Optimizer):
+    """Methods of torch's optimizers without what guards them from torch.compile.
+
+    The guard imports torch's compiler, 800 modules in two seconds, and nothing here compiles an optimizer.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class RMSpropNature(_Uncompiled):
     """The centred RMSProp of Mnih et al. (2015), with epsilon inside the root and no momentum.
 
     For a gradient d: m = rho m + (1 - rho) d; s = rho s + (1 - rho) d^2; x -= lr d / sqrt(s - m^2 + epsilon).
@@ -48,7 +61,7 @@ class RMSpropNature(torch.optim.Optimizer):
             torch._foreach_addcdiv_(params, grads, roots, -group["lr"])
 
 
-class Adamax(torch.optim.Adamax):
+class Adamax(_Uncompiled, torch.optim.Adamax):
     """torch's Adamax; on a CPU in one pass through memory if that can be had (:mod:`wn_dqn.nn.kernels`)."""
 
     @torch.no_grad()
@@ -71,7 +84,7 @@ class Adamax(torch.optim.Adamax):
                 adamax_(param, param.grad, mean, largest, group["betas"], group["eps"], step_size)
 
 
-class AdamaxSalimans(torch.optim.Optimizer):
+class AdamaxSalimans(_Uncompiled):
     """The Adamax of the weight-normalization paper's reference code: no bias correction, epsilon in the divisor.
 
     For a gradient d: m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d|); x -= lr m / (u + epsilon).
