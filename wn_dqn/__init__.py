@@ -1,3 +1,38 @@
-"""DQN for Atari with standard or weight-normalized layers (Mnih et al. 2015; Salimans & Kingma 2016)."""
+"""DQN for Atari with standard or weight-normalized layers (Mnih et al. 2015; Salimans & Kingma 2016).
+
+The names below are the Python API. A name is imported when it is first used, so that `import wn_dqn` takes no time.
+Their types stand in ``__init__.pyi``.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Policy": "wn_dqn.api",
+    "RunError": "wn_dqn.errors",
+    "Run": "wn_dqn.api",
+    "Settings": "wn_dqn.config.schema",
+    "UsageError": "wn_dqn.errors",
+    "load": "wn_dqn.api",
+    "register_agent": "wn_dqn.api",
+    "register_network": "wn_dqn.api",
+    "register_parameterization": "wn_dqn.api",
+}
+"""public name -> the module that it is in"""
+
+__all__ = ["__version__", "nn", *sorted(_MODULES)]
+
+
+def __getattr__(name: str) -> object:
+    if name == "nn":
+        return importlib.import_module("wn_dqn.nn")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'wn_dqn' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

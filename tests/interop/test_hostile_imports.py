@@ -61,7 +61,7 @@ def damaged(data: bytes) -> bytes:
 
 def bomb() -> bytes:
     """A thousand times as large as its zip, and larger than any network may be."""
-    return zipped("policy.pth", bytes(import_weights._MAX_BYTES + 1))
+    return zipped("policy.pth", bytes(import_weights.MAX_BYTES + 1))
 
 
 class Zeros:
@@ -121,7 +121,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_network_is_one_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_weights, "_MAX_BYTES", 2**24)  # so that what is too large is made at once
+    monkeypatch.setattr(import_weights, "MAX_BYTES", 2**24)  # so that what is too large is made at once
     name, content = HOSTILE[what]
     Path(name).write_bytes(content())
     status, out, told = wn_dqn("import", name, "-o", "run", "--game", "Catch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import csv
+import importlib.util
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,11 +26,19 @@ from wn_dqn.system import reading
 from wn_dqn.system.reading import LARGEST, MAX_STEPS
 
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
-_NOT_PART_OF_A_GROUP = ("seed", "learning.total_steps", "output.")
+_NOT_PART_OF_A_GROUP = ("seed", "plugins", "learning.total_steps", "output.")
 
 _MAX_COLUMNS = 10_000
 
-Table = dict[str, NDArray[np.float64]]
+
+class Table(dict[str, NDArray[np.float64]]):
+    """The columns of a table, [rows] each, by their names."""
+
+    def to_pandas(self) -> Any:
+        """The table as a ``pandas.DataFrame``; UsageError if pandas is not installed."""
+        if importlib.util.find_spec("pandas") is None:
+            raise UsageError("a table as a data frame needs pandas: pip install pandas")
+        return importlib.import_module("pandas").DataFrame(self)
 
 
 @dataclass(frozen=True)
@@ -137,12 +146,22 @@ def read_run(path: Path) -> Run:
         settings=settings,
         game=_game(settings.game),
         status=directory.read_status(),
-        evaluations=_read_table(path / EVALUATIONS_CSV, ("steps", "mean_return", "games")),
-        metrics=_read_table(path / METRICS_CSV),
+        evaluations=read_evaluations(path),
+        metrics=read_metrics(path),
         reevaluations=tuple(reevaluations),
         provenance=tuple(directory.read_provenance()),
         problems=tuple(problems),
     )
+
+
+def read_evaluations(path: Path) -> Table:
+    """The columns of evaluations.csv of the run in `path`; UsageError, naming the line, if it is damaged."""
+    return _read_table(path / EVALUATIONS_CSV, ("steps", "mean_return", "games"))
+
+
+def read_metrics(path: Path) -> Table:
+    """The columns of metrics.csv, NaN where a cell is empty; UsageError, naming the line, if it is damaged."""
+    return _read_table(path / METRICS_CSV)
 
 
 def _game(name: str) -> Game:
@@ -165,7 +184,7 @@ def _read_table(path: Path, required: Sequence[str] = ("steps",)) -> Table:
         lines = io.TextIOWrapper(io.BytesIO(data[: data.rfind(b"\n") + 1]), encoding="utf-8", newline="")
         return _parsed(csv.reader(lines), required)
     except FileNotFoundError:
-        return {}
+        return Table()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -192,10 +211,10 @@ def _parsed(rows: Iterator[list[str]], required: Sequence[str]) -> Table:
             raise _DamageError(f" in line {number}")
         cells.extend(values)
     if not cells:
-        return {}
+        return Table()
     columns = np.array(cells).reshape(-1, len(header)).T
     columns[np.abs(columns) > LARGEST] = math.nan
-    table = dict(zip(header, columns, strict=True))
+    table = Table(zip(header, columns, strict=True))
     if len(table) < len(header):
         raise _DamageError(": two of its columns have the same name")
     for name in required:

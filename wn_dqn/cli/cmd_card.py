@@ -6,9 +6,12 @@ from pathlib import Path
 
 import click
 
+from wn_dqn.cli.options import PLUGIN
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@PLUGIN
 def card(run: Path) -> None:
     """Write the model card of RUN again, with a picture of its curve: model_card.md and curve.png.
 

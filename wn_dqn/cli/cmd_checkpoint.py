@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from wn_dqn.cli.options import PLUGIN
 from wn_dqn.errors import RunError
 
 
@@ -16,6 +17,7 @@ def checkpoint() -> None:
 
 @checkpoint.command("list")
 @click.argument("run", type=click.Path(path_type=Path))
+@PLUGIN
 def list_(run: Path) -> None:
     """List the checkpoints in RUN with the mean score of their evaluation; the best one is marked."""
     from wn_dqn.runs.checkpoint import best_checkpoint, list_checkpoints
@@ -34,6 +36,7 @@ def list_(run: Path) -> None:
 
 @checkpoint.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@PLUGIN
 def verify(run: Path) -> None:
     """Read every byte of every checkpoint in RUN, its part of the replay included; exit status 1 if one is damaged.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wn_dqn.cli.options import CHECKPOINT, DEVICE, NAMED_ENV, CountRange, protocol_options
+from wn_dqn.cli.options import CHECKPOINT, DEVICE, NAMED_ENV, PLUGIN, CountRange, protocol_options
 from wn_dqn.errors import UsageError
 from wn_dqn.system.text import printable
 
@@ -48,6 +48,7 @@ _SCORES = ("mean", "median", "std", "min", "max")
 )
 @DEVICE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@PLUGIN
 def evaluate(
     runs: tuple[Path, ...],
     checkpoint: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wn_dqn.cli.options import CHECKPOINT, NAMED_ENV
+from wn_dqn.cli.options import CHECKPOINT, NAMED_ENV, PLUGIN
 from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @CHECKPOINT
 @NAMED_ENV
+@PLUGIN
 def export(run: Path, output: Path, format_: Format | None, checkpoint: str, named_env: str | None) -> None:
     """Write the network of RUN, a run directory or a checkpoint, for other programs.
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from wn_dqn.cli.options import plugin_option
+
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -15,6 +17,7 @@ import click
 @click.option("--config", "config_name", metavar="NAME|FILE", help="Settings of the run, as for `wn-dqn train`.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting, as for `wn-dqn train`.")
 @click.option("--seed", type=int, help="Seed of the run.  [default: 0]")
+@plugin_option(expose_value=True)
 def import_(
     file: Path,
     output: Path,
@@ -23,6 +26,7 @@ def import_(
     config_name: str | None,
     assignments: tuple[str, ...],
     seed: int | None,
+    plugins: tuple[str, ...],
 ) -> None:
     """Begin a run with the Q-network in FILE, of Stable-Baselines3, CleanRL or `wn-dqn export`.
 
@@ -35,7 +39,7 @@ def import_(
     from wn_dqn.interop.import_weights import read_weights
     from wn_dqn.system.hardware import find_device
 
-    options = {"game": game, "param": param, "seed": seed}
+    options = {"game": game, "param": param, "seed": seed, "plugins": list(plugins) or None}
     given = {key: value for key, value in options.items() if value is not None}
     network = read_weights(file)
     data = merge([read_config(config_name) if config_name else {}, *map(parse_assignment, assignments), given])

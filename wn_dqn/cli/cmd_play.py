@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wn_dqn.cli.options import CHECKPOINT, DEVICE, NAMED_ENV, CountRange, protocol_options
+from wn_dqn.cli.options import CHECKPOINT, DEVICE, NAMED_ENV, PLUGIN, CountRange, protocol_options
 from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @protocol_options("nature")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the games.")
 @DEVICE
+@PLUGIN
 def play(
     run: Path,
     output: Path | None,

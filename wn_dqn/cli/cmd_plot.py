@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
-from wn_dqn.cli.options import CountRange
+from wn_dqn.cli.options import PLUGIN, CountRange
 
 
 @click.command()
@@ -58,6 +58,7 @@ from wn_dqn.cli.options import CountRange
     help="Published scores as lines: those in range, all of them, or none.",
 )
 @click.option("--each-run", is_flag=True, help="Draw a thin line for each seed as well.")
+@PLUGIN
 def plot(runs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Draw the learning curves of RUN...: run directories, or folders of them.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wn_dqn.cli.options import NumberRange
+from wn_dqn.cli.options import PLUGIN, NumberRange
 
 
 @click.command()
@@ -20,6 +20,7 @@ from wn_dqn.cli.options import NumberRange
     help="The report; an older report of that name is overwritten, nothing else ever.",
 )
 @click.option("--price-per-hour", type=NumberRange(0, 1e6), help="What an hour of the machine costs.")
+@PLUGIN
 def report(runs: tuple[Path, ...], output: Path, price_per_hour: float | None) -> None:
     """Write a report about RUN...: run directories, or folders of them.
 

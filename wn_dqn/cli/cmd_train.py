@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from wn_dqn.cli.options import DEVICE, ENV_ARGS, Count, environment_arguments, seconds
+from wn_dqn.cli.options import DEVICE, ENV_ARGS, Count, environment_arguments, plugin_option, seconds
 from wn_dqn.config.named import named_configs
 from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
@@ -47,6 +47,7 @@ _SETTING_OF_OPTION = {
     "first), or MODULE:FACTORY, a gymnasium.Env class or a function that makes a gymnasium.vector.VectorEnv.",
 )
 @ENV_ARGS
+@plugin_option(expose_value=True)
 @click.option(
     "--param",
     envvar="WN_DQN_PARAM",
@@ -157,6 +158,7 @@ def train(
     accept_changes: bool,
     stop_after: str | None,
     env_args: tuple[str, ...],
+    plugins: tuple[str, ...],
     **setting_options: Any,
 ) -> None:
     """Train an agent, or go on with a run that was stopped.
@@ -164,7 +166,7 @@ def train(
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Road
     Runner in about ten minutes.
     """
-    settings = _settings(config_name, assignments, env_args, setting_options)
+    settings = _settings(config_name, assignments, env_args, plugins, setting_options)
     stop_after_s = None if stop_after is None else seconds(stop_after)
 
     from wn_dqn.cli.signals import stopping_on_signals
@@ -199,10 +201,15 @@ def train(
 
 
 def _settings(
-    config_name: str | None, assignments: tuple[str, ...], env_args: tuple[str, ...], options: dict[str, Any]
+    config_name: str | None,
+    assignments: tuple[str, ...],
+    env_args: tuple[str, ...],
+    plugins: tuple[str, ...],
+    options: dict[str, Any],
 ) -> Settings:
     """The settings that the command line asks for. Precedence: option, environment variable, --config, default."""
     from wn_dqn.config.files import make_settings, merge, nested, parse_assignment, read_config
+    from wn_dqn.config.plugins import plugins_of
 
     _require_one_game(options)
     by_variable: list[dict[str, Any]] = []
@@ -213,6 +220,8 @@ def _settings(
             layer = by_variable if source is ParameterSource.ENVIRONMENT else by_option
             layer.append(nested(_SETTING_OF_OPTION.get(name, name), value))
     config = read_config(config_name) if config_name else {}
+    if plugins:
+        by_option.append({"plugins": list(dict.fromkeys([*plugins_of(config), *plugins]))})
     if env_args:
         by_option.append(nested("environment.args", environment_arguments(env_args)))
     return make_settings(merge([config, *by_variable, *map(parse_assignment, assignments), *by_option]))

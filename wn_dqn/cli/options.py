@@ -48,6 +48,32 @@ NAMED_ENV = click.option(
 )
 
 
+def _import_plugins(_context: click.Context, _param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    if names:
+        from wn_dqn.config.plugins import import_plugins
+
+        import_plugins(names)
+    return names
+
+
+def plugin_option(*, expose_value: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """``--plugin``: imports its modules before anything else. Most commands need not hear which."""
+    return click.option(
+        "--plugin",
+        "plugins",
+        metavar="MODULE",
+        multiple=True,
+        is_eager=True,
+        expose_value=expose_value,
+        callback=_import_plugins,
+        help="Import a module that registers parts of your own (wn_dqn.register_network and its like); it may lie in "
+        "this folder. May be given several times.",
+    )
+
+
+PLUGIN = plugin_option()
+
+
 def environment_arguments(assignments: tuple[str, ...]) -> dict[str, Any]:
     """The keyword arguments that ``--env-arg KEY=VALUE`` options give, each value read as YAML."""
     from wn_dqn.config.files import parse_yaml

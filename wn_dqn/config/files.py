@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from wn_dqn.config.games import find_game
 from wn_dqn.config.named import config_folder, named_configs
+from wn_dqn.config.plugins import require_imported
 from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
 from wn_dqn.system.reading import KIB, read_text
@@ -172,6 +173,7 @@ def stored_settings(data: Mapping[str, Any]) -> Settings:
 
 
 def _validated(data: dict[str, Any]) -> Settings:
+    require_imported(data)
     try:
         return Settings.model_validate(data)
     except ValidationError as error:

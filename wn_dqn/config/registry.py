@@ -7,9 +7,12 @@ help texts, settings and tables of results are made from rows alone. The code is
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from wn_dqn.errors import UsageError
 
 Code = str | Callable[..., Any]
 """``module:object``, imported when it is needed, or the object itself."""
@@ -22,8 +25,8 @@ class ParameterizationRow:
     label: str
     """in plots and tables"""
     linear: Code
-    conv2d: Code
-    """both make a :class:`wn_dqn.nn.layers.Layer`, and take what torch.nn's take"""
+    conv2d: Code | None
+    """Both make a :class:`wn_dqn.nn.layers.Layer`, and take what torch.nn's take. None: there are no convolutions."""
     learning_rate: float
     """the default for Adamax and Adam"""
     batch_statistics: bool = False
@@ -136,6 +139,33 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
     "adam": OptimizerRow(epsilon=1e-8, beta1=0.9),
     "sgd": OptimizerRow(epsilon=1e-8, learning_rate=1e-2),  # has no epsilon; the rate is our choice
 }
+
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "parameterization": PARAMETERIZATIONS,
+    "network": NETWORKS,
+    "agent": AGENTS,
+}
+_BUILT_IN = {kind: frozenset(rows) for kind, rows in _KINDS.items()}
+# A name stands in config.yaml, on the command line and in the name of a run's folder.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def register(kind: Literal["parameterization", "network", "agent"], name: str, row: Any) -> None:
+    """Put a row of a user's into the registry; a second call with the same name replaces the first one's.
+
+    UsageError for a name that is this package's own, or that cannot be a setting.
+    """
+    if name in (*_BUILT_IN[kind], "auto"):
+        raise UsageError(f"the {kind} {name} is built in; register yours under another name")
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be the name of a {kind}: letters, digits, points and dashes can")
+    _KINDS[kind][name] = row
+
+
+def is_registered(kind: Literal["parameterization", "network", "agent"], name: str) -> bool:
+    """Whether a user registered the row of that name."""
+    return name in _KINDS[kind] and name not in _BUILT_IN[kind]
 
 
 def import_code(code: Code) -> Any:

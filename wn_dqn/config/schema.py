@@ -270,7 +270,12 @@ class OutputSettings(_Section):
 
 
 class Settings(_Section):
-    """All settings of a run."""
+    """All settings of a run.
+
+    >>> settings = wn_dqn.Settings(game="Catch", learning={"total_steps": 1_000_000})
+    >>> settings.param, settings.optimizer.learning_rate
+    ('wn', 0.0003)
+    """
 
     game: str = Field(
         description="name of the game; or an environment from outside: gymnasium:ID, gymnasium:MODULE:ID, "
@@ -281,6 +286,9 @@ class Settings(_Section):
     )
     agent: AgentName = Field("dqn", description="; ".join(f"{name}: {row.label}" for name, row in AGENTS.items()))
     seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
+    plugins: list[str] = Field(
+        [], description="Python modules that register parts of your own; see --plugin. Imported before anything else"
+    )
     environment: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
     network: NetworkSettings = NetworkSettings()

@@ -28,7 +28,7 @@ from wn_dqn.runs.policy import Policy
 from wn_dqn.system import output_file, reading
 from wn_dqn.system.reading import GIB, MIB
 
-_CONTRACT_BYTES = 256 * MIB  # the scores of a run's tests are in it
+CONTRACT_BYTES = 256 * MIB  # the scores of a run's tests are in it
 Format = Literal["onnx", "safetensors"]
 
 
@@ -56,7 +56,7 @@ def _require_ours(path: Path, contract_path: Path) -> None:
     """UsageError if something else than an older export is in the way: one whose contract has the SHA-256 of it."""
     taken, described = (any(output_file.read_ends(each)) for each in (path, contract_path))
     try:
-        contract = reading.read_json(contract_path, _CONTRACT_BYTES, dict[str, Any]) if described else {}
+        contract = reading.read_json(contract_path, CONTRACT_BYTES, dict[str, Any]) if described else {}
         known = contract["sha256"] if "wn_dqn_version" in contract else None
     except (OSError, LookupError):
         known = None
@@ -110,6 +110,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "checkpoint": {"name": policy.path.name, "manifest_sha256": _sha256(policy.path / "manifest.json")},
         "training_score": _training_score(policy),
         "scores": scores,
+        "settings": settings.model_dump(),
         "wn_dqn_version": __version__,
     }
 

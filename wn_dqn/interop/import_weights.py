@@ -33,7 +33,7 @@ from wn_dqn.system.reading import MIB
 _LAYERS = ("conv1", "conv2", "conv3", "hidden", "output")
 _SB3 = ("cnn.0", "cnn.2", "cnn.4", "linear.0")
 _OBS_SHAPE = atari_spec("", ()).obs_shape
-_MAX_BYTES = 512 * MIB  # a Nature network has 7 MB; Stable-Baselines3 adds its optimizer's state
+MAX_BYTES = 512 * MIB  # a Nature network has 7 MB; Stable-Baselines3 adds its optimizer's state
 _MAX_HEADER_BYTES = MIB
 _MAX_ACTIONS = 1000
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -63,7 +63,7 @@ def read_weights(path: Path) -> QNetwork:
 
     UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
     """
-    state = _without_prefix(_read_tensors(path))
+    state = _without_prefix(read_tensors(path))
     if all(f"{name}.weight" in state for name in DuelingHead.OUTPUT_LAYERS):
         raise UsageError(f"{path} holds a network with dueling heads; only plain Nature networks are imported")
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
@@ -114,15 +114,16 @@ def _without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return state
 
 
-def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file by their names; UsageError if it cannot be read or holds anything else."""
     suffix = path.suffix.lower()
     try:
         if suffix == ".safetensors":
-            state: Any = load_safetensors(reading.read_bytes(path, _MAX_BYTES), _MAX_HEADER_BYTES)
+            state: Any = load_safetensors(reading.read_bytes(path, MAX_BYTES), _MAX_HEADER_BYTES)
         elif suffix == ".zip":
-            state = _load_pickled_tensors(_member(reading.read_bytes(path, _MAX_BYTES), "policy.pth"))
+            state = _load_pickled_tensors(_member(reading.read_bytes(path, MAX_BYTES), "policy.pth"))
         elif suffix in (".pt", ".pth", ".cleanrl_model"):
-            state = _load_pickled_tensors(reading.read_bytes(path, _MAX_BYTES))
+            state = _load_pickled_tensors(reading.read_bytes(path, MAX_BYTES))
         else:
             valid = ".safetensors, .pt, .pth, .cleanrl_model, .zip (Stable-Baselines3)"
             raise UsageError(f"{path} is no kind of file that is read here; valid: {valid}")
@@ -158,8 +159,8 @@ def _member(data: bytes, name: str) -> bytes:
 def _opened_zip(data: bytes) -> zipfile.ZipFile:
     """A zip; ValueError if its files are too large once they are unpacked. zipfile unpacks no more than a zip says."""
     archive = zipfile.ZipFile(io.BytesIO(data))
-    if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
-        raise ValueError(f"unpacked, it has more than {_MAX_BYTES / MIB:,.0f} MiB")
+    if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
+        raise ValueError(f"unpacked, it has more than {MAX_BYTES / MIB:,.0f} MiB")
     return archive
 
 

@@ -87,7 +87,20 @@ def layer_kit(param: str) -> LayerKit:
     row = PARAMETERIZATIONS.get(param)
     if row is None:
         raise UsageError(f"unknown parameterization {param!r}; {closest(param, PARAMETERIZATIONS)}")
-    return LayerKit(linear=import_code(row.linear), conv2d=import_code(row.conv2d))
+    conv2d = _no_convolution(param) if row.conv2d is None else import_code(row.conv2d)
+    return LayerKit(linear=import_code(row.linear), conv2d=conv2d)
+
+
+def _no_convolution(param: str) -> Callable[..., nn.Module]:
+    """The constructor of what `param` lacks: UsageError."""
+
+    def conv2d(*_args: object, **_settings: object) -> nn.Module:
+        raise UsageError(
+            f"the parameterization {param} has no convolutions: register it with conv2d=, or choose a network without "
+            "them, like network.name=mlp"
+        )
+
+    return conv2d
 
 
 def layers_of(network: nn.Module, besides: Collection[str] = ()) -> dict[str, Layer]:

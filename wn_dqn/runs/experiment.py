@@ -45,7 +45,7 @@ from wn_dqn.runs.checkpoint import (
 from wn_dqn.runs.identity import changed_settings, require_accepted
 from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
-from wn_dqn.runs.policy import load_policy
+from wn_dqn.runs.policy import Player, load_policy
 from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
 from wn_dqn.runs.run_directory import SAVED_STEPS, RunDirectory, arithmetic
 from wn_dqn.runs.snapshot import MISFITS, Snapshot, load_snapshot, replay_index
@@ -132,7 +132,8 @@ class Experiment:
 
     def _write_clip(self, steps: int, score: float) -> None:
         """Ten seconds of the best network so far, this one or the best that was saved, for TensorBoard."""
-        agent, trained_steps = self.agent, steps
+        agent: Player = self.agent
+        trained_steps = steps
         best = best_checkpoint(list_checkpoints(self.directory.checkpoints))
         if best is not None and (best.score or 0.0) >= score:
             with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from wn_dqn.config.files import stored_settings
+from wn_dqn.config.files import read_yaml_mapping, stored_settings
 from wn_dqn.config.games import Game, game_of
+from wn_dqn.config.plugins import plugins_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.config.trust import require_trust
 from wn_dqn.envs.factory import make_env, spec_of
 from wn_dqn.envs.rules import training_rules
+from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import RunError, UsageError, first_line
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation, evaluate
-from wn_dqn.runs.checkpoint import CheckpointError
+from wn_dqn.nn.networks import QNetwork
+from wn_dqn.runs.checkpoint import CheckpointError, read_state_json
 from wn_dqn.runs.parts import make_agent
-from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.run_directory import CONFIG, RunDirectory
 from wn_dqn.runs.snapshot import MISFITS, load_snapshot
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.hardware import computing_on
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn.training.agent import Agent
+
+
+class Player(Protocol):
+    """What acting needs of an agent."""
+
+    @property
+    def num_actions(self) -> int:
+        """A: actions are 0..A-1."""
+
+    @property
+    def online(self) -> QNetwork:
+        """The network that acts."""
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """See :class:`wn_dqn.training.agent.Agent`."""
 
 
 @dataclass(frozen=True)
 class Policy:
     """A trained network, ready to be tested."""
 
-    agent: Agent
+    agent: Player
     settings: Settings
     steps: int
     path: Path
@@ -58,6 +77,22 @@ def find_checkpoint(path: Path, which: str) -> Path:
         return run.find_checkpoint(which).path
     except CheckpointError as error:
         raise UsageError(str(error)) from None
+
+
+def plugins_of_run(path: Path) -> list[str]:
+    """The plugins that a run directory or a checkpoint names; none if it cannot be read: its reader says why."""
+    settings: object = None
+    with contextlib.suppress(OSError, KeyError, UsageError):
+        if os.path.exists(path / "manifest.json"):
+            settings = read_state_json(path, dict[str, Any])["settings"]
+        else:
+            settings = read_yaml_mapping(path / CONFIG, "config")
+    return plugins_of(settings) if isinstance(settings, dict) else []
+
+
+def spec_of_policy(policy: Policy) -> EnvSpec:
+    """What the game of its training shows and takes."""
+    return spec_of(game_of(policy.settings), training_rules(policy.settings.environment))
 
 
 def load_policy(

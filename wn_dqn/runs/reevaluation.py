@@ -23,11 +23,12 @@ from rich.console import Console
 
 from wn_dqn import __version__
 from wn_dqn.config.games import Game, game_of
+from wn_dqn.config.plugins import import_plugins
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.protocols import EvaluationProtocol
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.runs.checkpoint import list_checkpoints
-from wn_dqn.runs.policy import Policy, find_checkpoint, load_policy, play_games
+from wn_dqn.runs.policy import Policy, find_checkpoint, load_policy, play_games, plugins_of_run
 from wn_dqn.runs.records import read_reevaluations
 from wn_dqn.runs.run_directory import REEVALUATIONS, RunDirectory
 from wn_dqn.system.durable import append_line
@@ -140,7 +141,9 @@ def evaluate_checkpoints(
     """
     if sys.platform == "win32":
         jobs = min(jobs, 61)  # a process pool has no more workers there
-    task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1, named=tuple(named))
+    plugins = tuple({name for path in paths for name in plugins_of_run(path)} & sys.modules.keys())
+    task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1, named=tuple(named), plugins=plugins)
+
     reports: dict[Path, Report] = {}
     with reporter.task("testing checkpoints", len(paths)) if len(paths) > 1 else contextlib.nullcontext() as progress:
         for path, report in _outcomes(task, paths, min(jobs, len(paths)), reporter):
@@ -161,12 +164,15 @@ class _Task:
     device: str
     one_thread: bool
     named: tuple[str, ...]
+    plugins: tuple[str, ...]
+    """modules that this process has imported; a worker must, too"""
 
     def __call__(self, path: Path, reporter: ProgressReporter | None = None) -> Report:
         threads = torch.get_num_threads()
         if self.one_thread:
             torch.set_num_threads(1)
         try:
+            import_plugins(self.plugins)
             policy = load_policy(path, "", torch.device(self.device), self.named)
             game = game_of(policy.settings)
             silent = ProgressReporter(Console(quiet=True))

@@ -44,7 +44,8 @@ from wn_dqn.system.hardware import num_cores
 from wn_dqn.system.locking import InUseError, hold, hold_folder
 from wn_dqn.system.reading import MIB, Record, Steps, Text
 
-_CONFIG, _STATUS, _PROVENANCE, _LOCK = "config.yaml", "status.json", "provenance.json", ".lock"
+CONFIG = "config.yaml"
+_STATUS, _PROVENANCE, _LOCK = "status.json", "provenance.json", ".lock"
 REEVALUATIONS = "reevaluations.jsonl"
 SAVED_STEPS = "saved_steps"
 """in status.json: the steps of the newest checkpoint, null if none was ever saved"""
@@ -118,7 +119,7 @@ class RunDirectory:
     @property
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / _CONFIG).is_file()
+        return (self.path / CONFIG).is_file()
 
     def create(self) -> None:
         """Make the folder; UsageError if it cannot be written, or holds something that is no run."""
@@ -198,16 +199,16 @@ class RunDirectory:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved settings, nested as in :class:`wn_dqn.config.schema.Settings`."""
-        write_durably(self.path / _CONFIG, dump_yaml(settings).encode())
+        write_durably(self.path / CONFIG, dump_yaml(settings).encode())
 
     def read_settings(self) -> Settings:
         """The resolved settings; UsageError if this is no run directory or the file is damaged."""
-        path = self.path / _CONFIG
+        path = self.path / CONFIG
         try:
             text = reading.read_text(path, CONFIG_BYTES)
         except OSError as error:
             why = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
-            raise UsageError(f"{self.path} is not a run directory: it has no readable {_CONFIG}{why}") from None
+            raise UsageError(f"{self.path} is not a run directory: it has no readable {CONFIG}{why}") from None
         data = parse_yaml(text, str(path))
         if not isinstance(data, dict):
             raise UsageError(f"{path} is damaged: it holds no settings")

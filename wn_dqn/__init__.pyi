@@ -1,0 +1,14 @@
+"""The public names, for type checkers and editors: they do not see what ``__init__.py`` imports when it is asked."""
+
+from wn_dqn import nn as nn
+from wn_dqn.api import Policy as Policy
+from wn_dqn.api import Run as Run
+from wn_dqn.api import load as load
+from wn_dqn.api import register_agent as register_agent
+from wn_dqn.api import register_network as register_network
+from wn_dqn.api import register_parameterization as register_parameterization
+from wn_dqn.config.schema import Settings as Settings
+from wn_dqn.errors import RunError as RunError
+from wn_dqn.errors import UsageError as UsageError
+
+__version__: str
