@@ -35,7 +35,7 @@ class Stacked:
         self.env.send(actions)
 
     def receive(self) -> StackedStep:
-        frame, *rest = step = self.env.receive()
+        frame, *rest = (step := self.env.receive())[:5]
         return StackedStep(self._observed.push(frame, step.over).copy(), *rest)
 
 

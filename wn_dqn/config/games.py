@@ -49,6 +49,8 @@ class OutsideGame(Game):
     vectorization: Literal["sync", "async"] = "sync"
     stack: int = 1
     """frames in an observation"""
+    repeats: bool = True
+    """whether seeds and actions determine everything it shows"""
 
     @property
     def short_name(self) -> str:
@@ -122,7 +124,11 @@ def game_of(settings: Settings) -> Game:
     game, environment = find_game(settings.game), settings.environment
     if isinstance(game, OutsideGame):
         return replace(
-            game, args=environment.args, vectorization=environment.vectorization, stack=environment.stack or 1
+            game,
+            args=environment.args,
+            vectorization=environment.vectorization,
+            stack=environment.stack or 1,
+            repeats=environment.repeats is not False,
         )
     return game
 

@@ -1,4 +1,4 @@
-"""A game by its name: many of it in lockstep, or one to be watched. Atari's games, or Catch."""
+"""A game by its name: many of it in lockstep, or one to be watched. Atari's games, Catch, or from outside."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from wn_dqn.config.games import CATCH, CATCH_VECTOR, Game, OutsideGame
 from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.atari_reference import ReferenceEnv
 from wn_dqn.envs.catch import Catch, CatchGame
+from wn_dqn.envs.gymnasium_game import GymnasiumGame
+from wn_dqn.envs.outside import outside_env, outside_spec
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.vector_env import SingleGame, VectorEnv
-from wn_dqn.errors import UsageError
 from wn_dqn.system.hardware import num_cores
 
 
@@ -20,7 +21,7 @@ def make_env(game: Game, num_envs: int, rules: EnvRules, on_hang: Callable[[], N
     if game in (CATCH, CATCH_VECTOR):
         return Catch(num_envs, vector=game == CATCH_VECTOR)
     if isinstance(game, OutsideGame):
-        raise UsageError(f"{game.name}: environments from outside are not played yet")
+        return outside_env(game, num_envs, rules)
     num_threads = min(num_cores(), num_envs)
     return AtariEnv(game.rom_id, num_envs, rules, name=game.name, num_threads=num_threads, on_hang=on_hang)
 
@@ -30,10 +31,10 @@ def single_game(game: Game, rules: EnvRules) -> SingleGame:
     if game in (CATCH, CATCH_VECTOR):
         return CatchGame(vector=game == CATCH_VECTOR)
     if isinstance(game, OutsideGame):
-        raise UsageError(f"{game.name}: environments from outside are not played yet")
+        return GymnasiumGame(game, rules)
     return ReferenceEnv(game.rom_id, rules, name=game.name)
 
 
 def spec_of(game: Game, rules: EnvRules) -> EnvSpec:
     """What the game shows and takes when it is played by `rules`."""
-    return single_game(game, rules).spec
+    return outside_spec(game, rules) if isinstance(game, OutsideGame) else single_game(game, rules).spec

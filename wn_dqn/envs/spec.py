@@ -28,6 +28,8 @@ class EnvSpec:
     """frames of the emulator that one step takes, for clocks and time limits"""
     clip_rewards: bool = False
     """whether the learner sees rewards clipped to [-1, 1]; every score that a person sees is raw"""
+    repeats: bool = True
+    """whether seeds and actions determine everything it shows"""
 
     @property
     def num_actions(self) -> int:

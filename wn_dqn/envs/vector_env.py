@@ -8,10 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.errors import RunError
+
+
+class EnvironmentFailure(RunError):  # noqa: N818 - a failure of the environment, an error of ours
+    """The environment raised an error, hung, died, or showed what cannot be learned from."""
 
 
 class EnvStep(NamedTuple):
-    """The outcome of one step of N games. A game that ended has already begun anew: its frame shows the new game."""
+    """The outcome of one step of N games. A game that ended has already begun anew: its frame shows the new game.
+
+    Some environments begin it with the next step only. Their frame shows the end until then, and that step is
+    `skipped`: it is no transition, and its action has no effect.
+    """
 
     frame: NDArray[Any]
     """[N, *spec.frame_shape], the newest frame of each running game"""
@@ -23,11 +32,20 @@ class EnvStep(NamedTuple):
     """[N], a time limit ended the game: the state that it ended in is not terminal"""
     terminal: NDArray[np.bool_]
     """[N], no value follows for the learner: the game was over, or a life was lost and the rules end the episode"""
+    final_frame: NDArray[Any] | None = None
+    """[N, *spec.frame_shape], what a game ended in where one was truncated, arbitrary elsewhere; None: it is unknown"""
+    skipped: NDArray[np.bool_] | None = None
+    """[N], a new game began and nothing else happened; None: nowhere"""
 
     @property
     def over(self) -> NDArray[np.bool_]:
-        """[N], a new game has begun."""
+        """[N], the game has ended with this step."""
         return self.terminated | self.truncated
+
+    @property
+    def new_game(self) -> NDArray[np.bool_]:
+        """[N], `frame` is not in a row with the frames before it."""
+        return self.over if self.skipped is None else self.over | self.skipped
 
 
 class VectorEnv(Protocol):

@@ -105,8 +105,10 @@ def evaluate(
             max_q = max_q if q is None else q.amax(dim=1).double().cpu().numpy()
         env.send(action)
         step = env.receive()
-        obs = observed.push(step.frame, step.over)
+        obs = observed.push(step.frame, step.new_game)
         record.add(step)
+        if step.skipped is not None:
+            max_q[step.skipped] = math.nan
         if visited is not None:
             visited.add(max_q, step.reward, step.terminal, step.truncated)
         on_step(record.total_steps)
@@ -131,6 +133,8 @@ class _Record:
     def add(self, step: EnvStep) -> None:
         ended = step.over
         for env, game in enumerate(self._running):
+            if step.skipped is not None and step.skipped[env]:
+                continue
             self._scores[game] += float(step.reward[env])
             self._steps[game] += 1
             if ended[env]:

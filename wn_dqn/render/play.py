@@ -93,7 +93,7 @@ class Painter:
         panel = self._panel.draw(step.moment)
         heat = self._heat(step)
         for rgb in step.rgb_frames:
-            size = (_GAME_WIDTH, len(panel)) if rgb.shape[1] == 160 else (len(panel), len(panel))
+            size = _screen_size(rgb, len(panel))
             screen: Frame = cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
             if heat is not None:
                 screen = _overlay(screen, heat)
@@ -108,6 +108,14 @@ class Painter:
         saliency = saliency_map(self._network, step.obs, step.moment.action, self._method)
         self._strongest = max(0.98 * self._strongest, float(saliency.max()), 1e-12)
         return saliency / self._strongest
+
+
+def _screen_size(rgb: NDArray[np.uint8], height: int) -> tuple[int, int]:
+    """Width and height of the game beside a panel of `height`: as `rgb` [h, w, 3] has them, Atari's pixels wider."""
+    if rgb.shape[1] == 160:
+        return _GAME_WIDTH, height
+    width = 2 * round(height * rgb.shape[1] / rgb.shape[0] / 2)  # encoders take even widths only
+    return min(max(width, height // 2), 2 * height), height
 
 
 def _overlay(screen: Frame, heat: NDArray[np.float32]) -> Frame:

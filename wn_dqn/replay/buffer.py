@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.replay.final_frames import FinalFrames
 from wn_dqn.replay.transitions import TransitionBatch
 
 _MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to draw
@@ -31,12 +32,13 @@ _MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to
 class ReplayBuffer:
     """The last `capacity` transitions of N games in lockstep, drawn uniformly.
 
-    The capacity is rounded up to a multiple of `num_envs`. A truncated transition (a time limit, a game abandoned
-    at an epoch's end) takes its place but is never drawn: its next observation is not known, and it is not terminal.
+    The capacity is rounded up to a multiple of `num_envs`. A truncated transition (a time limit) is drawn if the frame
+    that its game ended in is known. Otherwise, and where a game was abandoned at an epoch's end, it takes its place but
+    is never drawn: its next observation is not known, and it is not terminal.
 
     With `n_steps` > 1 what is drawn are n transitions in a row as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
-    ... up to a terminal transition or the n-th, and the observation after it, discounted by gamma^n. Rows with a
-    truncated or not yet complete transition among them, before a terminal one, are not drawn.
+    ... up to a terminal or truncated transition or the n-th, and the observation after it, discounted by gamma^k for k
+    rewards. Rows with a transition among them that is not drawn, or not yet complete, are not drawn.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class ReplayBuffer:
         self._terminal = np.zeros(rings, np.bool_)
         self._drawable = np.zeros(rings, np.bool_)
         self._first_slot_of_env = np.arange(num_envs) * self.num_slots
+        self._final = FinalFrames(self._frames, num_envs, self.num_slots)
 
     @staticmethod
     def memory_bytes(spec: EnvSpec, capacity: int, num_envs: int) -> int:
-        """The memory that a buffer takes when full."""
+        """The memory that a buffer takes when full, without the final frames of truncated games."""
         num_slots = num_envs * (-(-capacity // num_envs) + spec.stack)
         action_bytes = np.min_scalar_type(spec.num_actions - 1).itemsize
         return num_slots * (spec.frame_bytes + action_bytes + 1 + 4 + 1 + 1) + spec.frame_bytes
@@ -93,32 +96,45 @@ class ReplayBuffer:
         truncated: NDArray[np.bool_],
         next_frames: NDArray[Any],
         new_game: NDArray[np.bool_],
+        final_frames: NDArray[Any] | None = None,
+        skipped: NDArray[np.bool_] | None = None,
     ) -> None:
         """Complete the current transitions and begin the next ones, all arguments of length N.
 
-        `terminal`: no value follows (a lost life, the game's end). `truncated`: the next observation is not known.
-        `next_frames` [N, *frame_shape] are the newest frames; `new_game` where they begin a game.
+        `terminal`: no value follows (a lost life, the game's end). `truncated`: the game ended, and a value follows.
+        `next_frames` [N, *frame_shape] are the newest frames; `new_game` where they begin a game. `final_frames`
+        [N, *frame_shape] are those that truncated games ended in; None: they are not known. `skipped`: where this was
+        no transition; None: nowhere.
         """
         current = (self.num_appended - 1) % self.num_slots
         self._action[:, current] = action
         self._reward[:, current] = reward
         self._terminal[:, current] = terminal
-        self._drawable[:, current] = ~truncated
-        self.num_transitions += int(np.count_nonzero(~truncated))
+        drawable = ~truncated
+        if final_frames is not None and truncated.any():
+            for env in np.flatnonzero(truncated):
+                frame = np.ascontiguousarray(final_frames[env]).reshape(self._stored_shape)
+                self._final.add(int(env), current, self._to_device(frame))
+            drawable[:] = True
+        if skipped is not None:
+            drawable &= ~skipped
+        self._drawable[:, current] = drawable
+        self.num_transitions += int(np.count_nonzero(drawable))
         history = np.minimum(self._history[:, current] + 1, self.spec.stack - 1).astype(np.uint8)
         self._begin_slot(next_frames, np.where(new_game, 0, history).astype(np.uint8))
 
     def _begin_slot(self, frames: NDArray[Any], history: NDArray[np.uint8]) -> None:
+        leaving = self.num_appended - 1 - self.capacity_per_env
+        if leaving >= 0:  # first: without a stack its slot is the one that is begun
+            leaving %= self.num_slots
+            self.num_transitions -= int(np.count_nonzero(self._drawable[:, leaving]))
+            self._drawable[:, leaving] = False
+            self._final.forget(leaving)
         slot = self.num_appended % self.num_slots
         self._rings[:, slot] = self._to_device(frames.reshape(self.num_envs, *self._stored_shape))
         self._history[:, slot] = history
         self._drawable[:, slot] = False
         self.num_appended += 1
-        leaving = self.num_appended - 2 - self.capacity_per_env
-        if leaving >= 0:
-            leaving %= self.num_slots
-            self.num_transitions -= int(np.count_nonzero(self._drawable[:, leaving]))
-            self._drawable[:, leaving] = False
 
     def latest_observation(self) -> Tensor:
         """The observations [N, *obs_shape], on the buffer's device, that the current frames end."""
@@ -155,25 +171,27 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """What an identical continuation needs beside what `read` gives: arrays and JSON values."""
-        return {}
+        return self._final.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave, once ``finish_restoring`` is done."""
+        """Put back what `state_dict` gave, once ``finish_restoring`` is done; ValueError if it is of another buffer."""
+        self._final.load_state_dict(state)
 
     def _batches(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> Iterator[TransitionBatch]:
         """A minibatch for each row of `env` and `slot` [num_batches, B]."""
         action = self._to_device(self._action[env, slot].astype(np.int64))
+        last = slot
         if self.n_steps == 1:
             rows = self._to_device(self._stack_rows(env, slot, newest=1))
             reward = self._to_device(self._reward[env, slot])
             discount = self._to_device(np.where(self._terminal[env, slot], 0.0, self.discount).astype(np.float32))
         else:
-            total, factor = self._n_step_return(env, slot)
-            after = np.where(factor == 0.0, slot, slot + self.n_steps) % self.num_slots  # it may not be there
-            obs_rows = [self._stack_rows(env, each, newest=0) for each in (slot, after)]
+            total, factor, last = self._n_step_return(env, slot)
+            obs_rows = self._stack_rows(env, slot, newest=0), self._stack_rows(env, last, newest=1)[..., 1:]
             rows = self._to_device(np.concatenate(obs_rows, axis=-1))
             reward, discount = self._to_device(total), self._to_device(factor)
-        return self._gather_batches(rows, action, reward, discount)
+        final = self._final.rows(env, last) if self._final.any else None
+        return self._gather_batches(rows, action, reward, discount, final)
 
     def oldest_stored(self) -> int:
         """The first slot, counted from the first ever begun, that is still stored."""
@@ -212,12 +230,23 @@ class ReplayBuffer:
         }
 
     def _gather_batches(
-        self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor
+        self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor, final: NDArray[np.int64] | None
     ) -> Iterator[TransitionBatch]:
+        """`final` [num_batches, B]: the final frames that end the next observations, -1: the slot's own does."""
         width = self.spec.obs_shape[0]
         for batch in range(len(rows)):
             frames = self._gather(rows[batch])
+            if final is not None:
+                self._put_final_frames(frames, final[batch])
             yield TransitionBatch(frames[:, :width], action[batch], reward[batch], discount[batch], frames[:, -width:])
+
+    def _put_final_frames(self, frames: Tensor, final: NDArray[np.int64]) -> None:
+        """Overwrite the newest frame in `frames` [B, k * C, ...] where `final` [B] names another."""
+        (where,) = np.nonzero(final >= 0)
+        if len(where):
+            channels = self.spec.frame_shape[0]
+            newest = self._final.frames(self._to_device(final[where]))
+            frames[self._to_device(where), -channels:] = newest.view(-1, *self.spec.frame_shape)
 
     def _draw(
         self, generator: np.random.Generator, shape: tuple[int, int]
@@ -247,25 +276,34 @@ class ReplayBuffer:
         return bool(self._complete(env, slot).any())
 
     def _complete(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether n transitions in a row, or those up to a terminal one, are there and none of them is truncated."""
+        """Whether n transitions in a row, or those up to their game's end, are there and can be drawn."""
         complete = np.ones(slot.shape, np.bool_)
         ended = np.zeros(slot.shape, np.bool_)
         for step in range(self.n_steps):
             at = (slot + step) % self.num_slots
             complete &= ended | self._drawable[env, at]
-            ended |= self._terminal[env, at]
+            ended |= self._ends(env, at)
         return complete
 
     def _n_step_return(
         self, env: NDArray[np.int64], slot: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The discounted sum of the next n rewards, and gamma^n, or 0 where a terminal transition ends the sum."""
-        total, factor = np.zeros(slot.shape), np.ones(slot.shape)
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """The discounted sum of the next n rewards, or of those up to the game's end; gamma^k for k of them, or 0 where
+        a terminal transition ends the sum; and the slot of the last transition in it."""
+        total, factor, last = np.zeros(slot.shape), np.ones(slot.shape), slot
+        going = np.ones(slot.shape, np.bool_)
         for step in range(self.n_steps):
             at = (slot + step) % self.num_slots
-            total += factor * self._reward[env, at]
-            factor *= np.where(self._terminal[env, at], 0.0, self.discount)
-        return total.astype(np.float32), factor.astype(np.float32)
+            total += np.where(going, factor * self._reward[env, at], 0.0)
+            factor *= np.where(going, np.where(self._terminal[env, at], 0.0, self.discount), 1.0)
+            last = np.where(going, at, last)
+            going &= ~self._ends(env, at)
+        return total.astype(np.float32), factor.astype(np.float32), last
+
+    def _ends(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether no transition of the same game follows: it is terminal, or truncated with a known end."""
+        terminal = self._terminal[env, slot]
+        return terminal | (self._final.rows(env, slot) >= 0) if self._final.any else terminal
 
     def _stack_rows(self, env: NDArray[np.int64], slot: NDArray[np.int64], newest: int) -> NDArray[np.int64]:
         """Rows of `_frames`: each slot's stack, oldest first, and `newest` frames after it: [..., stack + newest]."""

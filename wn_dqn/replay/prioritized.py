@@ -92,10 +92,11 @@ class PrioritizedReplay(ReplayBuffer):
         """p_i^alpha of every slot, float64 [num_envs, num_slots], a view; and the largest p so far."""
         self._settle()
         values = self._tree.values.reshape(self.num_envs, self.num_slots)
-        return {"values": values, "max_priority": self._max_priority}
+        return {"values": values, "max_priority": self._max_priority, **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :class:`ReplayBuffer`. ValueError if the priorities are those of another buffer."""
+        super().load_state_dict(state)
         values = torch.as_tensor(state["values"]).numpy()
         if values.shape != (self.num_envs, self.num_slots):
             raise ValueError("the priorities have another shape than this run's replay buffer")

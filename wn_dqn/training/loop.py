@@ -140,7 +140,16 @@ def _begin_learning(
 def _record(replay: ReplayBuffer, state: TrainingState, action: NDArray[np.int64], step: EnvStep) -> None:
     """Put the step into the replay and count it."""
     reward = np.clip(step.reward, -1.0, 1.0) if state.spec.clip_rewards else step.reward
-    replay.append(action, reward, step.terminal, step.truncated & ~step.terminated, step.frame, step.over)
+    replay.append(
+        action,
+        reward,
+        step.terminal,
+        step.truncated & ~step.terminated,
+        step.frame,
+        step.new_game,
+        step.final_frame,
+        step.skipped,
+    )
     state.record(action, step)
 
 

@@ -93,7 +93,7 @@ class TrainingState:
     def observe(self, step: EnvStep) -> None:
         """The games have gone on by a step."""
         assert self.observed is not None
-        self.observed.push(step.frame, step.over)
+        self.observed.push(step.frame, step.new_game)
 
     def record(self, action: NDArray[np.int64], step: EnvStep) -> None:
         """Count a step of all games that `action` [N] led to."""
@@ -102,7 +102,7 @@ class TrainingState:
         self.steps += self.num_envs
         self.period.steps += self.num_envs
         self.game_return += step.reward
-        self.game_steps += 1
+        self.game_steps += 1 if step.skipped is None else ~step.skipped
         self.period.returns += self.game_return[step.over].tolist()
         self.period.game_steps += self.game_steps[step.over].tolist()
         self.game_return[step.over] = 0.0
