@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from wn_dqn.analysis.model_card import write_finished_card
 from wn_dqn.config.files import make_settings, merge
-from wn_dqn.config.games import find_game
+from wn_dqn.config.games import game_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.catch import SPEC
 from wn_dqn.envs.factory import spec_of
@@ -114,7 +114,7 @@ def replay_contents(state: dict[str, Any]) -> dict[str, np.ndarray]:
     index = state.pop("replay")
     folder = state.pop("replay_folder")
     settings = make_settings(state["settings"])
-    replay = make_sampler(settings, spec_of(find_game(settings.game), training_rules(settings.environment)), CPU).replay
+    replay = make_sampler(settings, spec_of(game_of(settings), training_rules(settings.environment)), CPU).replay
     ReplayStore(folder, replay).load(index)
     return {**replay.read(replay.oldest_stored(), replay.num_appended), "begun": np.array(replay.num_appended)}
 

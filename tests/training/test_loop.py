@@ -543,5 +543,5 @@ def test_games_are_restored_by_stepping_the_actions_again() -> None:
     assert again.state.observed is not None
     assert run.state.observed is not None
     np.testing.assert_array_equal(again.state.observed.obs, run.state.observed.obs)
-    with pytest.raises(RunError, match="was ale-py updated since"):
+    with pytest.raises(RunError, match="was it updated since"):
         restore_games(run.plan, again, again.state, lambda _done: None)

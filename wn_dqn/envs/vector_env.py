@@ -23,7 +23,7 @@ class EnvStep(NamedTuple):
     """
 
     frame: NDArray[Any]
-    """[N, *spec.frame_shape], the newest frame of each running game"""
+    """[N, *spec.frame_shape], the newest frame of each running game; the next step may overwrite it"""
     reward: NDArray[np.float32]
     """[N], the raw change of the game's score"""
     terminated: NDArray[np.bool_]

@@ -54,7 +54,7 @@ from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.durable import remove_leftovers
 from wn_dqn.system.progress import ProgressReporter, ProgressTask
 from wn_dqn.training.agent import Agent
-from wn_dqn.training.loop import games_in_progress, restore_games, train
+from wn_dqn.training.loop import begin_games, games_in_progress, restore_games, train
 from wn_dqn.training.plan import TrainingPlan
 from wn_dqn.training.state import TrainingState, new_state
 
@@ -299,6 +299,10 @@ class Experiment:
         return torch.from_numpy(read_arrays(self.directory.replay, file, like)["obs"])
 
     def _restore_games(self) -> None:
+        if not self.env.spec.repeats:
+            self.reporter.message(f"{self.game.name} does not repeat itself: new games begin")
+            begin_games(self.plan, self.env, self.sampler.replay, self.state)
+            return
         with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
             restore_games(self.plan, self.env, self.state, task.update)
         assert self.state.observed is not None

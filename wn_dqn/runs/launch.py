@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from wn_dqn.config.files import dump_yaml
-from wn_dqn.config.games import game_of
+from wn_dqn.config.games import OutsideGame, game_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.spec import EnvSpec
+from wn_dqn.envs.twin import first_difference
+from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.checkpoint import list_checkpoints
@@ -51,6 +53,7 @@ def train_run(
     prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     directory = RunDirectory(run_dir)
     spec = spec_of(game_of(settings), training_rules(settings.environment))
+    settings = _knowing_whether_it_repeats(settings, directory, reporter)
     capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
     needs = spec, capacity, num_envs, settings.evaluation.held_out_states, device
     if not directory.exists:
@@ -86,6 +89,25 @@ def train_run(
                 experiment.store.close()
 
 
+def _knowing_whether_it_repeats(settings: Settings, directory: RunDirectory, reporter: ProgressReporter) -> Settings:
+    """`settings` with `environment.repeats`, of an environment from outside: as its run has it, or tried now."""
+    game = game_of(settings)
+    if not isinstance(game, OutsideGame) or settings.environment.repeats is not None:
+        return settings
+    repeats = directory.read_settings().environment.repeats if directory.exists else None
+    if repeats is None:
+        different = first_difference(game, training_rules(settings.environment))
+        repeats = different is None
+        if not repeats:
+            reporter.message(
+                f"{game.name} does not repeat itself: begun twice with the same seeds and actions, it differs "
+                f"{'at once' if different == 0 else f'after {different} steps'}. If this run is stopped, it goes on "
+                "with new games, not exactly as if it had not been"
+            )
+    environment = settings.environment.model_copy(update={"repeats": repeats})
+    return settings.model_copy(update={"environment": environment})
+
+
 def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
     try:
         experiment.run()
@@ -100,6 +122,10 @@ def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
         if experiment.unsaved is not None:
             raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}") from None
         return int(exit_status)
+    except EnvironmentFailure as error:
+        experiment.write_status("failed", error=str(error))
+        saved = "" if experiment.unsaved else f"; the run is saved at step {experiment.saved_steps:,}"
+        raise EnvironmentFailure(f"{error}{saved}; the same command goes on from there") from None
     except RunError as error:
         experiment.write_status("failed", error=str(error))
         raise

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wn_dqn.envs.vector_env import EnvStep, VectorEnv
+from wn_dqn.envs.vector_env import EnvironmentFailure, EnvStep, VectorEnv
 from wn_dqn.errors import RunError
 from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.seeding import env_seeds, numpy_generator
@@ -42,36 +42,43 @@ def train(
 ) -> None:
     """Train `agent` from `state` until `plan.total_steps`.
 
-    Raises Stop when asked to (after saving), RunError when a loss or a parameter is no longer finite.
+    Raises Stop when asked to and EnvironmentFailure if the environment cannot go on, both after saving; RunError when
+    a loss or a parameter is no longer finite.
     """
     replay = sampler.replay
     while True:
         if _evaluation_is_due(plan, state):
-            with _saving_if_stopped(callbacks, state):
+            with _saving_if_ended(callbacks, state):
                 _evaluate(agent, sampler, metrics, callbacks, plan, state)
         if state.steps >= plan.total_steps:
             return
-        if _crossed(state, plan.epoch_steps):
-            _begin_epoch(plan, env, replay, state)
+        if not games_in_progress(plan, state):
+            with _saving_if_ended(callbacks, state):
+                begin_games(plan, env, replay, state)
 
         began_s = time.perf_counter()
-        action = agent.act(replay.latest_observation(), plan.epsilon(state.steps))
-        env.send(action)
-        if state.steps >= state.learning_from_steps and state.held_out is None:
-            _begin_learning(plan, agent, replay, callbacks, state)
-        for batch in sampler.minibatches(state.replay_generator, _updates_due(plan, state), state.steps):
-            outcome = agent.update(batch)
-            replay.update_priorities(outcome.td_error)
-            state.add_update(outcome)
-            if state.updates % plan.target_period_updates == 0:
-                agent.update_target()
-        _record(replay, state, action, env.receive())
+        if state.action is None:
+            state.action = agent.act(replay.latest_observation(), plan.epsilon(state.steps))
+            env.send(state.action)
+            if state.steps >= state.learning_from_steps and state.held_out is None:
+                _begin_learning(plan, agent, replay, callbacks, state)
+            for batch in sampler.minibatches(state.replay_generator, _updates_due(plan, state), state.steps):
+                outcome = agent.update(batch)
+                replay.update_priorities(outcome.td_error)
+                state.add_update(outcome)
+                if state.updates % plan.target_period_updates == 0:
+                    agent.update_target()
+        else:  # the environment failed in this step, and the run was saved: what was due in it is done
+            env.send(state.action)
+        with _saving_if_ended(callbacks, state):
+            _record(replay, state, state.action, env.receive())
+        state.action = None
         callbacks.after_step(state)
         state.add_time(time.perf_counter() - began_s)
 
         if _crossed(state, plan.log_period_steps):
             _log(agent, sampler, metrics, plan, state)
-        with _saving_if_stopped(callbacks, state):
+        with _saving_if_ended(callbacks, state):
             callbacks.check_stop()
             if _crossed(state, plan.checkpoint_period_steps) and not _evaluation_is_due(plan, state):
                 callbacks.save(state, None)
@@ -94,7 +101,7 @@ def _updates_due(plan: TrainingPlan, state: TrainingState) -> int:
     return learned // plan.update_period_steps - learned_before // plan.update_period_steps
 
 
-def _begin_epoch(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state: TrainingState) -> None:
+def begin_games(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state: TrainingState) -> None:
     """Begin new games from seeds that depend on the step alone: emulators save no state, but this restores them."""
     frames = env.reset(env_seeds(plan.seed, "environment", state.steps, num_envs=state.num_envs))
     state.begin_games(frames)
@@ -107,7 +114,7 @@ def _begin_epoch(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state
 
 def games_in_progress(plan: TrainingPlan, state: TrainingState) -> bool:
     """Whether the games go on from `state`, rather than beginning anew with an epoch."""
-    return not _crossed(state, plan.epoch_steps)
+    return state.action is not None or not _crossed(state, plan.epoch_steps)
 
 
 def restore_games(plan: TrainingPlan, env: VectorEnv, state: TrainingState, on_step: Callable[[int], None]) -> None:
@@ -121,7 +128,10 @@ def restore_games(plan: TrainingPlan, env: VectorEnv, state: TrainingState, on_s
         state.observe(env.receive())
         on_step(done)
     if state.obs_crc32() != state.saved_obs_crc32:
-        raise RunError("the games cannot be restored: the emulator does not repeat itself; was ale-py updated since?")
+        raise RunError(
+            "the games cannot be restored: the emulator does not repeat itself; was it updated since? New games begin "
+            "with --set environment.repeats=false --accept-changes"
+        )
 
 
 def _begin_learning(
@@ -210,9 +220,10 @@ def _evaluate(
 
 
 @contextlib.contextmanager
-def _saving_if_stopped(callbacks: Callbacks, state: TrainingState) -> Iterator[None]:
+def _saving_if_ended(callbacks: Callbacks, state: TrainingState) -> Iterator[None]:
+    """Save if somebody stops the run, or the environment cannot go on."""
     try:
         yield
-    except Stop:
+    except (Stop, EnvironmentFailure):
         callbacks.save(state, None)
         raise

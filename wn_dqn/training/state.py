@@ -62,6 +62,8 @@ class TrainingState:
     replay_generator: np.random.Generator
     observed: FrameStack | None = None
     """the newest observations; None until games have begun, or where they begin anew with an epoch"""
+    action: NDArray[np.int64] | None = None
+    """[N], of a step that has begun; with the environment's answer it is None again"""
     saved_obs_crc32: int = 0
     """of the observations that were saved"""
     steps: int = 0
@@ -98,7 +100,8 @@ class TrainingState:
     def record(self, action: NDArray[np.int64], step: EnvStep) -> None:
         """Count a step of all games that `action` [N] led to."""
         self.observe(step)
-        self.epoch_actions.append(action.astype(self._action_dtype))
+        if self.spec.repeats:  # otherwise they would restore nothing
+            self.epoch_actions.append(action.astype(self._action_dtype))
         self.steps += self.num_envs
         self.period.steps += self.num_envs
         self.game_return += step.reward
@@ -130,7 +133,9 @@ class TrainingState:
         """Everything but the held-out states, which never change and are saved once."""
         none = np.zeros((0, self.num_envs), self._action_dtype)
         actions = np.stack(self.epoch_actions) if self.epoch_actions else none
+        unfinished = {} if self.action is None else {"action": self.action}
         return {
+            **unfinished,
             "steps": self.steps,
             "updates": self.updates,
             "learning_from_steps": self.learning_from_steps,
@@ -157,6 +162,10 @@ class TrainingState:
             array.shape == (self.num_envs,) and array.dtype == like.dtype and np.isfinite(array).all()
             for array, like in ((game_return, self.game_return), (game_steps, self.game_steps))
         )
+        action = torch.as_tensor(state["action"]).numpy() if "action" in state else None
+        if action is not None:
+            fit = fit and action.shape == (self.num_envs,) and action.dtype == np.int64
+            fit = fit and bool(((action >= 0) & (action < self.spec.num_actions)).all())
         period = PeriodStatistics(**copy.deepcopy(dict(state["period"])))
         fit = fit and all(each is None or each.shape == () for each in (period.loss_sum, period.q_sum))
         if not fit:
@@ -166,6 +175,7 @@ class TrainingState:
         self.evaluated_at, self.epoch_began_at = state["evaluated_at"], state["epoch_began_at"]
         self.epoch_actions = list(actions)
         self.game_return, self.game_steps, self.period = game_return.copy(), game_steps.copy(), period
+        self.action = action
         self.saved_obs_crc32 = state["obs_crc32"]
         self.replay_generator.bit_generator.state = state["replay_generator"]
 
