@@ -9,15 +9,20 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Callback": "wn_dqn.runs.callback",
     "Policy": "wn_dqn.api",
-    "RunError": "wn_dqn.errors",
     "Run": "wn_dqn.api",
+    "RunError": "wn_dqn.errors",
     "Settings": "wn_dqn.config.schema",
+    "StopTraining": "wn_dqn.runs.callback",
     "UsageError": "wn_dqn.errors",
+    "View": "wn_dqn.runs.callback",
+    "evaluate": "wn_dqn.api",
     "load": "wn_dqn.api",
     "register_agent": "wn_dqn.api",
     "register_network": "wn_dqn.api",
     "register_parameterization": "wn_dqn.api",
+    "train": "wn_dqn.api",
 }
 """public name -> the module that it is in"""
 

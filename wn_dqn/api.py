@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ from rich.console import Console
 
 from wn_dqn.analysis.read_runs import Table, read_evaluations, read_metrics
 from wn_dqn.config import registry
-from wn_dqn.config.games import game_of
-from wn_dqn.config.plugins import import_plugins
+from wn_dqn.config.files import make_settings, merge, nested, read_config
+from wn_dqn.config.games import find_game, game_of
+from wn_dqn.config.named import named_configs
+from wn_dqn.config.plugins import import_plugins, plugins_of
 from wn_dqn.config.registry import AgentRow, NetworkRow, ParameterizationRow
 from wn_dqn.config.schema import Settings
+from wn_dqn.config.trust import require_trust
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol, find_protocol
 from wn_dqn.evaluation.rollout import Evaluation
+from wn_dqn.interop.export import Format, export, find_format
 from wn_dqn.interop.load_export import load_exported
 from wn_dqn.nn.layers import Layer
 from wn_dqn.nn.networks import QNetwork
@@ -35,12 +39,22 @@ from wn_dqn.render.play import open_window
 from wn_dqn.render.saliency import Method
 from wn_dqn.render.video import FRAMES_PER_S, find_encoder, write_video
 from wn_dqn.runs import policy as policies
+from wn_dqn.runs.callback import Callback
 from wn_dqn.runs.checkpoint import CheckpointInfo, best_checkpoint, list_checkpoints
 from wn_dqn.runs.film import watch
-from wn_dqn.runs.reevaluation import append_to_run, evaluate_policy
-from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.launch import train_run
+from wn_dqn.runs.reevaluation import (
+    Report,
+    append_to_run,
+    checkpoint_paths,
+    evaluate_checkpoints,
+    evaluate_policy,
+    read_records,
+)
+from wn_dqn.runs.run_directory import RunDirectory, default_name
+from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import numpy_generator
-from wn_dqn.system.hardware import find_device
+from wn_dqn.system.hardware import find_device, num_cores
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.agent import Agent
 
@@ -182,22 +196,180 @@ class Policy:
         counted = enumerate(filmed, start=1)
         return next((number for number, _ in deque(counted, maxlen=1)), 0)
 
+    def export(self, output: PathLike, format_: Format | None = None) -> Path:
+        """Write the network for other programs, as ONNX or safetensors: what the name of the file ends in.
 
-def load(path: PathLike, checkpoint: str = "best", *, device: str = "auto", trust: bool = False) -> Policy:
+        Beside it comes a contract, FILE.json, which says what goes in, what comes out, and how well it played: the
+        tests that the run keeps. Returns the contract's path. :func:`wn_dqn.load` reads the file back.
+
+        >>> wn_dqn.load("runs/Catch").export("catch.safetensors").name
+        'catch.safetensors.json'
+        """
+        path = Path(output)
+        return export(self._network, path, format_ or find_format(path), read_records(self.path)[0])
+
+
+def load(
+    path: PathLike, checkpoint: str = "best", *, device: str = "auto", named: Sequence[str] = (), trust: bool = False
+) -> Policy:
     """The policy in a run directory, in one of its checkpoints, or in a file that `wn-dqn export` wrote.
 
     `checkpoint` is best, last, or the number of steps, for a run directory. Nothing of the process changes: threads,
-    allocator, determinism. UsageError if there is none, or if the run names code of its own, unless you `trust` it.
+    allocator, determinism. UsageError if there is none, or if it names code from outside of wn_dqn, unless its
+    environment is among `named` (its plugins are imported by you), or you `trust` it.
 
     >>> wn_dqn.load("runs/Catch", checkpoint="last").steps
     320
     """
     where, torch_device = Path(path), find_device(device)
     if os.path.isfile(where):
-        return Policy(load_exported(where, torch_device, trust=trust))
+        return Policy(load_exported(where, torch_device, named, trust))
     if trust:
         import_plugins(policies.plugins_of_run(where))
-    return Policy(policies.load_policy(where, checkpoint, torch_device, trust=trust))
+    return Policy(policies.load_policy(where, checkpoint, torch_device, named, trust))
+
+
+def train(
+    what: PathLike | Settings,
+    *,
+    run_dir: PathLike | None = None,
+    callbacks: Sequence[Callback] = (),
+    device: str = "auto",
+    resume: bool = True,
+    accept_changes: bool = False,
+    stop_after_s: float | None = None,
+    trust: bool = False,
+    progress: bool = True,
+    stop: StopRequest | None = None,
+    **settings: Any,
+) -> Run:
+    """Train an agent, or go on with a run that was stopped: what `wn-dqn train` does. Returns the run.
+
+    `what` is the name or path of a config, a game, an environment like gymnasium:CartPole-v1, or
+    :class:`wn_dqn.Settings`. Keyword arguments change settings: a whole section, ``learning={"total_steps": 1000}``, or
+    one setting, ``**{"learning.total_steps": 1000}``.
+
+    `run_dir` is by default what the command has: runs/GAME-PARAM-seedSEED. A run that is there goes on, unless `resume`
+    is False. `accept_changes`: although its settings were others. `stop_after_s`: save and stop after so many seconds.
+    `stop` is asked to stop by somebody else, like another thread.
+
+    Code from outside that you name here is trusted; for code that a config file names, say `trust`. Threads, allocator
+    and determinism of torch are set for this process. UsageError for a mistake, RunError if the run cannot go on.
+
+    >>> run = wn_dqn.train("smoke", game="CatchVector", param="standard", learning={"total_steps": 1_000},
+    ...                    evaluation={"epoch_steps": 500, "steps": 100}, run_dir="runs/mine", progress=False)
+    >>> run.evaluations["steps"]
+    array([ 504., 1000.])
+    """
+    resolved = _resolve(what, settings, trust=trust)
+    reporter, torch_device = _reporter(shown=progress), find_device(device)
+    for part in () if resolved.plugins else _registered_parts(resolved):
+        reporter.message(f"{part} is registered in this process only; others need --plugin MODULE, which registers it")
+    name = game_of(resolved).short_name
+    default = Path("runs") / default_name(name, resolved.param, resolved.agent, resolved.seed)
+    folder = default if run_dir is None else Path(run_dir)
+
+    def write_card(path: Path) -> None:
+        from wn_dqn.analysis.model_card import write_finished_card  # its template engine is not needed before
+
+        write_finished_card(path, reporter.message)
+
+    train_run(
+        resolved,
+        folder,
+        torch_device,
+        reporter,
+        resume=resume,
+        accept_changes=accept_changes,
+        stop=stop or StopRequest(stop_after_s),
+        on_finished=write_card,
+        callbacks=callbacks,
+    )
+    return Run(folder)
+
+
+def _resolve(what: PathLike | Settings, changes: Mapping[str, Any], *, trust: bool) -> Settings:
+    """The settings that :func:`train` is called with."""
+    changed = merge(nested(key, value) for key, value in changes.items())
+    named = [str(changed.get("game", ""))]
+    if isinstance(what, Settings):
+        data, trust = what.model_dump(), True
+    elif isinstance(what, str) and ":" in what and not os.path.exists(what):
+        data, named = {"game": what}, [what, *named]
+    elif isinstance(what, str) and not _is_config(what):
+        data = {"game": what}
+    else:
+        data = read_config(os.fspath(what))
+    data = merge([data, changed])
+    import_plugins(plugins_of(data if trust else changed))
+    resolved = make_settings(data)
+    require_trust(resolved, named, trust)
+    return resolved
+
+
+def _registered_parts(settings: Settings) -> list[str]:
+    """The names in `settings` that a user registered."""
+    kinds: dict[registry.Kind, str] = {
+        "parameterization": settings.param,
+        "network": settings.network.name,
+        "agent": settings.agent,
+    }
+    return [name for kind, name in kinds.items() if registry.is_registered(kind, name)]
+
+
+def _is_config(name: str) -> bool:
+    return name in named_configs() or name.endswith((".yaml", ".yml")) or os.path.isfile(name)
+
+
+def evaluate(
+    runs: PathLike | Sequence[PathLike],
+    protocol: str | EvaluationProtocol = "paper",
+    *,
+    checkpoint: str = "best",
+    all_checkpoints: bool = False,
+    games: int | None = None,
+    num_envs: int = 16,
+    seed: int = 0,
+    jobs: int | None = None,
+    device: str = "auto",
+    named: Sequence[str] = (),
+    progress: bool = False,
+) -> list[Report]:
+    """Fresh games with the networks of run directories or checkpoints: what `wn-dqn evaluate` does.
+
+    Each outcome is kept in ``reevaluations.jsonl`` of its run. `jobs` checkpoints are tested at the same time, in
+    processes of their own; no result depends on it; None: one per core, one on a GPU. With `all_checkpoints`, every
+    checkpoint of each run is tested. `named`: environments from outside that are allowed to run their code.
+
+    >>> reports = wn_dqn.evaluate("runs/Catch", "nature", games=3)
+    >>> len(reports[0].result.scores)
+    3
+    """
+    rules, reporter, torch_device = _protocol(protocol, games), _reporter(shown=progress), find_device(device)
+    given = [runs] if isinstance(runs, str | os.PathLike) else runs
+    paths = checkpoint_paths([Path(run) for run in given], checkpoint, all_of_a_run=all_checkpoints)
+    jobs = jobs or (1 if torch_device.type == "cuda" else num_cores())
+
+    def keep(report: Report) -> None:
+        problem = append_to_run(report)
+        if problem is not None:
+            reporter.message(problem)
+
+    return evaluate_checkpoints(paths, rules, num_envs, seed, torch_device, jobs, reporter, keep, named)
+
+
+def evaluate_random(
+    game: str,
+    protocol: str | EvaluationProtocol = "paper",
+    *,
+    games: int | None = None,
+    num_envs: int = 16,
+    seed: int = 0,
+    progress: bool = False,
+) -> Report:
+    """Fresh games of a uniformly random policy: what scores are compared with."""
+    rules = _protocol(protocol, games)
+    return evaluate_policy(None, find_game(game), rules, num_envs, seed, _reporter(shown=progress))
 
 
 class Run:

@@ -19,11 +19,11 @@ from command import wn_dqn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wn_dqn import __version__
+from wn_dqn import __version__, api
 from wn_dqn.cli.main import cli, main
 from wn_dqn.config.files import parse_yaml, setting_help
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.runs import doctor, launch, reevaluation
+from wn_dqn.runs import doctor, reevaluation
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -302,7 +302,7 @@ def test_the_replay_can_be_left_out(
 
 @pytest.mark.parametrize("steps", ["64", "6.4e1", "64e0", "640E-1"])
 def test_counts_may_be_written_with_an_exponent(steps: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "train_run", trained := mock.Mock(return_value=0))
+    monkeypatch.setattr(api, "train", trained := mock.Mock())
     status, _, err = wn_dqn("train", *TINY, "--steps", steps, "--set", "replay.capacity=1e6")
     assert (status, err) == (0, "")
     settings = trained.call_args.args[0]
@@ -542,7 +542,7 @@ def nothing_is_played() -> Iterator[None]:
     """Neither training nor evaluation does anything within."""
     result = Evaluation((GameResult(1.0, 6, finished=True),), 0)
     with (
-        mock.patch.object(launch, "train_run", return_value=0),
+        mock.patch.object(api, "train"),
         mock.patch.object(reevaluation, "play_games", return_value=result),
         mock.patch.object(doctor, "examine", return_value=[]),
     ):

@@ -75,17 +75,17 @@ def evaluate(
     """
     if bool(runs) == (random_game is not None):
         raise UsageError("give a run directory or checkpoint, or --random GAME")
-    if games is not None:
-        from wn_dqn.evaluation.protocols import changed_protocol
 
-        protocol = changed_protocol(protocol, steps=None, games=games)
+    from wn_dqn import api
+    from wn_dqn.system.hardware import find_device, prepare_torch
+
+    prepare_torch(find_device(device), "float32")
+    options: Any = {"games": games, "num_envs": num_envs, "seed": seed, "progress": True}
     if random_game is not None:
-        reports = [_evaluate_random(random_game, protocol, num_envs, seed, device)]
+        reports = [api.evaluate_random(random_game, protocol, **options)]
     else:
-        from wn_dqn.runs.reevaluation import checkpoint_paths
-
-        paths = checkpoint_paths(runs, checkpoint, all_of_a_run=all_of_a_run)
-        reports = _evaluate_checkpoints(paths, protocol, num_envs, seed, jobs, device, [named_env or ""])
+        options |= {"checkpoint": checkpoint, "all_checkpoints": all_of_a_run, "jobs": jobs, "device": device}
+        reports = api.evaluate(runs, protocol, named=[named_env or ""], **options)
     if as_json:
         printed = [_with_published(report) for report in reports]
         click.echo(json.dumps(printed[0] if len(printed) == 1 else printed, indent=2))
@@ -93,43 +93,6 @@ def evaluate(
         _print_evaluation(reports[0])
     else:
         _print_evaluations(reports)
-
-
-def _evaluate_random(name: str, protocol: EvaluationProtocol, num_envs: int, seed: int, device: str) -> Report:
-    """A uniformly random policy plays the game called `name`."""
-    from wn_dqn.config.games import find_game
-    from wn_dqn.runs.reevaluation import evaluate_policy
-    from wn_dqn.system.hardware import find_device
-    from wn_dqn.system.progress import ProgressReporter
-
-    find_device(device)
-    return evaluate_policy(None, find_game(name), protocol, num_envs, seed, ProgressReporter())
-
-
-def _evaluate_checkpoints(
-    paths: list[Path],
-    protocol: EvaluationProtocol,
-    num_envs: int,
-    seed: int,
-    jobs: int | None,
-    device_name: str,
-    named: list[str],
-) -> list[Report]:
-    """Every checkpoint plays, and its run keeps the outcome."""
-    from wn_dqn.runs.reevaluation import append_to_run, evaluate_checkpoints
-    from wn_dqn.system.hardware import find_device, num_cores, prepare_torch
-    from wn_dqn.system.progress import ProgressReporter
-
-    device, reporter = find_device(device_name), ProgressReporter()
-    prepare_torch(device, "float32")
-    jobs = jobs or (1 if device.type == "cuda" else num_cores())
-
-    def keep(report: Report) -> None:
-        problem = append_to_run(report)
-        if problem is not None:
-            reporter.message(problem)
-
-    return evaluate_checkpoints(paths, protocol, num_envs, seed, device, jobs, reporter, keep, named)
 
 
 def _with_published(report: Report) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,27 +63,21 @@ def play(
     if output is None and not show:
         raise UsageError("give a file to write, like -o game.webm, or --show")
 
-    from wn_dqn.render.play import open_window
-    from wn_dqn.render.video import FRAMES_PER_S, find_encoder, write_video
-    from wn_dqn.runs.film import watch
-    from wn_dqn.runs.policy import load_policy
+    from wn_dqn import api
+    from wn_dqn.render.video import FRAMES_PER_S
     from wn_dqn.system.hardware import find_device, prepare_torch
-    from wn_dqn.system.progress import ProgressReporter
 
+    prepare_torch(find_device(device), "float32")
+    policy = api.load(run, checkpoint, device=device, named=[named_env or ""])
+    written = policy.play(
+        output,
+        protocol=protocol,
+        games=episodes,
+        max_frames=max_frames,
+        saliency=saliency,
+        seed=seed,
+        show=show,
+        progress=True,
+    )
     if output is not None:
-        find_encoder(output)
-    window = open_window("wn-dqn") if show else None
-    torch_device, reporter = find_device(device), ProgressReporter()
-    prepare_torch(torch_device, "float32")
-    policy = load_policy(run, checkpoint, torch_device, [named_env or ""])
-    if max_frames is None and output is not None and output.suffix.lower() == ".gif":
-        max_frames = 60 * FRAMES_PER_S
-        reporter.message("a GIF ends after a minute; --max-frames changes that")
-    frames = watch(policy, protocol, episodes, seed, saliency, reporter)
-    shown = itertools.takewhile(window, frames) if window is not None else frames
-    filmed = itertools.islice(shown, max_frames)
-    if output is None:
-        deque(filmed, maxlen=0)
-    else:
-        written = write_video(output, filmed)
         click.echo(f"{output}: {written:,} frames, {written / FRAMES_PER_S:.1f} seconds")

@@ -169,35 +169,23 @@ def train(
     settings = _settings(config_name, assignments, env_args, plugins, setting_options)
     stop_after_s = None if stop_after is None else seconds(stop_after)
 
+    from wn_dqn import api
     from wn_dqn.cli.signals import stopping_on_signals
-    from wn_dqn.config.games import find_game
-    from wn_dqn.runs.launch import train_run
-    from wn_dqn.runs.run_directory import default_name
+    from wn_dqn.config.trust import require_trust
     from wn_dqn.runs.stop_request import StopRequest
-    from wn_dqn.system.hardware import find_device
-    from wn_dqn.system.progress import ProgressReporter
 
-    name = find_game(settings.game).short_name
-    folder = run_dir or Path("runs") / default_name(name, settings.param, settings.agent, settings.seed)
-    reporter, stop, torch_device = ProgressReporter(), StopRequest(stop_after_s), find_device(device)
-
-    def write_card(path: Path) -> None:
-        from wn_dqn.analysis.model_card import write_finished_card
-
-        write_finished_card(path, reporter.message)
-
+    require_trust(settings, [name for name in map(setting_options.get, ("env", "game")) if name is not None])
+    stop = StopRequest(stop_after_s)
     with stopping_on_signals(stop):
-        status = train_run(
+        api.train(
             settings,
-            folder,
-            torch_device,
-            reporter,
+            run_dir=run_dir,
+            device=device,
             resume=resume == "auto",
             accept_changes=accept_changes,
             stop=stop,
-            on_finished=write_card,
         )
-    sys.exit(status)
+    sys.exit(stop.exit_status)
 
 
 def _settings(

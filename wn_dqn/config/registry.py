@@ -141,7 +141,10 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
 }
 
 
-_KINDS: dict[str, dict[str, Any]] = {
+Kind = Literal["parameterization", "network", "agent"]
+"""what a user can register"""
+
+_KINDS: dict[Kind, dict[str, Any]] = {
     "parameterization": PARAMETERIZATIONS,
     "network": NETWORKS,
     "agent": AGENTS,
@@ -151,7 +154,7 @@ _BUILT_IN = {kind: frozenset(rows) for kind, rows in _KINDS.items()}
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def register(kind: Literal["parameterization", "network", "agent"], name: str, row: Any) -> None:
+def register(kind: Kind, name: str, row: Any) -> None:
     """Put a row of a user's into the registry; a second call with the same name replaces the first one's.
 
     UsageError for a name that is this package's own, or that cannot be a setting.
@@ -163,7 +166,7 @@ def register(kind: Literal["parameterization", "network", "agent"], name: str, r
     _KINDS[kind][name] = row
 
 
-def is_registered(kind: Literal["parameterization", "network", "agent"], name: str) -> bool:
+def is_registered(kind: Kind, name: str) -> bool:
     """Whether a user registered the row of that name."""
     return name in _KINDS[kind] and name not in _BUILT_IN[kind]
 

@@ -52,6 +52,13 @@ def export(policy: Policy, path: Path, format_: Format, scores: list[dict[str, A
     return contract_path
 
 
+def find_format(path: Path) -> Format:
+    """What the name of `path` ends in; UsageError if that is no format."""
+    if path.suffix not in (".onnx", ".safetensors"):
+        raise UsageError(f"{path} ends in neither .onnx nor .safetensors: give --format")
+    return "onnx" if path.suffix == ".onnx" else "safetensors"
+
+
 def _require_ours(path: Path, contract_path: Path) -> None:
     """UsageError if something else than an older export is in the way: one whose contract has the SHA-256 of it."""
     taken, described = (any(output_file.read_ends(each)) for each in (path, contract_path))

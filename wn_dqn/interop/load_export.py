@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -108,11 +108,11 @@ class OnnxNetwork(QNetwork):
         raise UsageError("a network from an ONNX file has no layers; load the run, or a .safetensors file of it")
 
 
-def load_exported(path: Path, device: torch.device, *, trust: bool = False) -> Policy:
+def load_exported(path: Path, device: torch.device, named: Collection[str] = (), trust: bool = False) -> Policy:
     """The policy in a file that :func:`wn_dqn.interop.export.export` wrote.
 
     UsageError, with the reason, if it is another file, its contract is missing or damaged, or does not fit; or if it
-    names code from outside, unless you `trust` it.
+    names code from outside that is not among `named`, unless you `trust` it.
     """
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".onnx"):
@@ -128,7 +128,7 @@ def load_exported(path: Path, device: torch.device, *, trust: bool = False) -> P
     if trust:
         import_plugins(plugins_of(contract.settings))
     settings = stored_settings(contract.settings)
-    require_trust(settings, trust=trust)
+    require_trust(settings, named, trust)
     if suffix == ".onnx":
         device = torch.device("cpu")
         network: QNetwork = _onnx_network(path, contract, settings)

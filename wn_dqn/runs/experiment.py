@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from wn_dqn.render.play import Painter, play
 from wn_dqn.render.q_panel import QPanel
 from wn_dqn.render.video import FRAMES_PER_S, Frame, write_gif
 from wn_dqn.replay.buffer import Sampler
+from wn_dqn.runs.callback import Audience, Event, ToldMetrics, View
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
     NewerFormatError,
@@ -82,18 +85,48 @@ class Experiment:
     held_out_file: VerifiedFile | None = None
     test_env: VectorEnv | None = None
     last_evaluation: str = ""
+    audience: Audience = field(default_factory=lambda: Audience((), StopRequest()))
     unsaved: OSError | None = None
     saved_steps: int | None = None
     accepted: list[str] = field(default_factory=list)
     """what is not as it was and somebody accepts"""
     _unwritten: OSError | None = None
     _status_s: float = 0.0
+    _status: str = ""
+    _newest: dict[Event, Mapping[str, float]] = field(default_factory=dict)
+    """rows of the tables"""
+    _checkpoint: Path | None = None
 
     def run(self) -> None:
         """Train to the end; see :func:`wn_dqn.training.loop.train`."""
         total = self.settings.learning.total_steps
         with self.reporter.task("training", total, self.state.steps) as self.task:
-            train(self.plan, self.env, self.agent, self.sampler, self.metrics, self, self.state)
+            told = ToldMetrics(self.metrics, self._tell_row)
+            train(self.plan, self.env, self.agent, self.sampler, told, self, self.state)
+
+    def _tell_row(self, event: Event, row: Mapping[str, float]) -> None:
+        self._newest[event] = MappingProxyType(dict(row))
+        self.audience.tell(event, self.view)
+
+    @functools.cached_property
+    def _settings_to_show(self) -> Settings:
+        return self.settings.model_copy(deep=True)
+
+    def view(self) -> View:
+        """The run at this moment, for callbacks: copies, and what cannot be changed."""
+        nothing: Mapping[str, float] = MappingProxyType({})
+        return View(
+            settings=self._settings_to_show,
+            run_directory=self.directory.path,
+            status=self._status,
+            steps=self.state.steps,
+            updates=self.state.updates,
+            epsilon=self.plan.epsilon(self.state.steps),
+            metrics=self._newest.get("on_metrics", nothing),
+            evaluation=self._newest.get("on_evaluation", nothing),
+            checkpoint=self._checkpoint,
+            message=self.reporter.message,
+        )
 
     def evaluate(self, steps: int) -> Evaluation:
         protocol = training_protocol(self.settings.environment, self.settings.evaluation)
@@ -169,6 +202,8 @@ class Experiment:
         speed = f"{period.steps / period.train_s:,.0f} steps/s" if period.train_s > 0 else ""
         self.task.update(state.steps, ", ".join(filter(None, (speed, self.last_evaluation))))
         self._tell_whether_rows_wait()
+        if self.audience.hears_steps:
+            self.audience.tell("on_step", self.view)
         now_s = time.monotonic()
         if now_s - self._status_s > _STATUS_PERIOD_S:
             self._status_s = now_s
@@ -204,7 +239,7 @@ class Experiment:
                 priorities={} if self.store is None else self.sampler.replay.state_dict(),
                 held_out=self.held_out_file,
             )
-            save_checkpoint(self.directory.checkpoints, state.steps, snapshot.content(), score)
+            self._checkpoint = save_checkpoint(self.directory.checkpoints, state.steps, snapshot.content(), score)
             self.saved_steps = state.steps
             keep = self.settings.output.keep_checkpoints
             prune_checkpoints(self.directory.checkpoints, keep)
@@ -218,6 +253,8 @@ class Experiment:
             self.unsaved = error
             self.reporter.message(f"checkpoint at step {state.steps:,} failed: {error}; the last good one stays")
         self.write_status("running")
+        if self.unsaved is None:
+            self.audience.tell("on_checkpoint", self.view)
 
     def restore(self, *, accept_changes: bool = False) -> str | None:
         """Continue from the newest checkpoint that is whole; returns what was restored, None if there is none.
@@ -316,6 +353,7 @@ class Experiment:
         error = self.unsaved or self.metrics.unwritten
         if error is not None:
             status, details = "degraded", {"error": str(error), **details}
+        self._status = status
         with contextlib.suppress(OSError):  # a full disk is told on the console; the status can wait
             saved = {SAVED_STEPS: self.saved_steps}
             self.directory.write_status(status, steps=self.state.steps, **saved, **details)

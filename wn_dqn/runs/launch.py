@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from wn_dqn.envs.twin import first_difference
 from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.experiment import Experiment, build_experiment
 from wn_dqn.runs.identity import changed_settings, require_accepted
@@ -39,6 +40,7 @@ def train_run(
     accept_changes: bool = False,
     stop: StopRequest | None = None,
     on_finished: Callable[[Path], None] = lambda _run_dir: None,
+    callbacks: Sequence[Callback] = (),
 ) -> int:
     """Begin, continue or extend the run in `run_dir`; returns the exit status.
 
@@ -46,10 +48,13 @@ def train_run(
     are set for the whole process (:func:`wn_dqn.system.hardware.prepare_torch`); no signal is handled.
     `on_finished` is called with the run's folder once the run is finished, while it is still locked.
     `accept_changes`: go on although settings differ from those of the run and its checkpoint, or tables were damaged;
-    what differs is recorded in ``provenance.json``.
+    what differs is recorded in ``provenance.json``. `callbacks` are told what happens; see
+    :class:`wn_dqn.runs.callback.Callback`.
 
     Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
     """
+    stop = stop or StopRequest()
+    audience = Audience(callbacks, stop)
     prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     directory = RunDirectory(run_dir)
     spec = spec_of(game_of(settings), training_rules(settings.environment))
@@ -75,7 +80,8 @@ def train_run(
             _require_memory(*needs)
         directory.require_own_folders()
         reporter.message(dump_yaml(settings.model_dump()).rstrip())
-        experiment = build_experiment(settings, directory, device, reporter, stop or StopRequest())
+        experiment = build_experiment(settings, directory, device, reporter, stop)
+        experiment.audience = audience
         try:
             # Nothing is written before it is known that the run can go on.
             restored = experiment.restore(accept_changes=accept_changes)
@@ -109,7 +115,16 @@ def _knowing_whether_it_repeats(settings: Settings, directory: RunDirectory, rep
 
 
 def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
+    """Train to the end, or to a stop; returns the exit status. Callbacks hear of the end, whatever it is."""
     try:
+        return _train(experiment, on_finished)
+    finally:
+        experiment.audience.tell_end(experiment.view)
+
+
+def _train(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
+    try:
+        experiment.audience.tell("on_start", experiment.view)
         experiment.run()
         if experiment.unsaved is not None:
             raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}")

@@ -81,7 +81,7 @@ class MetricsWriter:
         self._add_event(steps, [clip(tag, gif, size)])
 
     def state_dict(self) -> dict[str, Any]:
-        """See :class:`Metrics`. OSError if the disk refuses what was written."""
+        """How long each file is, after what was written has reached the disk; OSError if the disk refuses it."""
         for file in self._growing.values():
             file.sync()
         tables = {name: self._growing[name] for name in _TABLES if name in self._growing}
@@ -92,7 +92,7 @@ class MetricsWriter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See :class:`Metrics`. Files that began after the checkpoint are removed."""
+        """Cut each file back to the length it had. Files that began after the checkpoint are removed."""
         self._growing.clear()
         self._columns.clear()
         self._events = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -19,21 +19,9 @@ class Metrics(Protocol):
         """The outcome of an evaluation, and the distributions of the network's parameters."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """How long each file is, after what was written has reached the disk."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut each file back to the length it had."""
-        ...
-
 
 class NullMetrics:
     """Metrics that nobody reads."""
 
     def write(self, steps: int, row: Mapping[str, float]) -> None: ...
     def write_evaluation(self, steps: int, row: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None: ...
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
