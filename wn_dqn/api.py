@@ -40,7 +40,7 @@ from wn_dqn.render.saliency import Method
 from wn_dqn.render.video import FRAMES_PER_S, find_encoder, write_video
 from wn_dqn.runs import policy as policies
 from wn_dqn.runs.callback import Callback
-from wn_dqn.runs.checkpoint import CheckpointInfo, best_checkpoint, list_checkpoints
+from wn_dqn.runs.checkpoint import CheckpointInfo
 from wn_dqn.runs.film import watch
 from wn_dqn.runs.launch import train_run
 from wn_dqn.runs.reevaluation import (
@@ -422,7 +422,7 @@ class Run:
     @property
     def best(self) -> CheckpointInfo | None:
         """The checkpoint with the best evaluation, that is its path, steps and score; None if there is none yet."""
-        return best_checkpoint(list_checkpoints(self._run.checkpoints))
+        return self._run.best_checkpoint()
 
     def policy(self, checkpoint: str = "best", *, device: str = "auto") -> Policy:
         """As :func:`wn_dqn.load`."""

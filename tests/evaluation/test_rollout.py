@@ -19,7 +19,7 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.vector_env import EnvStep, VectorEnv
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.diagnostics import VisitedStates
-from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, find_protocol
+from wn_dqn.evaluation.protocols import PROTOCOLS, EvaluationProtocol, bounded, find_protocol
 from wn_dqn.evaluation.rollout import Evaluation, GameResult, evaluate
 
 
@@ -113,6 +113,23 @@ def test_steps_rule_is_the_sequential_player(games: list[Game], budget: int, num
 def test_games_rule_counts_the_first_games_to_their_end(games: list[Game], count: int, num_envs: int) -> None:
     expected = tuple(game.result for game in itertools.islice(itertools.cycle(games), count))
     assert play(ScriptedEnv(num_envs, listed(games)), by_games(count)) == Evaluation(expected, unfinished_games=0)
+
+
+@pytest.mark.survives("a policy that never ends its game, in a test of steps", "no environment plays more steps")
+@given(games=GAMES, budget=st.integers(1, 60), num_envs=st.integers(1, 9), endless=st.booleans())
+def test_steps_bound_what_each_environment_plays(games: list[Game], budget: int, num_envs: int, endless: bool) -> None:
+    env = ScriptedEnv(num_envs, listed([Game(10**9)] if endless else games))
+    play(env, by_steps(budget))
+    assert len(env.actions) <= budget
+
+
+def test_a_protocol_of_games_has_a_time_limit_or_gets_one() -> None:
+    """It is in the name, so that its scores pass for nobody else's."""
+    assert bounded(PROTOCOLS["paper"]) is PROTOCOLS["paper"]
+    assert bounded(PROTOCOLS["nature"]) is PROTOCOLS["nature"]
+    limited = bounded(by_games(3))
+    assert (limited.games, limited.max_game_frames) == (3, 60 * 60 * 60)
+    assert limited.name == "test with max_game_frames 216000"
 
 
 def test_an_unfinished_game_counts_only_alone() -> None:

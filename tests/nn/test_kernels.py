@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -17,7 +19,7 @@ from torch import nn
 from wn_dqn.nn import kernels
 from wn_dqn.nn.kernels import Found, adamax_, find_kernels, unit_interval
 from wn_dqn.nn.weight_norm import WeightNormLinear
-from wn_dqn.runs import doctor
+from wn_dqn.runs import doctor, launch
 
 # Where there is a compiler there must be kernels: one that refuses kernels.c is a failure, not a reason to skip.
 needs_compiler = pytest.mark.skipif(not shutil.which(kernels._compiler()[0]), reason="no C compiler")
@@ -155,23 +157,59 @@ def test_they_agree_with_torch_where_torch_fuses_a_multiplication_and_an_additio
 @pytest.mark.usefixtures("all_agree")
 def test_they_are_compiled_once(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_anew().kernels is not None
-    (library,) = empty_cache.iterdir()
+    library, digest = sorted(empty_cache.iterdir())
+    assert digest.read_text() == hashlib.sha256(library.read_bytes()).hexdigest()
     monkeypatch.setattr(kernels, "_compiled", lambda *_: pytest.fail("compiled again"))
     assert find_anew().kernels is not None
-    assert list(empty_cache.iterdir()) == [library]
+    assert sorted(empty_cache.iterdir()) == [library, digest]
 
 
 @needs_compiler
 @pytest.mark.usefixtures("all_agree")
-def test_a_damaged_library_is_compiled_anew(empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.survives("compiled kernels that are damaged in the cache", "they are never loaded, and compiled again")
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
+def test_a_damaged_library_is_compiled_anew(
+    share: float, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To load half of one is a bus error."""
     find_anew()
-    (library,) = empty_cache.iterdir()
+    library, digest = sorted(empty_cache.iterdir())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))  # this process has the first one in memory
     damaged = tmp_path / "other" / "wn_dqn" / library.name
     damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(library.read_bytes()[:100])
+    damaged.write_bytes(library.read_bytes()[: int(share * library.stat().st_size)])
+    damaged.with_name(digest.name).write_bytes(digest.read_bytes())
     assert find_anew().kernels is not None
     assert damaged.read_bytes() == library.read_bytes()
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.usefixtures("all_agree")
+def test_no_link_in_the_cache_is_written_through(empty_cache: Path, tmp_path: Path) -> None:
+    find_anew()
+    names = [path.name for path in empty_cache.iterdir()]
+    (tmp_path / "victim").write_text("mine")
+    for name in names:
+        (empty_cache / name).unlink()
+        (empty_cache / name).symlink_to(tmp_path / "victim")
+    assert find_anew().kernels is not None
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell is needed")
+@pytest.mark.survives("a C compiler that hangs", "a word after a few seconds, and torch does the work")
+def test_a_compiler_that_hangs_is_not_waited_for(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kernels, "_TIME_LIMIT_S", 0.1)
+    monkeypatch.setenv("CC", "sh -c 'sleep 500; true'")
+    found = find_anew()
+    assert found == Found(None, "sh has not ended after 0 s")
+    assert list(empty_cache.iterdir()) == []
+    monkeypatch.setattr(launch, "find_kernels", lambda: found)
+    assert train(settings_for(learning={"total_steps": 8}), tmp_path / "run") == 0
+    assert "no kernels, training is slower: sh has not ended after 0 s" in capsys.readouterr().err
 
 
 @needs_compiler

@@ -37,6 +37,10 @@ from wn_dqn.runs.checkpoint import (
 TENSORS, STATE, MANIFEST = FILES = ("tensors.safetensors", "state.json", "manifest.json")
 
 
+def every(_steps: int) -> bool:
+    return True
+
+
 def a_state(number: int = 0) -> dict[str, Any]:
     return {
         "steps": number,
@@ -189,10 +193,10 @@ def test_the_best_has_the_highest_score(scores: list[float | None], best: int | 
 def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for number, score in [(1, 1.0), (2, 9.0), (3, 2.0), (4, None), (5, 3.0)]:
         save_checkpoint(tmp_path, number, a_state(number), score)
-    prune_checkpoints(tmp_path, keep=2)
+    prune_checkpoints(tmp_path, 2, every)
     assert steps(tmp_path) == [2, 4, 5]
     assert [load_checkpoint(c.path)["steps"] for c in list_checkpoints(tmp_path)] == [2, 4, 5]
-    prune_checkpoints(tmp_path, keep=1)
+    prune_checkpoints(tmp_path, 1, every)
     assert steps(tmp_path) == [2, 5]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -202,7 +206,7 @@ def test_the_same_step_saved_again_leaves_the_first_alone(tmp_path: Path) -> Non
     paths = [save_checkpoint(tmp_path, 7, a_state(number), score) for number, score in [(0, None), (1, 2.0)]]
     assert [load_checkpoint(path)["steps"] for path in paths] == [0, 1]
     assert [(c.path, c.steps, c.score) for c in list_checkpoints(tmp_path)] == [(paths[0], 7, None), (paths[1], 7, 2.0)]
-    prune_checkpoints(tmp_path, keep=1)
+    prune_checkpoints(tmp_path, 1, every)
     assert [c.path for c in list_checkpoints(tmp_path)] == [paths[1]]
 
 
@@ -217,7 +221,7 @@ def test_the_newest_of_one_step_is_last(keep: int, saves: int, tmp_path: Path) -
     """As when a run is stopped in the same evaluation again and again."""
     for number in range(saves):
         path = save_checkpoint(tmp_path, 7, a_state(number), None)
-        prune_checkpoints(tmp_path, keep)
+        prune_checkpoints(tmp_path, keep, every)
         assert list_checkpoints(tmp_path)[-1].path == path
         assert load_checkpoint(path)["steps"] == number
 

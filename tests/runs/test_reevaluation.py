@@ -18,12 +18,18 @@ import pytest
 import torch
 from command import wn_dqn
 from small_runs import settings_for, train
+from torch import nn
 
 from wn_dqn import __version__
 from wn_dqn.cli import main as cli
 from wn_dqn.config.games import find_game
 from wn_dqn.errors import UsageError
+from wn_dqn.evaluation import protocols
 from wn_dqn.evaluation.protocols import PROTOCOLS, changed_protocol, find_protocol
+from wn_dqn.interop import import_run
+from wn_dqn.nn.networks import NatureNetwork
+from wn_dqn.nn.standard import PLAIN
+from wn_dqn.runs.records import read_reevaluations
 from wn_dqn.runs.reevaluation import Report, append_to_run, checkpoint_paths, evaluate_policy, read_records
 from wn_dqn.system.progress import ProgressReporter
 
@@ -273,3 +279,24 @@ def test_workers_end_with_the_command(number: signal.Signals, tmp_path: Path) ->
                 os.kill(worker, signal.SIGKILL)
             raise
     assert command.returncode == -number
+
+
+@pytest.mark.survives(
+    "a policy that never starts its game, in a test of games without a time limit",
+    "games are truncated after an hour of play; the name of the protocol and the output say so",
+)
+def test_a_policy_that_never_starts_its_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of zeros presses no button in Breakout. The hour is four seconds here."""
+    monkeypatch.setattr(protocols, "LONGEST_GAME_FRAMES", 240)
+    network = NatureNetwork(PLAIN, (4, 84, 84), 4)
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    settings = import_run.settings_for_network({"game": "Breakout", "param": "standard"}, network)
+    import_run.import_run(settings, tmp_path / "run", network, CPU)
+    args = ["evaluate", str(tmp_path / "run"), "--games", "3", "--num-envs", "2", "--epsilon", "0", "--device", "cpu"]
+    status, out, _ = wn_dqn(*args)
+    assert status == 0
+    assert "max_game_frames 240" in out
+    assert "3 of these games were truncated and count with the score they had." in out
+    (test,), _ = read_reevaluations(tmp_path / "run")
+    assert (test.games, test.mean, test.record["protocol_settings"]["max_game_frames"]) == (3, 0.0, 240)

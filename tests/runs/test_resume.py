@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_runs import (
@@ -30,6 +31,8 @@ from small_runs import (
     train,
 )
 
+from wn_dqn.analysis.model_card import card_text
+from wn_dqn.analysis.read_runs import read_run
 from wn_dqn.config.files import dump_yaml, make_settings
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
@@ -39,7 +42,7 @@ from wn_dqn.interop import import_run
 from wn_dqn.nn.layers import layer_kit
 from wn_dqn.nn.networks import NatureNetwork
 from wn_dqn.runs import launch
-from wn_dqn.runs.checkpoint import load_checkpoint
+from wn_dqn.runs.checkpoint import list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
 from wn_dqn.runs.experiment import Experiment
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.stop_request import StopRequest
@@ -422,3 +425,41 @@ def test_a_signal_saves_and_exits_with_its_status(number: signal.Signals, tmp_pa
     status = RunDirectory(tmp_path / "run").read_status()
     assert (status["status"], status["reason"]) == ("paused", number.name)
     assert outcome_state(tmp_path / "run")["training"]["steps"] == status["steps"]
+
+
+class TestExtendedInTheMiddleOfAnEpoch:
+    """Epochs of 120 steps; a run of 280 that is extended to 480, and one of 480 that never stopped."""
+
+    @pytest.mark.survives(
+        "a run extended in the middle of an epoch",
+        "the test there is left out of every statistic, and one line says so; all else is the same",
+    )
+    def test_all_statistics_are_those_of_a_run_that_never_stopped(self, tmp_path: Path) -> None:
+        for name, ends in (("extended", (280, 480)), ("undisturbed", (480,))):
+            for total_steps in ends:
+                assert train(settings_for(learning={"total_steps": total_steps}), tmp_path / name) == 0
+        runs = tmp_path / "extended", tmp_path / "undisturbed"
+        extended, undisturbed = map(read_run, runs)
+        assert extended.evaluations["steps"].tolist() == [120, 240, 360, 480]
+        for name, column in undisturbed.evaluations.items():
+            if name != "train_s":
+                np.testing.assert_array_equal(extended.evaluations[name], column)
+        (problem,) = extended.problems
+        assert problem.endswith("tests in the middle of an epoch, where the run ended once, are left out: step 280")
+        assert_same(*(load_checkpoint(RunDirectory(run).find_checkpoint("last").path)["agent"] for run in runs))
+        best = [RunDirectory(run).find_checkpoint("best") for run in runs]
+        assert best[0].steps == best[1].steps
+        cards = [card_text(read_run(run), picture=False) for run in runs]
+        assert cards[0] == cards[1]
+
+    def test_the_end_of_a_run_counts_as_long_as_it_is_the_end(self, tmp_path: Path) -> None:
+        assert train(settings_for(learning={"total_steps": 280}), tmp_path / "run") == 0
+        assert read_run(tmp_path / "run").evaluations["steps"].tolist() == [120, 240, 280]
+
+    def test_the_best_of_the_epochs_is_kept_beside_a_better_end(self, tmp_path: Path) -> None:
+        """The end may become the middle of an epoch."""
+        settings = settings_for(learning={"total_steps": 280})
+        for steps, score in ((120, 5.0), (240, 1.0), (264, 1.0), (280, 9.0)):
+            save_checkpoint(tmp_path, steps, {}, score)
+        prune_checkpoints(tmp_path, 1, settings.counts_test_at, settings.ends_epoch)
+        assert [info.steps for info in list_checkpoints(tmp_path)] == [120, 280]

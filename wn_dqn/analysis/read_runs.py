@@ -57,7 +57,7 @@ class Run:
     provenance: tuple[dict[str, Any], ...]
     """one entry for each process that worked on the run"""
     problems: tuple[str, ...]
-    """a message about each line of ``reevaluations.jsonl`` that is damaged and was skipped"""
+    """a message about each line of ``reevaluations.jsonl`` that is damaged, and about tests that do not count"""
 
     @property
     def name(self) -> str:
@@ -141,12 +141,16 @@ def read_run(path: Path) -> Run:
     directory = RunDirectory(path)
     settings = directory.read_settings()
     reevaluations, problems = read_reevaluations(path)
+    evaluations, left_out = _tests_that_count(read_evaluations(path), settings)
+    if left_out:
+        told = ", ".join(f"{steps:,}" for steps in left_out)
+        problems.append(f"{path}: tests in the middle of an epoch, where the run ended once, are left out: step {told}")
     return Run(
         path=path,
         settings=settings,
         game=_game(settings.game),
         status=directory.read_status(),
-        evaluations=read_evaluations(path),
+        evaluations=evaluations,
         metrics=read_metrics(path),
         reevaluations=tuple(reevaluations),
         provenance=tuple(directory.read_provenance()),
@@ -162,6 +166,13 @@ def read_evaluations(path: Path) -> Table:
 def read_metrics(path: Path) -> Table:
     """The columns of metrics.csv, NaN where a cell is empty; UsageError, naming the line, if it is damaged."""
     return _read_table(path / METRICS_CSV)
+
+
+def _tests_that_count(table: Table, settings: Settings) -> tuple[Table, list[int]]:
+    """The rows of the tests that count, and the steps of the others: see :meth:`Settings.counts_test_at`."""
+    counts = np.array([settings.counts_test_at(int(steps)) for steps in table.get("steps", [])], bool)
+    kept = {name: column[counts] for name, column in table.items()} if counts.any() else {}
+    return Table(kept), [int(steps) for steps in table["steps"][~counts]] if table else []
 
 
 def _game(name: str) -> Game:

@@ -20,13 +20,13 @@ def checkpoint() -> None:
 @PLUGIN
 def list_(run: Path) -> None:
     """List the checkpoints in RUN with the mean score of their evaluation; the best one is marked."""
-    from wn_dqn.runs.checkpoint import best_checkpoint, list_checkpoints
+    from wn_dqn.runs.checkpoint import list_checkpoints
     from wn_dqn.runs.run_directory import RunDirectory
 
     directory = RunDirectory(run)
     directory.read_settings()
     checkpoints = list_checkpoints(directory.checkpoints)
-    best = best_checkpoint(checkpoints)
+    best = directory.best_checkpoint()
     for info in checkpoints:
         score = "not evaluated" if info.score is None else f"mean score {info.score:,.1f}"
         click.echo(f"{info.path.name}  step {info.steps:,}  {score}" + ("  best" if info == best else ""))

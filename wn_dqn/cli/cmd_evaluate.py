@@ -28,7 +28,11 @@ _SCORES = ("mean", "median", "std", "min", "max")
 @NAMED_ENV
 @click.option("--all", "all_of_a_run", is_flag=True, help="Test every checkpoint of each run.")
 @protocol_options("paper")
-@click.option("--games", type=CountRange(1, 10**6), help="Play this many games, instead of the protocol's length.")
+@click.option(
+    "--games",
+    type=CountRange(1, 10**6),
+    help="Play this many games instead of the protocol's length. Without a time limit, an hour of play ends a game.",
+)
 @click.option(
     "--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run."
 )
@@ -144,6 +148,9 @@ def _print_evaluations(reports: list[Report]) -> None:
         scores = (f"{metrics[f'{name}_return']:,.1f}" for name in _SCORES)
         table.add_row(report.game.name, path, f"{report.trained_steps:,}", *scores, f"{metrics['games']}")
     _print_table(table, 160)
+    truncated = sum(int(report.result.metrics()["truncated_games"]) for report in reports)
+    if truncated:
+        click.echo(f"{truncated} of these games were truncated and count with the score they had.")
 
 
 def _print_table(table: Table, width: int) -> None:

@@ -353,6 +353,15 @@ class Settings(_Section):
             raise ValueError(f"learning.batch_size must be at least 2 for {self.param}: one sample is its own mean")
         return self
 
+    def ends_epoch(self, steps: int) -> bool:
+        """Whether an epoch ends with the step that makes it `steps`."""
+        epoch_steps = self.evaluation.epoch_steps
+        return steps // epoch_steps > (steps - self.environment.num_envs) // epoch_steps
+
+    def counts_test_at(self, steps: int) -> bool:
+        """Whether a test after `steps` counts: it ends an epoch, or the run. An extended run may have others."""
+        return self.ends_epoch(steps) or steps >= self.learning.total_steps
+
     @property
     def target_period_updates(self) -> int:
         """Updates between copies to the target network: 2,500 by default."""

@@ -16,6 +16,8 @@ from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError, closest
 
 FRAMES_PER_STEP = 4
+LONGEST_GAME_FRAMES = 60 * 60 * 60
+"""an hour of play: where nothing else ends a game, since a policy may never end it"""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
@@ -89,6 +91,13 @@ def training_protocol(environment: EnvironmentSettings, evaluation: EvaluationSe
         full_action_set=environment.full_action_set,
         max_noop_frames=environment.max_noop_frames,
     )
+
+
+def bounded(protocol: EvaluationProtocol) -> EvaluationProtocol:
+    """`protocol`, with an hour of play as its time limit if neither steps nor a limit would ever end its games."""
+    if protocol.games is None or protocol.max_game_frames is not None:
+        return protocol
+    return changed_protocol(protocol, max_game_frames=LONGEST_GAME_FRAMES)
 
 
 def find_protocol(name_or_path: str) -> EvaluationProtocol:

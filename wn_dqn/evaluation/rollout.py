@@ -89,7 +89,9 @@ def evaluate(
     """Play `env` with the epsilon-greedy policy of `q_values`, or a uniformly random one if it is None.
 
     `env` must have been made for `protocol`; `seeds` [N] begin its games, `generator` draws the policy's random
-    numbers. `on_step` is called after each step with the steps done so far; it may raise to stop the evaluation.
+    numbers. A protocol of steps takes no more steps of each environment than that, whatever the policy does; one of
+    games may never end unless it has a time limit. `on_step` is called after each step with the steps done so far; it
+    may raise to stop the evaluation.
     `visited` is told what the network says of each state, and what followed.
     """
     num_envs = env.num_envs

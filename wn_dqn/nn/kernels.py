@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -23,10 +24,18 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.errors import first_line
+from wn_dqn.system import reading
+from wn_dqn.system.durable import write_durably
+from wn_dqn.system.reading import KIB, MIB
 
 _SOURCE = Path(__file__).with_name("kernels.c")
 _COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
-_TIME_LIMIT_S = 60
+_TIME_LIMIT_S = 10.0  # for a second's work
+_MAX_BYTES = 16 * MIB  # of a library: it has 20,000
+
+_DIGEST = ".sha256"
+SWITCHED_OFF = "WN_DQN_KERNELS is 0"
+"""why there are none where somebody asks for none"""
 
 _Adamax = tuple[Tensor, Tensor, Tensor, Tensor]
 """A parameter, its gradient, the mean of its gradients and their largest size."""
@@ -122,13 +131,15 @@ class Found(NamedTuple):
 def find_kernels() -> Found:
     """The kernels, compiled now (in a second) if this machine has not done so before, or why there are none."""
     if os.environ.get("WN_DQN_KERNELS") == "0":
-        return Found(None, "WN_DQN_KERNELS is 0")
+        return Found(None, SWITCHED_OFF)
     try:
         kernels = Kernels(_library())
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").splitlines() or [f"exit status {error.returncode}"]
         return Found(None, f"{error.cmd[0]} failed: {said[0]}")
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # ValueError: CC is no command
+    except subprocess.TimeoutExpired as error:
+        return Found(None, f"{error.cmd[0]} has not ended after {error.timeout:.0f} s")
+    except (OSError, ValueError) as error:  # ValueError: CC is no command
         return Found(None, first_line(error))
     if not _agree_with_torch(kernels):
         return Found(None, "as compiled here they round otherwise than torch")
@@ -144,8 +155,10 @@ def _library() -> ctypes.CDLL:
     if folder is None:  # for this process alone
         with tempfile.TemporaryDirectory() as temporary:
             return _compiled(Path(temporary), name)
-    with contextlib.suppress(OSError):  # not there yet, or damaged
-        return ctypes.CDLL(str(folder / name))
+    with contextlib.suppress(OSError):  # not there yet
+        # Loading half a library is a bus error, which no program survives.
+        if reading.sha256(folder / name, _MAX_BYTES) == reading.read_text(folder / (name + _DIGEST), KIB):
+            return ctypes.CDLL(str(folder / name))
     return _compiled(folder, name)
 
 
@@ -168,16 +181,34 @@ def _cache_folder() -> Path | None:
 
 
 def _compiled(folder: Path, name: str) -> ctypes.CDLL:
-    """kernels.c compiled, and put into `folder` in one step: other processes start, too."""
+    """kernels.c compiled, and put into `folder` in one step, its SHA-256 beside it: other processes start, too."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         objects, library = f"{work}/kernels.o", f"{work}/kernels.so"
         # Linked without -fopenmp: its threads are those of the OpenMP that torch has loaded, not of a second one.
         for command in ([*_COMPILE, str(_SOURCE), "-o", objects], ["-shared", objects, "-o", library]):
-            subprocess.run([*_compiler(), *command], check=True, capture_output=True, timeout=_TIME_LIMIT_S)
-        with open(library, "rb") as file:
-            os.fsync(file.fileno())  # a power cut must not leave half of it either
-        os.replace(library, folder / name)
+            _run([*_compiler(), *command], Path(work))
+        data = reading.read_bytes(Path(library), _MAX_BYTES)
+    write_durably(folder / (name + _DIGEST), hashlib.sha256(data).hexdigest().encode())
+    write_durably(folder / name, data)
     return ctypes.CDLL(str(folder / name))
+
+
+def _run(command: list[str], work: Path) -> None:
+    """Run a compiler; CalledProcessError if it fails, TimeoutExpired if it or what it began does not end in time."""
+    with (work / "told").open("w+b") as told:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True
+        ) as process:
+            try:
+                status = process.wait(_TIME_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                if hasattr(os, "killpg"):  # it may have begun others
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                raise
+        if status:
+            told.seek(0)
+            raise subprocess.CalledProcessError(status, command, stderr=told.read(10_000))
 
 
 def _compiler() -> list[str]:

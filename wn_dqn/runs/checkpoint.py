@@ -14,7 +14,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -232,13 +232,14 @@ def set_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best."""
+def prune_checkpoints(folder: Path, keep: int, *rules: Callable[[int], bool]) -> None:
+    """Remove all but the newest `keep` checkpoints and, for each of the `rules` which steps count, the best."""
     checkpoints = list_checkpoints(folder)
     kept = {checkpoint.path for checkpoint in checkpoints[-keep:]}
-    best = best_checkpoint(checkpoints)
-    if best is not None:
-        kept.add(best.path)
+    for counts in rules:
+        best = best_checkpoint([checkpoint for checkpoint in checkpoints if counts(checkpoint.steps)])
+        if best is not None:
+            kept.add(best.path)
     for checkpoint in checkpoints:
         if checkpoint.path not in kept and is_own_folder(checkpoint.path, _NAME):
             shutil.rmtree(checkpoint.path)

@@ -37,7 +37,6 @@ from wn_dqn.runs.checkpoint import (
     CheckpointError,
     NewerFormatError,
     VerifiedFile,
-    best_checkpoint,
     checkpoint_paths,
     list_checkpoints,
     prune_checkpoints,
@@ -167,7 +166,7 @@ class Experiment:
         """Ten seconds of the best network so far, this one or the best that was saved, for TensorBoard."""
         agent: Player = self.agent
         trained_steps = steps
-        best = best_checkpoint(list_checkpoints(self.directory.checkpoints))
+        best = self.directory.best_checkpoint()
         if best is not None and (best.score or 0.0) >= score:
             with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
                 agent = load_policy(best.path, "", torch.device("cpu"), trust=True).agent
@@ -242,7 +241,9 @@ class Experiment:
             self._checkpoint = save_checkpoint(self.directory.checkpoints, state.steps, snapshot.content(), score)
             self.saved_steps = state.steps
             keep = self.settings.output.keep_checkpoints
-            prune_checkpoints(self.directory.checkpoints, keep)
+            # The end of this run may become the middle of an epoch, and the best of the epochs is wanted then.
+            rules = self.settings.counts_test_at, self.settings.ends_epoch
+            prune_checkpoints(self.directory.checkpoints, keep, *rules)
             if self.store is not None:
                 newest = list_checkpoints(self.directory.checkpoints)[-keep:]
                 self.store.prune([replay_index(checkpoint.path) for checkpoint in newest])

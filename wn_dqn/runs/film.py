@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from wn_dqn.config.games import game_of
 from wn_dqn.envs.factory import single_game
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol
+from wn_dqn.evaluation.protocols import LONGEST_GAME_FRAMES, EvaluationProtocol, changed_protocol
 from wn_dqn.nn.folding import fold
 from wn_dqn.render.play import Painter, play
 from wn_dqn.render.q_panel import QPanel
@@ -30,6 +30,8 @@ def watch(
     """RGB frames of `num_games` games under `protocol`, but with the action set that the network was trained with."""
     game = game_of(policy.settings)
     protocol = changed_protocol(protocol, full_action_set=policy.settings.environment.full_action_set)
+    if protocol.max_game_frames is None:
+        protocol = changed_protocol(protocol, max_game_frames=LONGEST_GAME_FRAMES)
     env = single_game(game, protocol.env_rules)
     if env.spec.num_actions != policy.agent.num_actions:
         raise UsageError(
@@ -44,7 +46,8 @@ def watch(
         None if saliency is None else fold(policy.agent.online),
         saliency,
     )
-    with reporter.task(f"playing {game.name}", num_games * (protocol.max_game_frames or _LONG_GAME_FRAMES)) as task:
+    total = num_games * min(protocol.max_game_frames or _LONG_GAME_FRAMES, _LONG_GAME_FRAMES)
+    with reporter.task(f"playing {game.name}", total) as task:
         frames = 0
         for step in play(policy.q_values, env, protocol, num_games, seed):
             yield from painter.paint(step)

@@ -16,6 +16,7 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.twin import first_difference
 from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
+from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
@@ -56,6 +57,8 @@ def train_run(
     stop = stop or StopRequest()
     audience = Audience(callbacks, stop)
     prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
+    if device.type == "cpu" and (why_not := find_kernels().why_not) not in ("", SWITCHED_OFF):
+        reporter.message(f"no kernels, training is slower: {why_not}")
     directory = RunDirectory(run_dir)
     spec = spec_of(game_of(settings), training_rules(settings.environment))
     settings = _knowing_whether_it_repeats(settings, directory, reporter)

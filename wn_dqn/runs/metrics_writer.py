@@ -104,6 +104,7 @@ class MetricsWriter:
         for name in _TABLES:
             if name in state:
                 self._file(name)
+                self._columns[name] = _header(self._folder / name)
 
     def problems(self, state: Mapping[str, Any]) -> list[str]:
         """A message about each table that is not as it was when `state` was taken. Later rows are no problem."""
@@ -153,12 +154,12 @@ class MetricsWriter:
         if file.length_bytes == 0:
             self._columns[name] = list(row)
             table.writerow(row)
-        elif name not in self._columns:  # of a run that goes on, begun perhaps by a version with fewer metrics
+        elif name not in self._columns:
             self._columns[name] = _header(self._folder / name)
-        elif not row.keys() <= {*self._columns[name], *self._left_out[name]}:
+        elif name in self._left_out and not row.keys() <= {*self._columns[name], *self._left_out[name]}:
             raise ValueError(f"{name}: the metrics of a run must be the same in every row")
         columns = self._columns[name]
-        self._left_out[name] = row.keys() - columns
+        self._left_out[name] = row.keys() - columns  # of a run that a version with fewer metrics began
         values = [row.get(column, row.get(_NEW_NAMES.get(column, ""), math.nan)) for column in columns]
         table.writerow("" if math.isnan(value) else value for value in values)
         file.append(text.getvalue().encode())

@@ -25,7 +25,7 @@ from wn_dqn import __version__
 from wn_dqn.config.games import Game, game_of
 from wn_dqn.config.plugins import import_plugins
 from wn_dqn.errors import RunError
-from wn_dqn.evaluation.protocols import EvaluationProtocol
+from wn_dqn.evaluation.protocols import EvaluationProtocol, bounded
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.policy import Policy, find_checkpoint, load_policy, play_games, plugins_of_run
@@ -114,7 +114,8 @@ def evaluate_policy(
     seed: int,
     reporter: ProgressReporter,
 ) -> Report:
-    """Play one test; a uniformly random policy if `policy` is None."""
+    """Play one test; a uniformly random policy if `policy` is None. A test of games has a time limit, or gets one."""
+    protocol = bounded(protocol)
     result = play_games(policy, game, protocol, num_envs, seed, reporter)
     if policy is None:
         return Report(game, None, None, None, protocol, seed, result)

@@ -125,7 +125,7 @@ class RunDirectory:
         """Make the folder; UsageError if it cannot be written, or holds something that is no run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = [item.name for item in self.path.iterdir() if not item.name.startswith(".")]
+            foreign = [item.name for item in self.path.iterdir() if not self._is_left_by_a_failed_beginning(item)]
             if foreign and not self.exists:
                 raise UsageError(
                     f"{self.path} is not a run directory, and not empty ({foreign[0]} is in it); choose "
@@ -137,6 +137,11 @@ class RunDirectory:
                 os.fsync(file.fileno())
         except OSError as error:
             raise UsageError(f"cannot write to {self.path}: {error.strerror}; choose another --run-dir") from None
+
+    def _is_left_by_a_failed_beginning(self, item: Path) -> bool:
+        """Whether it is hidden, or an empty folder of ours: a disk was full before there were settings."""
+        empty = item in (self.replay, self.checkpoints) and item.is_dir() and not item.is_symlink()
+        return item.name.startswith(".") or (empty and not any(item.iterdir()))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -251,6 +256,14 @@ class RunDirectory:
         entry = {**provenance(device), **({"accepted_changes": list(accepted_changes)} if accepted_changes else {})}
         write_durably(self.path / _PROVENANCE, json.dumps([*entries, entry], indent=2).encode())
 
+    def best_checkpoint(self) -> CheckpointInfo | None:
+        """The checkpoint with the highest score of the tests that count; None if there is none."""
+        checkpoints = list_checkpoints(self.checkpoints)
+        if self.exists:
+            settings = self.read_settings()
+            checkpoints = [checkpoint for checkpoint in checkpoints if settings.counts_test_at(checkpoint.steps)]
+        return best_checkpoint(checkpoints)
+
     def find_checkpoint(self, which: str) -> CheckpointInfo:
         """The checkpoint called `best`, `last`, or by its steps; CheckpointError if there is none."""
         checkpoints = list_checkpoints(self.checkpoints)
@@ -261,7 +274,7 @@ class RunDirectory:
         if which == "last":
             return checkpoints[-1]
         if which == "best":
-            return best_checkpoint(checkpoints) or checkpoints[-1]
+            return self.best_checkpoint() or checkpoints[-1]
         for checkpoint in reversed(checkpoints):
             if which and which.lstrip("0") == str(checkpoint.steps).lstrip("0"):
                 return checkpoint
