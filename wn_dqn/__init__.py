@@ -10,13 +10,17 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Callback": "wn_dqn.runs.callback",
+    "MLflowTracker": "wn_dqn.interop.trackers",
+    "OptunaPruning": "wn_dqn.interop.trackers",
     "Policy": "wn_dqn.api",
     "Run": "wn_dqn.api",
     "RunError": "wn_dqn.errors",
     "Settings": "wn_dqn.config.schema",
     "StopTraining": "wn_dqn.runs.callback",
+    "TensorBoard": "wn_dqn.interop.trackers",
     "UsageError": "wn_dqn.errors",
     "View": "wn_dqn.runs.callback",
+    "WandbTracker": "wn_dqn.interop.trackers",
     "evaluate": "wn_dqn.api",
     "load": "wn_dqn.api",
     "register_agent": "wn_dqn.api",

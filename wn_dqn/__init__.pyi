@@ -12,6 +12,10 @@ from wn_dqn.api import train as train
 from wn_dqn.config.schema import Settings as Settings
 from wn_dqn.errors import RunError as RunError
 from wn_dqn.errors import UsageError as UsageError
+from wn_dqn.interop.trackers import MLflowTracker as MLflowTracker
+from wn_dqn.interop.trackers import OptunaPruning as OptunaPruning
+from wn_dqn.interop.trackers import TensorBoard as TensorBoard
+from wn_dqn.interop.trackers import WandbTracker as WandbTracker
 from wn_dqn.runs.callback import Callback as Callback
 from wn_dqn.runs.callback import StopTraining as StopTraining
 from wn_dqn.runs.callback import View as View

@@ -79,7 +79,7 @@ def test_every_function_and_class_has_an_example() -> None:
 def test_the_example_of_a_docstring_runs(example: doctest.DocTest, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder that has the run ``runs/Catch``."""
     monkeypatch.chdir(run.parents[1])
-    example.globs = {"wn_dqn": wn_dqn, "np": np, "math": math}
+    example.globs = {"wn_dqn": wn_dqn, "np": np, "math": math, "Path": Path}
     report: list[str] = []
     doctest.DocTestRunner().run(example, out=report.append)
     assert "".join(report) == ""

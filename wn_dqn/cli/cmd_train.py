@@ -16,6 +16,7 @@ from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
     from wn_dqn.config.schema import Settings
+    from wn_dqn.runs.callback import Callback
 
 _SETTING_OF_OPTION = {
     "env": "game",
@@ -149,6 +150,14 @@ _SETTING_OF_OPTION = {
     metavar="DURATION",
     help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.",
 )
+@click.option(
+    "--track",
+    "trackers",
+    type=click.Choice(["wandb", "mlflow"]),
+    multiple=True,
+    help="Pass metrics on to Weights & Biases or MLflow, too. Their own environment variables say where and how. If "
+    "they fail, the run goes on without them.",
+)
 def train(
     config_name: str | None,
     assignments: tuple[str, ...],
@@ -159,6 +168,7 @@ def train(
     stop_after: str | None,
     env_args: tuple[str, ...],
     plugins: tuple[str, ...],
+    trackers: tuple[str, ...],
     **setting_options: Any,
 ) -> None:
     """Train an agent, or go on with a run that was stopped.
@@ -180,12 +190,23 @@ def train(
         api.train(
             settings,
             run_dir=run_dir,
+            callbacks=_callbacks(trackers),
             device=device,
             resume=resume == "auto",
             accept_changes=accept_changes,
             stop=stop,
         )
     sys.exit(stop.exit_status)
+
+
+def _callbacks(trackers: tuple[str, ...]) -> list[Callback]:
+    """The trackers of these names; UsageError if one is not installed."""
+    if not trackers:
+        return []
+    from wn_dqn.interop.trackers import MLflowTracker, WandbTracker
+
+    kinds: dict[str, type[Callback]] = {"wandb": WandbTracker, "mlflow": MLflowTracker}
+    return [kinds[name]() for name in dict.fromkeys(trackers)]
 
 
 def _settings(
