@@ -16,12 +16,15 @@ from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.folding import fold
 from wn_dqn.nn.layers import LayerKit, layer_kit, layers_of
 from wn_dqn.nn.networks import (
+    DuelingMinAtarNetwork,
     DuelingMlpNetwork,
     DuelingNatureNetwork,
+    MinAtarNetwork,
     MlpNetwork,
     NatureNetwork,
     QNetwork,
     make_network,
+    network_name,
 )
 
 OBS_SHAPE = (4, 84, 84)
@@ -272,7 +275,15 @@ def test_dueling_heads_are_added_in_full_precision() -> None:
 
 EACH_OBSERVATION = pytest.mark.parametrize(
     ("obs_shape", "dtype"),
-    [((4, 84, 84), "uint8"), ((1, 36, 50), "uint8"), ((6, 40, 36), "bool"), ((5,), "float32"), ((7,), "uint8")],
+    [
+        ((4, 84, 84), "uint8"),
+        ((1, 36, 50), "uint8"),
+        ((6, 40, 36), "bool"),
+        ((4, 10, 10), "bool"),
+        ((3, 12, 9), "uint8"),
+        ((5,), "float32"),
+        ((7,), "uint8"),
+    ],
     ids=str,
 )
 
@@ -303,8 +314,9 @@ def test_every_kind_of_observation_has_a_network_that_starts_from_data(
         return network
 
     network = initialized(name)
-    nature, mlp = (DuelingNatureNetwork, DuelingMlpNetwork) if dueling else (NatureNetwork, MlpNetwork)
-    assert type(network) is (nature if len(obs_shape) == 3 else mlp)
+    kinds = {3: (NatureNetwork, DuelingNatureNetwork), 1: (MlpNetwork, DuelingMlpNetwork)}
+    kinds[3] = kinds[3] if min(obs_shape[-2:]) >= 36 else (MinAtarNetwork, DuelingMinAtarNetwork)
+    assert type(network) is kinds[len(obs_shape)][dueling]
     q = network(obs)
     assert (q.shape, q.dtype) == ((len(obs), NUM_ACTIONS), torch.float32)
     torch.testing.assert_close(q.mean(), torch.zeros(()), rtol=0, atol=1e-5)
@@ -321,6 +333,23 @@ def test_bytes_are_scaled_and_nothing_else_is(obs_shape: tuple[int, ...], dtype:
     obs = examples(obs_shape, dtype)
     for given in (obs, obs.float()):
         torch.testing.assert_close(network.network_input(given), obs.float() * scale, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("side", "name"), [(3, "minatar"), (10, "minatar"), (35, "minatar"), (36, "nature")])
+def test_auto_chooses_by_the_size_of_images(side: int, name: str) -> None:
+    assert network_name((4, side, 84), NetworkSettings()) == network_name((4, 84, side), NetworkSettings()) == name
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_the_minatar_network_is_the_plain_one(dtype: torch.dtype) -> None:
+    """16 filters of 3x3, 128 units: 1,024 features of images of 10x10."""
+    network = make_network(layer_kit("standard"), (4, 10, 10), dtype, 3, NetworkSettings(name="minatar"))
+    plain = nn.Sequential(
+        nn.Conv2d(4, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 128), nn.ReLU(), nn.Linear(128, 3)
+    )
+    plain.load_state_dict(dict(zip(plain.state_dict(), network.state_dict().values(), strict=True)))
+    obs = examples((4, 10, 10), str(dtype).removeprefix("torch."), 5)
+    torch.testing.assert_close(network(obs), plain(obs.float() / (1 if dtype == torch.bool else 255)))
 
 
 def test_a_perceptron_by_hand() -> None:
@@ -354,7 +383,9 @@ def test_one_hidden_layer_is_the_heads() -> None:
         ("nature", (6,), r"network\.name nature is not for observations of shape \[6\]; .*mlp"),
         ("mlp", (4, 84, 84), r"network\.name mlp is not for observations of shape \[4, 84, 84\]; .*nature"),
         ("auto", (4, 5), r"network\.name auto is not for observations of shape \[4, 5\]"),
-        ("auto", (4, 35, 84), "images 35 pixels wide or high are too small for the network nature: 36 at least"),
+        ("nature", (4, 35, 84), "images 35 pixels wide or high are too small for the network nature: 36 at least"),
+        ("minatar", (4, 2, 84), "images of 2x84 are too small for the network minatar: 3x3 at least"),
+        ("auto", (4, 2, 84), r"network\.name auto is not for observations of shape \[4, 2, 84\]"),
     ],
 )
 def test_a_network_that_does_not_fit_is_an_error(name: str, obs_shape: tuple[int, ...], message: str) -> None:

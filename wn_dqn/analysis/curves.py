@@ -10,7 +10,6 @@ import numpy as np
 from wn_dqn.analysis.read_runs import Group, Run, Table
 from wn_dqn.analysis.resampling import AGGREGATES, Scores, bootstrap_interval, mean
 from wn_dqn.errors import UsageError, closest
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP
 
 MAX_POINTS = 400
 
@@ -123,7 +122,7 @@ def stretch_means(values: Scores, count: int) -> Scores:
 def _x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
     """Agent steps [T] in units of the x axis [T]."""
     if x_axis == "frames":
-        return steps * FRAMES_PER_STEP
+        return steps * runs[0].game.frames_per_step
     if x_axis == "epochs":
         return steps / runs[0].settings.evaluation.epoch_steps
     if x_axis == "hours":
@@ -142,7 +141,8 @@ def x_label(runs: Sequence[Run], x_axis: str) -> str:
     if x_axis == "hours":
         return "hours of training, mean over seeds (evaluations not counted)"
     if x_axis == "frames":
-        return f"frames of training ({FRAMES_PER_STEP} per step)"
+        per_step = {run.game.frames_per_step for run in runs}
+        return "frames of training" + (f" ({per_step.pop()} per step)" if len(per_step) == 1 else "")
     epochs = {run.settings.evaluation.epoch_steps for run in runs}
     if x_axis == "epochs" and len(epochs) == 1:
         return f"training epochs of {epochs.pop():,} steps"

@@ -20,8 +20,9 @@ from wn_dqn.analysis.rendering import render_markdown
 from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import all_games
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
+from wn_dqn.config.trust import code_of
 from wn_dqn.errors import UsageError
-from wn_dqn.evaluation.protocols import FRAMES_PER_STEP, training_protocol
+from wn_dqn.evaluation.protocols import training_protocol
 from wn_dqn.system import output_file
 from wn_dqn.system.durable import write_durably
 
@@ -72,11 +73,13 @@ def card_text(run: Run, *, picture: bool) -> str:
         mark=_MARK,
         agent=AGENTS[settings.agent].label,
         agent_name=_agent_name(run),
-        game=run.game.name,
+        game=run.game.short_name,
+        atari=run.game.rom_id in all_games(),
+        allowed="".join(f" --env {code}" for code in code_of(settings)),
         parameterization=PARAMETERIZATIONS[settings.param].label,
         dueling=settings.network.dueling,
         steps=f"{run.steps:,}",
-        frames_per_step=FRAMES_PER_STEP,
+        frames_per_step=run.game.frames_per_step,
         seed=settings.seed,
         scores=[*_own_scores(run), *_published_scores(run.game.name)],
         epoch_steps=f"{settings.evaluation.epoch_steps:,}",
@@ -144,14 +147,14 @@ def _metadata(run: Run) -> dict[str, Any]:
         "license": "mit",
         "library_name": "wn-dqn",
         "pipeline_tag": "reinforcement-learning",
-        "tags": [*tags, run.settings.agent, run.game.name, run.settings.param],
+        "tags": [*tags, run.settings.agent, run.game.short_name, run.settings.param],
         "model-index": [
             {
                 "name": f"{_agent_name(run)}, {PARAMETERIZATIONS[run.settings.param].label}",
                 "results": [
                     {
                         "task": {"type": "reinforcement-learning", "name": "reinforcement learning"},
-                        "dataset": {"name": run.game.name, "type": run.game.name},
+                        "dataset": {"name": run.game.short_name, "type": run.game.short_name},
                         "metrics": [{"type": "mean_reward", "value": round(score, 2), "name": name, "verified": False}],
                     }
                 ],

@@ -30,6 +30,11 @@ class Game:
         """For titles and the names of folders."""
         return self.name
 
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the emulator that one step takes."""
+        return 1 if self == CATCH_VECTOR else 4
+
 
 @dataclass(frozen=True)
 class OutsideGame(Game):
@@ -56,6 +61,11 @@ class OutsideGame(Game):
     def short_name(self) -> str:
         """For titles and the names of folders: ``CartPole-v1``, ``MinAtar-Breakout-v1``, ``my_module-make``."""
         return (self.env_id or f"{self.module}-{self.factory}").replace("/", "-")
+
+    @property
+    def frames_per_step(self) -> int:
+        """One: what an environment repeats within a step is its own affair."""
+        return 1
 
 
 CATCH = Game("catch", "Catch")

@@ -55,6 +55,8 @@ class NetworkRow:
     """the same with dueling heads; None: there is no such form"""
     obs_ndim: int | None = None
     """dimensions of the observations that it takes: 3 for images, 1 for vectors; None: any"""
+    min_side: int = 1
+    """the smallest width and height of images that ``auto`` chooses it for"""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ NETWORKS: dict[str, NetworkRow] = {
         "wn_dqn.nn.networks:NatureNetwork",
         "wn_dqn.nn.networks:DuelingNatureNetwork",
         obs_ndim=3,
+        min_side=36,
+    ),
+    "minatar": NetworkRow(
+        "MinAtar network (Young & Tian, 2019)",
+        "wn_dqn.nn.networks:MinAtarNetwork",
+        "wn_dqn.nn.networks:DuelingMinAtarNetwork",
+        obs_ndim=3,
+        min_side=3,
     ),
     "mlp": NetworkRow(
         "multilayer perceptron", "wn_dqn.nn.networks:MlpNetwork", "wn_dqn.nn.networks:DuelingMlpNetwork", obs_ndim=1

@@ -137,10 +137,11 @@ class NetworkSettings(_Section):
 
     name: NetworkName = Field(
         "auto",
-        description="auto: nature for images, mlp for vectors; or one of " + ", ".join(NETWORKS),
+        description="auto: nature for images of 36 pixels or more, minatar for smaller ones, mlp for vectors; or one "
+        "of " + ", ".join(NETWORKS),
     )
     hidden: list[Annotated[int, Field(gt=0, le=65_536)]] = Field(
-        [64, 64], min_length=1, description="units of the hidden layers of mlp, from the input on; nature ignores it"
+        [64, 64], min_length=1, description="units of the hidden layers of mlp, from the input on; the others ignore it"
     )
     dueling: bool = Field(
         False,

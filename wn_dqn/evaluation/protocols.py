@@ -15,7 +15,6 @@ from wn_dqn.config.schema import Count, EnvironmentSettings, EvaluationSettings,
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError, closest
 
-FRAMES_PER_STEP = 4
 LONGEST_GAME_FRAMES = 60 * 60 * 60
 """an hour of play: where nothing else ends a game, since a policy may never end it"""
 

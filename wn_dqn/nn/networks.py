@@ -1,4 +1,4 @@
-"""Q-networks, each written once, given its layers: the Nature network for images, a perceptron for vectors.
+"""Q-networks, each written once, given its layers: for large images, small ones, and vectors.
 
 Shapes: B observations, A actions, F features.
 """
@@ -150,6 +150,27 @@ def _nature_side(side: int) -> int:
     return left
 
 
+class MinAtarNetwork(QNetwork):
+    """The network of Young & Tian (2019, section 3.1), for small images [C, H, W] such as those of MinAtar."""
+
+    CHANNELS: ClassVar[int] = 16
+    """of the convolution"""
+    HIDDEN_UNITS: ClassVar[int] = 128
+    """of each hidden layer of the head"""
+
+    def build(self, layers: LayerKit) -> None:
+        """A convolution of 3x3 with stride 1, and the head."""
+        channels, height, width = self.obs_shape
+        if min(height, width) < 3:
+            raise UsageError(f"images of {height}x{width} are too small for the network minatar: 3x3 at least")
+        self.conv = layers.conv2d(channels, self.CHANNELS, 3, stride=1)  # of 10x10 -> [B, 16, 8, 8]
+        self.add_head(layers, self.CHANNELS * (height - 2) * (width - 2), self.HIDDEN_UNITS)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the convolution makes of images [B, C, H, W]: [B, F], F = 1024 for 10x10."""
+        return F.relu_(self.conv(x)).flatten(1)
+
+
 class MlpNetwork(QNetwork):
     """A multilayer perceptron for vectors [D]: ReLU layers of the sizes `network.hidden`, the last one the head's."""
 
@@ -171,6 +192,10 @@ class DuelingNatureNetwork(DuelingHead, NatureNetwork):
     """The Nature network's convolutions under dueling heads."""
 
 
+class DuelingMinAtarNetwork(DuelingHead, MinAtarNetwork):
+    """The MinAtar network's convolution under dueling heads."""
+
+
 class DuelingMlpNetwork(DuelingHead, MlpNetwork):
     """A perceptron under dueling heads."""
 
@@ -178,20 +203,11 @@ class DuelingMlpNetwork(DuelingHead, MlpNetwork):
 def make_network(
     layers: LayerKit, obs_shape: Sequence[int], obs_dtype: torch.dtype, num_actions: int, settings: NetworkSettings
 ) -> QNetwork:
-    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`; ``auto``: the first that fits.
+    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`.
 
     UsageError if it is not for such observations, or has a parameter outside of its layers.
     """
-    ndim = len(obs_shape)
-    name = settings.name
-    if name == "auto":
-        name = next((name for name, row in NETWORKS.items() if row.obs_ndim == ndim), "")
-    fitting = [name for name, row in NETWORKS.items() if row.obs_ndim in (ndim, None)]
-    if name not in fitting:
-        raise UsageError(
-            f"network.name {settings.name} is not for observations of shape {list(obs_shape)}; "
-            f"{closest(settings.name, fitting)}"
-        )
+    name = network_name(obs_shape, settings)
     row = NETWORKS[name]
     code = row.dueling if settings.dueling else row.code
     if code is None:
@@ -199,3 +215,22 @@ def make_network(
     network: QNetwork = import_code(code)(layers, obs_shape, num_actions, settings, obs_dtype)
     layers_of(network)
     return network
+
+
+def network_name(obs_shape: Sequence[int], settings: NetworkSettings) -> str:
+    """The name of the network for observations [*obs_shape]; ``auto`` means the first that is for their size.
+
+    UsageError if the network that `settings` name is not for such observations.
+    """
+    ndim = len(obs_shape)
+    name = settings.name
+    if name == "auto":
+        side = min(obs_shape[1:], default=1)
+        name = next((name for name, row in NETWORKS.items() if row.obs_ndim == ndim and side >= row.min_side), "")
+    fitting = [name for name, row in NETWORKS.items() if row.obs_ndim in (ndim, None)]
+    if name not in fitting:
+        raise UsageError(
+            f"network.name {settings.name} is not for observations of shape {list(obs_shape)}; "
+            f"{closest(settings.name, fitting)}"
+        )
+    return name

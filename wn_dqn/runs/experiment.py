@@ -173,7 +173,7 @@ class Experiment:
                 trained_steps = best.steps
         protocol = training_protocol(self.settings.environment, self.settings.evaluation)
         env = single_game(self.game, protocol.env_rules)
-        panel = QPanel(self.game.name, f"{self.settings.param}, step {trained_steps:,}", env.spec.action_names)
+        panel = QPanel(self.game.short_name, f"{self.settings.param}, step {trained_steps:,}", env.spec.action_names)
         painter = Painter(panel)
         with self.reporter.task("recording a clip", _CLIP_FRAMES) as task:
 

@@ -42,7 +42,7 @@ def watch(
         raise UsageError(f"{game.name} shows no images: leave out --saliency")
     subtitle = f"{policy.settings.param}, step {policy.steps:,}, epsilon {protocol.epsilon:g}"
     painter = Painter(
-        QPanel(game.name, subtitle, env.spec.action_names),
+        QPanel(game.short_name, subtitle, env.spec.action_names),
         None if saliency is None else fold(policy.agent.online),
         saliency,
     )

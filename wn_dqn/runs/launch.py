@@ -17,6 +17,7 @@ from wn_dqn.envs.twin import first_difference
 from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
+from wn_dqn.nn.networks import network_name
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
@@ -83,6 +84,8 @@ def train_run(
             _require_memory(*needs)
         directory.require_own_folders()
         reporter.message(dump_yaml(settings.model_dump()).rstrip())
+        if settings.network.name == "auto":
+            reporter.message(f"network: {network_name(spec.obs_shape, settings.network)} (network.name is auto)")
         experiment = build_experiment(settings, directory, device, reporter, stop)
         experiment.audience = audience
         try:
