@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = "docs/architecture.md"
 TENSORBOARD = "docs/tensorboard.md"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", ARCHITECTURE, TENSORBOARD)
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", ARCHITECTURE, TENSORBOARD, "docs/what-survives-what.md")
 # A path from the top of the repository: in backticks, in a link, in a command or in a drawing.
 PATH = re.compile(r"(?<![\w./-])(?:wn_dqn|agents|tests|scripts|configs|docs|\.github|\.ci)/[\w./-]*")
 DOTTED = re.compile(r"(?<![\w./-])(?:wn_dqn|wn_dqn_agents)(?:\.\w+)+")

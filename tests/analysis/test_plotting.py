@@ -131,6 +131,7 @@ def test_another_process_draws_the_same_and_no_other_command_loads_what_draws(ru
     assert here.read_bytes() == there.read_bytes()
 
 
+@pytest.mark.survives("a `matplotlibrc` in the current folder", "figures are as ever")
 def test_a_matplotlibrc_changes_nothing(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other people's plots in the same process keep their settings."""
     code = (

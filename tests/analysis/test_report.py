@@ -169,6 +169,10 @@ def test_the_page_needs_nothing_else(report: Path) -> None:
     assert page.count("data:image/svg+xml") == 5  # curves; one figure for Pong, three for Space Invaders
 
 
+@pytest.mark.survives(
+    "a run whose name is markup, mathematics or an escape sequence, in a report",
+    "it is shown as it is written",
+)
 @pytest.mark.slow
 @pytest.mark.skipif(script.find_browser() is None, reason="no chromium with a chromedriver on this machine")
 def test_a_browser_shows_all_of_it(report: Path, runs: Path, tmp_path: Path) -> None:
@@ -230,6 +234,7 @@ def test_names_from_a_run_are_not_taken_for_html(tmp_path: Path) -> None:
     assert "&lt;b&gt;&amp;" in page
 
 
+@pytest.mark.survives("any parameterization on the games of the paper", "it has a report")
 @pytest.mark.parametrize("param", PARAMETERIZATIONS)
 def test_every_parameterization_has_a_report_on_the_papers_games(tmp_path: Path, param: str) -> None:
     """Those that the paper has not: no score of it is invented."""
@@ -280,9 +285,14 @@ def test_fresh_games_are_those_of_the_best_network(tmp_path: Path) -> None:
     assert (found.protocol, found.means.tolist()) == ("paper", [8])
 
 
+@pytest.mark.survives("a clock that was put back, or no dates", "times and costs are unknown, never negative")
 def test_no_time_is_invented(tmp_path: Path) -> None:
     path = write_run(tmp_path, "Pong", "wn", 0, [1.0])
     assert scores.wall_clock_hours(read_run(path)) == 2
+    status = (path / "status.json").read_text()
+    (path / "status.json").write_text(status.replace("2026", "2025"))
+    assert scores.wall_clock_hours(read_run(path)) is None, "the clock was put back: no cost is negative"
+    (path / "status.json").write_text(status)
     (path / "provenance.json").unlink()
     assert scores.wall_clock_hours(read_run(path)) is None
     assert scores.training_hours(SimpleNamespace(metrics={}, evaluations={})) is None

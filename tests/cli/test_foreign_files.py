@@ -80,6 +80,10 @@ FOREIGN: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 
 
+@pytest.mark.survives(
+    "an output's name is that of a file of somebody else",
+    "refused in one line; a file that wn-dqn made is replaced",
+)
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_file_of_others_is_left_alone_and_ones_own_is_replaced(name: str, run: Path) -> None:
     command, content = FOREIGN[name]
@@ -97,6 +101,7 @@ def test_a_file_of_others_is_left_alone_and_ones_own_is_replaced(name: str, run:
     assert not [path for path in Path().iterdir() if path.name.startswith(".")], "nothing temporary stays"
 
 
+@pytest.mark.survives("an export over a file of a run", "refused in one line")
 @pytest.mark.parametrize(
     "name", ["config.yaml", "status.json", "provenance.json", "checkpoints/{newest}/tensors.safetensors"]
 )
@@ -126,6 +131,7 @@ def test_a_picture_of_ones_own_is_not_replaced_by_the_cards(tmp_path: Path) -> N
         assert wn_dqn("card", str(run))[0] == 0
 
 
+@pytest.mark.survives("links under the names of a run's files", "nothing is written through them")
 @posix_only
 @pytest.mark.parametrize(
     "name", [".config.yaml.tmp", ".status.json.tmp", ".provenance.json.tmp", ".lock", "metrics.csv", "evaluations.csv"]
@@ -150,6 +156,7 @@ def test_a_record_is_not_appended_through_a_link(tmp_path: Path) -> None:
     assert victim.read_text() == "mine\n"
 
 
+@pytest.mark.survives("links under names of temporary files", "nothing is written through them")
 @posix_only
 @pytest.mark.parametrize("name", [".r.html.tmp", ".g.tmp.gif"])
 def test_a_link_under_a_name_that_was_temporary_once(name: str, run: Path, tmp_path: Path) -> None:
@@ -162,6 +169,7 @@ def test_a_link_under_a_name_that_was_temporary_once(name: str, run: Path, tmp_p
     assert Path(name).is_symlink()
 
 
+@pytest.mark.survives("`replay` or `checkpoints` is a link to another run's", "refused; nothing there is removed")
 @posix_only
 @pytest.mark.parametrize("name", ["replay", "checkpoints"])
 def test_a_folder_of_another_run_is_not_pruned(name: str, run: Path, trained: Path, tmp_path: Path) -> None:
@@ -209,6 +217,7 @@ def link_oldest(run: Path) -> None:
     oldest.symlink_to(elsewhere.resolve(), target_is_directory=True)
 
 
+@pytest.mark.survives("files, copies and folders of others inside a run", "they stay, and the run goes on")
 @pytest.mark.parametrize("what", INTRUDERS)
 def test_what_is_not_ours_stays_and_the_run_goes_on(what: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if sys.platform == "win32" and "linked" in what:

@@ -15,6 +15,10 @@ TRAIN = ["train", "--game", "Catch", "--run-dir", "run"]
 RANDOM = ["evaluate", "--random", "Catch", "--games", "1"]
 
 
+@pytest.mark.survives(
+    "numbers of any size and names of any kind on a command line",
+    "refused in one line, and nothing is made",
+)
 @pytest.mark.parametrize(
     "args",
     [

@@ -37,6 +37,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.survives(
+    "messages that cannot be written: closed streams, broken pipes, a full disk",
+    "training ends as it would have",
+)
 @pytest.mark.parametrize("streams", ["2>/dev/full", "2>&1 | head -1", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full"])
 def test_training_ends_as_it_would_have(streams: str, config: Path, tmp_path: Path) -> None:
     done = shell(f"wn-dqn train --device cpu --config {config} --run-dir run {streams}", tmp_path)
@@ -55,6 +59,10 @@ def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.survives(
+    "other commands with closed or full streams",
+    "they end as they would have; exit status 1 if their result could not be printed",
+)
 @pytest.mark.parametrize(
     ("command", "status"),
     [
@@ -71,6 +79,7 @@ def test_other_commands_end_as_they_would_have(command: str, status: int, run: P
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done
 
 
+@pytest.mark.survives("a terminal that is closed (SIGHUP)", "the run is saved, and the same command goes on")
 def test_a_terminal_that_closes_stops_the_run_as_a_signal_does(tmp_path: Path) -> None:
     """Its messages went to the terminal, which is gone before the last of them."""
     config = tmp_path / "c.yaml"

@@ -398,6 +398,7 @@ def test_any_value_of_any_setting_is_settings_or_one_line(key: str, value: Any) 
     assert isinstance(outcome, Settings) or key in outcome
 
 
+@pytest.mark.survives("`1e6` where a count is meant", "it is a million; 1.5 is refused")
 @pytest.mark.parametrize("text", ["1e6", "1E+6", "1000000.0", "1_000_000"])
 def test_a_count_may_be_written_with_an_exponent(text: str) -> None:
     assignment = parse_assignment(f"learning.total_steps={text}")

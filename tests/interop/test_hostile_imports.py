@@ -148,6 +148,7 @@ def test_no_file_to_import(kind: str, name: str, tmp_path: Path, monkeypatch: py
     assert f"cannot read {name}" in told
 
 
+@pytest.mark.survives("`module.` or `_orig_mod.` before all names of an imported network", "they are left out")
 @pytest.mark.parametrize("legacy", [False, True], ids=["", "before torch 1.6"])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_the_names_that_wrappers_put_before_all_others(prefix: str, legacy: bool, tmp_path: Path) -> None:

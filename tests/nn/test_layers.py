@@ -65,6 +65,7 @@ def test_a_layer_that_lacks_a_method_cannot_be_made() -> None:
         Unfinished()  # type: ignore[abstract]
 
 
+@pytest.mark.survives("a row of weights that is zero", "the unit is off, and its gradients are finite")
 @pytest.mark.parametrize("setter", ["set_weight_", "set_direction_"])
 @pytest.mark.parametrize(("layer", "input_shape"), each_layer())
 def test_a_row_of_zeros_is_a_unit_that_is_off(layer: Layer, input_shape: tuple[int, ...], setter: str) -> None:

@@ -296,6 +296,7 @@ def step(layer: Layer) -> None:
     torch.optim.SGD([layer.v], lr=1.0).step()
 
 
+@pytest.mark.survives("writes to v that torch does not see", "a layer computes with the v that it has")
 @each_case
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
@@ -370,6 +371,7 @@ def functional(layer: Layer) -> Callable[..., Any]:
     return function
 
 
+@pytest.mark.survives("second derivatives, and `torch.func`", "as of torch's own weight norm")
 @each_case
 def test_second_derivatives(case: Case) -> None:
     layer = make(case)

@@ -238,6 +238,7 @@ def copy(good: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good, tmp_path / good.name))
 
 
+@pytest.mark.survives("a damaged file of a checkpoint", "the checkpoint before it is used")
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_refused(name: str, copy: Path, tmp_path: Path) -> None:
     path = copy / name

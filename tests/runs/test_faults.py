@@ -41,6 +41,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.survives("a kill at any kind of moment", "the same command goes on, and ends in the same bits")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the driver forks")
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -144,6 +145,7 @@ def fill(disk: Path) -> None:
             file.write(bytes(1))
 
 
+@pytest.mark.survives("a full disk", "training goes on, rows wait in memory, and nothing is lost")
 def test_a_disk_that_is_really_full_loses_nothing(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import wn_dqn
 from small_runs import CPU, settings_for, train
 
 from wn_dqn.analysis.model_card import write_card
@@ -276,6 +277,13 @@ def test_a_checkpoint_that_is_saved_again_is_not_refused(run: Path) -> None:
     """So that it is the forgeries above that are refused, and not the way in which they are made."""
     forged(run, lambda _state: None)
     assert told("train", run) == told("load", run) == ""
+
+
+@pytest.mark.survives("`checkpoint verify` of a run without checkpoints", "one line, and exit status 1")
+def test_a_run_without_checkpoints_is_not_whole(run: Path) -> None:
+    """`wn-dqn checkpoint verify` says so."""
+    shutil.rmtree(run / "checkpoints")
+    assert wn_dqn("checkpoint", "verify", str(run)) == (1, "", f"wn-dqn: {run} has no checkpoint\n")
 
 
 def test_a_score_that_is_no_number_is_none(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_the_precision_of_a_gpu_ends_with_its_context(precision: str, monkeypatc
     assert [cudnn.allow_tf32, cublas.allow_tf32] == [False, True]
 
 
+@pytest.mark.survives("training in a thread", "it trains, and handles no signal")
 def test_a_thread_trains_and_handles_no_signal(tmp_path: Path) -> None:
     """Python lets only the main thread handle signals: a handler would raise ValueError."""
     handlers, statuses = process_state()["handlers"], []

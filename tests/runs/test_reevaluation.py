@@ -261,6 +261,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.survives("a test in several processes whose command is killed", "its processes end, too")
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to end a process with")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

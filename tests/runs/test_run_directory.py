@@ -81,6 +81,10 @@ def test_a_lock_is_free_after_use(run: RunDirectory) -> None:
     lock(run)
 
 
+@pytest.mark.survives(
+    "the lock file of a run is removed while it trains",
+    "nobody else gets in: the folder itself is locked",
+)
 @posix_only
 def test_a_lock_file_that_is_removed_does_not_let_others_in(run: RunDirectory) -> None:
     with run.locked():

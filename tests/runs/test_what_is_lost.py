@@ -76,6 +76,10 @@ ABSENCES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.survives(
+    "checkpoints that are gone, unreadable or not mounted",
+    "the run is refused and stays as it is: training does not begin at step 0",
+)
 @pytest.mark.parametrize("how", ABSENCES)
 def test_checkpoints_that_are_not_seen_are_no_beginning(how: str, run: Path) -> None:
     if sys.platform == "win32" and "mounted" in how:
@@ -87,6 +91,7 @@ def test_checkpoints_that_are_not_seen_are_no_beginning(how: str, run: Path) -> 
     assert contents(run) == before
 
 
+@pytest.mark.survives("a kill before the first checkpoint", "the same command begins again, and ends in the same bits")
 def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows and its status speak of steps, and nothing that was saved is lost."""
 
@@ -106,6 +111,10 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, m
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "undisturbed"))
 
 
+@pytest.mark.survives(
+    "a status that says finished, and a checkpoint that does not",
+    "the checkpoint is believed: training goes on",
+)
 def test_finished_is_not_believed_where_the_checkpoint_says_otherwise(run: Path, tmp_path: Path) -> None:
     status = {**RunDirectory(run).read_status(), "status": "finished", "steps": 168}
     (run / "status.json").write_text(json.dumps(status))
@@ -125,6 +134,10 @@ def at_step(monkeypatch: pytest.MonkeyPatch, steps: int, action: Callable[[], ob
     monkeypatch.setattr(Experiment, "after_step", after_step)
 
 
+@pytest.mark.survives(
+    "the run's folder is moved or removed while it trains",
+    "the run stops with one line, and goes on once the folder is back",
+)
 @posix_only
 @pytest.mark.parametrize("another_takes_its_place", [False, True])
 def test_a_folder_that_moves_while_it_trains_stops_the_run(
@@ -173,6 +186,10 @@ LOSSES: dict[str, Callable[[Path], object]] = {
 CHANGES = {**LOSSES, "no UTF-8": lambda path: overwrite(path, b"\xff\xfe")}
 
 
+@pytest.mark.survives(
+    "a table is emptied, deleted, cut or replaced while it is written",
+    "the run stops with one line, and goes on once the table is back",
+)
 @posix_only
 @pytest.mark.parametrize("table", ["metrics.csv", "evaluations.csv"])
 @pytest.mark.parametrize("how", [*LOSSES, "replaced"])
@@ -197,6 +214,10 @@ def test_a_table_that_loses_rows_while_it_is_written_stops_the_run(
     assert len(rows) == 1 + 240 // (24 if table == "metrics.csv" else 120)
 
 
+@pytest.mark.survives(
+    "a table that lost rows between two starts",
+    "it is refused and stays as it is; `--accept-changes` goes on with the whole rows and records it",
+)
 @pytest.mark.parametrize("table", ["metrics.csv", "evaluations.csv"])
 @pytest.mark.parametrize("checksum", [True, False], ids=["", "of an earlier version"])
 @pytest.mark.parametrize("how", CHANGES)
@@ -232,6 +253,10 @@ def edited(run: Path, old: str, new: str) -> None:
     config.write_text(config.read_text().replace(old, new))
 
 
+@pytest.mark.survives(
+    "settings other than those of the checkpoint",
+    "each difference is named and refused; `--accept-changes` records them",
+)
 def test_settings_other_than_the_checkpoints_are_named_and_refused(run: Path) -> None:
     """Somebody edited config.yaml, and trains with what it says."""
     edited(run, "discount: 0.99", "discount: 0.19")
@@ -247,6 +272,7 @@ def test_settings_other_than_the_checkpoints_are_named_and_refused(run: Path) ->
     assert go_on(run, settings_for(learning={"total_steps": 176, "discount": 0.19})) == 0, "it is asked once"
 
 
+@pytest.mark.survives("checkpoints of another seed", "refused, and the run stays as it is")
 def test_the_checkpoints_of_another_seed_are_refused(run: Path, tmp_path: Path) -> None:
     assert train(settings_for(learning=HALF, seed=1), tmp_path / "other") == 0
     shutil.rmtree(run / "checkpoints")

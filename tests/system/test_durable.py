@@ -92,6 +92,10 @@ def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     assert seen == {str(process): LINES for process in range(PROCESSES)}
 
 
+@pytest.mark.survives(
+    "a disk that is full when the record of a test is written",
+    "no half line is kept, and one line says so",
+)
 def test_a_line_that_a_full_disk_refuses_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lines"
     append_line(path, "one")

@@ -91,11 +91,12 @@ def training_hours(run: Run) -> float | None:
 
 
 def wall_clock_hours(run: Run) -> float | None:
-    """Hours from the first start to the last word of the run, pauses included; None if a date is missing."""
+    """Hours from the first start to the last word of the run, pauses included; None if nobody knows."""
     try:
         began, ended = (
             datetime.strptime(str(entry["time"]), "%Y-%m-%dT%H:%M:%S%z") for entry in (run.provenance[0], run.status)
         )
     except (LookupError, ValueError):
         return None
-    return (ended - began).total_seconds() / 3600
+    hours = (ended - began).total_seconds() / 3600
+    return hours if hours >= 0 else None  # the clock was put back
