@@ -169,10 +169,6 @@ def test_the_page_needs_nothing_else(report: Path) -> None:
     assert page.count("data:image/svg+xml") == 5  # curves; one figure for Pong, three for Space Invaders
 
 
-@pytest.mark.survives(
-    "a run whose name is markup, mathematics or an escape sequence, in a report",
-    "it is shown as it is written",
-)
 @pytest.mark.slow
 @pytest.mark.skipif(script.find_browser() is None, reason="no chromium with a chromedriver on this machine")
 def test_a_browser_shows_all_of_it(report: Path, runs: Path, tmp_path: Path) -> None:
@@ -254,6 +250,10 @@ def test_every_parameterization_has_a_report_on_the_papers_games(tmp_path: Path,
     assert f"DQN (Mnih et al., 2015), Double DQN (van Hasselt et al., 2016); {label}: 2 runs" in text
 
 
+@pytest.mark.survives(
+    "a name that is markup, mathematics or an escape sequence, in a report",
+    "it is shown as it is written",
+)
 def test_names_that_mean_something_elsewhere_are_only_names(tmp_path: Path) -> None:
     """To TeX, to rich and to a terminal: in the name of the folder, of the game and of a column."""
     name = "$\\frac{$ [/b] \x1b[31m {{ 1 }} *a* \udcff"

@@ -104,6 +104,7 @@ def test_a_table_of_many(run: Path, capsys: pytest.CaptureFixture[str], monkeypa
     assert [record["std"] for record in records(run)] == [None, None]  # JSON has no NaN
 
 
+@pytest.mark.survives("such a name on a terminal", "its escape sequences are written out")
 def test_a_table_of_runs_with_odd_names(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
