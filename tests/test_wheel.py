@@ -55,7 +55,7 @@ def test_an_installed_wheel_trains_from_another_folder(changes: list[str], tmp_p
     command = programs / "wn-dqn"
     run(command, "train", "--config", "smoke", "--device", "cpu", *changes, cwd=tmp_path)
     assert (tmp_path / "runs" / "Breakout-wn-seed0" / "model_card.md").is_file()  # its template is in the wheel
-    assert "report.html: 1 runs" in run(command, "report", "runs", cwd=tmp_path)
+    assert "report.html: 1 run;" in run(command, "report", "runs", cwd=tmp_path)
     evaluated = run(command, "evaluate", "runs/Breakout-wn-seed0", "--protocol", "nature", "--games", "2", cwd=tmp_path)
     assert "Breakout" in evaluated
 

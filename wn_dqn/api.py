@@ -269,10 +269,13 @@ def train(
     default = Path("runs") / default_name(name, resolved.param, resolved.agent, resolved.seed)
     folder = default if run_dir is None else Path(run_dir)
 
-    def write_card(path: Path) -> None:
+    def finish(path: Path) -> None:
+        from wn_dqn.analysis.closing import closing
         from wn_dqn.analysis.model_card import write_finished_card  # its template engine is not needed before
 
         write_finished_card(path, reporter.message)
+        for line in closing(path):
+            reporter.message(line)
 
     train_run(
         resolved,
@@ -282,7 +285,7 @@ def train(
         resume=resume,
         accept_changes=accept_changes,
         stop=stop or StopRequest(stop_after_s),
-        on_finished=write_card,
+        on_finished=finish,
         callbacks=callbacks,
     )
     return Run(folder)

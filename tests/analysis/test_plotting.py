@@ -102,7 +102,7 @@ def test_labels_never_cover_each_other(heights: list[float], distance: float) ->
 def test_the_command_writes_each_format(runs: Path, tmp_path: Path) -> None:
     for name, beginning in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):
         status, out, err = wn_dqn("plot", str(runs), "-o", str(tmp_path / name), "--each-run")
-        assert (status, out, err) == (0, f"{tmp_path / name}: 5 runs\n", "")
+        assert (status, out, err) == (0, f"{tmp_path / name}: 5 runs; in a browser: {(tmp_path / name).as_uri()}\n", "")
         assert (tmp_path / name).read_bytes().startswith(beginning)
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture is not None
@@ -216,5 +216,5 @@ def test_what_cannot_be_drawn_is_told_in_a_line_each(tmp_path: Path) -> None:
     assert "no evaluations and no metrics yet" in err
     write_run(tmp_path, "Pong", "wn", 1, [1.0])
     status, out, err = wn_dqn("plot", str(tmp_path), *arguments, "-o", str(tmp_path / "a.png"))
-    assert (status, out) == (0, f"{tmp_path / 'a.png'}: 2 runs\n")
+    assert (status, out) == (0, f"{tmp_path / 'a.png'}: 2 runs; in a browser: {(tmp_path / 'a.png').as_uri()}\n")
     assert err.count("\n") == 3

@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(runs: Path) -> Path:
     path = runs.parent / "report.html"
     status, out, err = wn_dqn("report", str(runs), "-o", str(path), "--price-per-hour", "2")
-    assert (status, out) == (0, f"{path}: 5 runs\n")
+    assert (status, out) == (0, f"{path}: 5 runs; in a browser: {path.as_uri()}\n")
     assert err.count("\n") == 1
     assert "Bad-wn-seed0/config.yaml is not valid YAML" in err
     return path

@@ -184,10 +184,10 @@ class TestCommand:
     def test_a_video(self, run: Path, tmp_path: Path, command: Command) -> None:
         path = tmp_path / "game.webm"
         status, out, err = command(str(run), "-o", str(path), "--episodes", "2", "--epsilon", "0")
-        assert (status, out) == (0, f"{path}: 146 frames, 2.4 seconds\n")
+        assert (status, out) == (0, f"{path}: 146 frames, 2.4 seconds; in a browser: {path.as_uri()}\n")
         assert "game 2: score" in err
         status, out, _ = command(str(run), "-o", str(path), "--max-frames", "30")
-        assert (status, out) == (0, f"{path}: 30 frames, 0.5 seconds\n")
+        assert (status, out) == (0, f"{path}: 30 frames, 0.5 seconds; in a browser: {path.as_uri()}\n")
 
     def test_a_window(self, run: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         """Frames are shown until q is pressed; where there is no window, one line says what to do."""

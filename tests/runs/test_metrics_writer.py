@@ -63,6 +63,13 @@ def test_tables(writer: MetricsWriter, tmp_path: Path) -> None:
     assert read_csv(tmp_path / "evaluations.csv") == [["steps", "mean_return", "games"], ["250", "1e-07", "2"]]
 
 
+def test_a_resumed_run_knows_its_scores(writer: MetricsWriter, tmp_path: Path) -> None:
+    assert writer.scores() == []
+    for steps, score in ((100, 1.5), (200, -3.0)):
+        writer.write_evaluation(steps, {"mean_return": score, "games": 2}, {})
+    assert MetricsWriter(tmp_path, HYPERPARAMETERS).scores() == [(100, 1.5), (200, -3.0)]
+
+
 def test_a_table_keeps_the_columns_it_began_with(tmp_path: Path) -> None:
     """A run of an older version, gone on with: its rows stay a table, and the new figures are curves."""
     (tmp_path / "metrics.csv").write_text("steps,train/loss,train/gone\n100,0.5,1\n")

@@ -17,10 +17,11 @@ def card(run: Path) -> None:
 
     A run that finishes writes its card by itself; this brings in what `wn-dqn evaluate` has found since.
     """
-    from wn_dqn.analysis.model_card import write_card
+    from wn_dqn.analysis.model_card import CURVE, write_card
     from wn_dqn.analysis.read_runs import read_run
+    from wn_dqn.system.text import printable
 
     path = write_card(run)
     for problem in read_run(run).problems:
         click.echo(f"wn-dqn: {problem}", err=True)
-    click.echo(f"{path}")
+    click.echo(f"{printable(str(path))}: Markdown, for a repository or the Hugging Face Hub; its picture is {CURVE}")

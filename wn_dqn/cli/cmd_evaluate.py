@@ -97,6 +97,20 @@ def evaluate(
         _print_evaluation(reports[0])
     else:
         _print_evaluations(reports)
+    if runs:
+        _say_where(reports)
+
+
+def _say_where(reports: list[Report]) -> None:
+    """One line about the files that keep the outcomes, if there are any."""
+    from wn_dqn.runs.run_directory import REEVALUATIONS
+    from wn_dqn.runs.story import pasteable
+    from wn_dqn.system.progress import ProgressReporter
+
+    folders = {report.checkpoint.parent.parent for report in reports if report.checkpoint is not None}
+    kept = [pasteable(folder) for folder in sorted(folders) if (folder / REEVALUATIONS).is_file()]
+    if kept:
+        ProgressReporter().message(f"kept in {REEVALUATIONS}; beside the others: wn-dqn report {' '.join(kept)}")
 
 
 def _with_published(report: Report) -> dict[str, Any]:

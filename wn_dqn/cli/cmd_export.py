@@ -40,4 +40,5 @@ def export(run: Path, output: Path, format_: Format | None, checkpoint: str, nam
     contract = policy.export(output, format_)
     for problem in read_records(policy.path)[1]:
         click.echo(f"wn-dqn: {problem}", err=True)
-    click.echo(f"{output} and {contract.name}: {policy.settings.game}, {policy.settings.param}, step {policy.steps:,}")
+    network = f"{policy.settings.game}, {policy.settings.param}, step {policy.steps:,}"
+    click.echo(f"{output} and {contract.name}: {network}; {contract.name} says what goes in and what comes out")

@@ -64,12 +64,13 @@ def play(
         raise UsageError("give a file to write, like -o game.webm, or --show")
 
     from wn_dqn import api
+    from wn_dqn.cli.looking import written
     from wn_dqn.render.video import FRAMES_PER_S
     from wn_dqn.system.hardware import find_device, prepare_torch
 
     prepare_torch(find_device(device), "float32")
     policy = api.load(run, checkpoint, device=device, named=[named_env or ""])
-    written = policy.play(
+    frames = policy.play(
         output,
         protocol=protocol,
         games=episodes,
@@ -80,4 +81,4 @@ def play(
         progress=True,
     )
     if output is not None:
-        click.echo(f"{output}: {written:,} frames, {written / FRAMES_PER_S:.1f} seconds")
+        click.echo(written(output, f"{frames:,} frames, {frames / FRAMES_PER_S:.1f} seconds"))

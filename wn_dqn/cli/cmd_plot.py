@@ -71,11 +71,13 @@ def plot(runs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """
     from wn_dqn.analysis import plotting
     from wn_dqn.cli.groups import read_groups, show_notes
+    from wn_dqn.cli.looking import written
     from wn_dqn.system import output_file
+    from wn_dqn.system.text import number_of
 
     file_format = output_file.require_writable(output, FIGURE_FORMATS)
     groups, _ = read_groups(runs)
     figure, notes = plotting.learning_curves(groups, **options)
     show_notes(notes)
     output_file.write(output, plotting.figure_bytes(figure, file_format))
-    click.echo(f"{output}: {sum(len(group.runs) for group in groups)} runs")
+    click.echo(written(output, number_of(sum(len(group.runs) for group in groups), "run")))

@@ -34,10 +34,12 @@ def report(runs: tuple[Path, ...], output: Path, price_per_hour: float | None) -
     """
     from wn_dqn.analysis.report import make_report
     from wn_dqn.cli.groups import read_groups
+    from wn_dqn.cli.looking import written
     from wn_dqn.system import output_file
     from wn_dqn.system.progress import ProgressReporter
+    from wn_dqn.system.text import number_of
 
     output_file.require_writable(output, ["html"])
     groups, problems = read_groups(runs)
     output_file.write(output, make_report(groups, problems, ProgressReporter(), price_per_hour))
-    click.echo(f"{output}: {sum(len(group.runs) for group in groups)} runs")
+    click.echo(written(output, number_of(sum(len(group.runs) for group in groups), "run")))

@@ -145,6 +145,7 @@ _SETTING_OF_OPTION = {
     help="Go on with a run although settings differ from its checkpoint's, or rows of its tables were lost; what "
     "differs is recorded in provenance.json.",
 )
+@click.option("--verbose", is_flag=True, help="Print all settings first.")
 @click.option(
     "--stop-after",
     metavar="DURATION",
@@ -166,6 +167,7 @@ def train(
     resume: str,
     accept_changes: bool,
     stop_after: str | None,
+    verbose: bool,
     env_args: tuple[str, ...],
     plugins: tuple[str, ...],
     trackers: tuple[str, ...],
@@ -184,6 +186,11 @@ def train(
     from wn_dqn.config.trust import require_trust
     from wn_dqn.runs.stop_request import StopRequest
 
+    if verbose:
+        from wn_dqn.config.files import dump_yaml
+        from wn_dqn.system.progress import ProgressReporter
+
+        ProgressReporter().message(dump_yaml(settings.model_dump()).rstrip())
     require_trust(settings, [name for name in map(setting_options.get, ("env", "game")) if name is not None])
     stop = StopRequest(stop_after_s)
     with stopping_on_signals(stop):

@@ -105,4 +105,5 @@ def _run() -> None:
         _tell(f"{error}; what was saved before is intact")
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
+        _tell("interrupted; the same command begins again")
         sys.exit(130)

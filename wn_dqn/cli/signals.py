@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         stop.request(signal.Signals(number).name, 128 + number)
         for each in (signal.SIGINT, signal.SIGTERM):  # not SIGHUP: a terminal that closes may send it twice
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, _end_at_once)
 
     previous = {number: signal.signal(number, on_signal) for number in _signals()}
     try:
@@ -25,6 +27,14 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> None:
+    """End the process by this signal, with one line."""
+    with contextlib.suppress(OSError):  # no stream of Python: the signal may have come while it writes
+        os.write(2, b"\nwn-dqn: stopped at once; the same command goes on from the last checkpoint\n")
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _signals() -> list[signal.Signals]:

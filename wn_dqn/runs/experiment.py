@@ -52,9 +52,11 @@ from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
 from wn_dqn.runs.run_directory import SAVED_STEPS, RunDirectory, arithmetic
 from wn_dqn.runs.snapshot import MISFITS, Snapshot, load_snapshot, replay_index
 from wn_dqn.runs.stop_request import StopRequest
+from wn_dqn.runs.story import details
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.system.durable import remove_leftovers
 from wn_dqn.system.progress import ProgressReporter, ProgressTask
+from wn_dqn.system.text import score_text
 from wn_dqn.training.agent import Agent
 from wn_dqn.training.loop import begin_games, games_in_progress, restore_games, train
 from wn_dqn.training.plan import TrainingPlan
@@ -83,7 +85,8 @@ class Experiment:
     task: ProgressTask | None = None
     held_out_file: VerifiedFile | None = None
     test_env: VectorEnv | None = None
-    last_evaluation: str = ""
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    """steps and mean return of each evaluation so far"""
     audience: Audience = field(default_factory=lambda: Audience((), StopRequest()))
     unsaved: OSError | None = None
     saved_steps: int | None = None
@@ -100,6 +103,7 @@ class Experiment:
         """Train to the end; see :func:`wn_dqn.training.loop.train`."""
         total = self.settings.learning.total_steps
         with self.reporter.task("training", total, self.state.steps) as self.task:
+            self.task.show_curve([score for _, score in self.scores])
             told = ToldMetrics(self.metrics, self._tell_row)
             train(self.plan, self.env, self.agent, self.sampler, told, self, self.state)
 
@@ -140,6 +144,7 @@ class Experiment:
             def on_step(done: int) -> None:
                 self.stop.check()
                 task.update(done)
+                self._tell_status()
 
             result = evaluate(
                 self.agent.q_values,
@@ -151,9 +156,11 @@ class Experiment:
                 visited,
             )
         self.directory.require_in_place()
-        self.last_evaluation = f"evaluation {result.mean:,.1f}"
+        self.scores.append((steps, result.mean))
+        if self.task is not None:
+            self.task.show_curve([score for _, score in self.scores])
         self.reporter.message(
-            f"step {steps:,}: mean score {result.mean:,.1f}, median {result.median:,.1f}, "
+            f"step {steps:,}: mean score {score_text(result.mean)}, median {score_text(result.median)}, "
             f"{len(result.games)} games (training protocol)"
         )
         period_epochs = self.settings.output.video_period_epochs
@@ -198,11 +205,14 @@ class Experiment:
             self.store.write_behind()
         assert self.task is not None
         period = state.period
-        speed = f"{period.steps / period.train_s:,.0f} steps/s" if period.train_s > 0 else ""
-        self.task.update(state.steps, ", ".join(filter(None, (speed, self.last_evaluation))))
+        steps_per_s = period.steps / period.train_s if period.train_s > 0 else None
+        self.task.update(state.steps, details(steps_per_s, self.plan.epsilon(state.steps), self.scores))
         self._tell_whether_rows_wait()
+        self._tell_status()
         if self.audience.hears_steps:
             self.audience.tell("on_step", self.view)
+
+    def _tell_status(self) -> None:
         now_s = time.monotonic()
         if now_s - self._status_s > _STATUS_PERIOD_S:
             self._status_s = now_s
@@ -261,7 +271,7 @@ class Experiment:
         """Continue from the newest checkpoint that is whole; returns what was restored, None if there is none.
 
         RunError if there are checkpoints, but none that can be read; if there are none, but there were; or if a table
-        is not as it was, UsageError if settings are not, unless `accept_changes`.
+        is not as it was, UsageError if settings are not, unless `accept_changes`. Stop if it is asked to.
         """
         paths = checkpoint_paths(self.directory.checkpoints)[::-1]
         reasons = []
@@ -322,6 +332,7 @@ class Experiment:
             self.reporter.message("the replay was not saved: learning goes on once it has filled again")
             self.state.learning_from_steps = self.state.steps + self.plan.start_steps
         self.metrics.load_state_dict(self.metrics.mended(snapshot.metrics, self.state.steps))
+        self.scores = self.metrics.scores()
         self.accepted, self.saved_steps = changes + damages, self.state.steps
         here = arithmetic(replay.device)
         changed = differences(snapshot.arithmetic or here, here)
@@ -342,7 +353,12 @@ class Experiment:
             begin_games(self.plan, self.env, self.sampler.replay, self.state)
             return
         with self.reporter.task("restoring the games", len(self.state.epoch_actions)) as task:
-            restore_games(self.plan, self.env, self.state, task.update)
+
+            def on_step(done: int) -> None:
+                self.stop.check()
+                task.update(done)
+
+            restore_games(self.plan, self.env, self.state, on_step)
         assert self.state.observed is not None
         if self.sampler.replay.num_appended == 0:
             self.sampler.replay.begin(self.state.observed.newest)

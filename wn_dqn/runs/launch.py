@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import OutsideGame, game_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import spec_of
@@ -17,7 +16,6 @@ from wn_dqn.envs.twin import first_difference
 from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
-from wn_dqn.nn.networks import network_name
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
@@ -25,6 +23,7 @@ from wn_dqn.runs.experiment import Experiment, build_experiment
 from wn_dqn.runs.identity import changed_settings, require_accepted
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.stop_request import StopRequest
+from wn_dqn.runs.story import opening
 from wn_dqn.system.hardware import GIB, prepare_torch, require_memory
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.callbacks import Stop
@@ -83,9 +82,8 @@ def train_run(
                 return 0
             _require_memory(*needs)
         directory.require_own_folders()
-        reporter.message(dump_yaml(settings.model_dump()).rstrip())
-        if settings.network.name == "auto":
-            reporter.message(f"network: {network_name(spec.obs_shape, settings.network)} (network.name is auto)")
+        for line in opening(settings, spec, run_dir, device):
+            reporter.message(line)
         experiment = build_experiment(settings, directory, device, reporter, stop)
         experiment.audience = audience
         try:
@@ -93,9 +91,14 @@ def train_run(
             restored = experiment.restore(accept_changes=accept_changes)
             directory.write_settings(settings.model_dump())
             directory.add_provenance(device, list(dict.fromkeys([*changes, *experiment.accepted])))
-            reporter.message(restored or f"training in {run_dir}")
+            if restored is not None:
+                reporter.message(restored)
             experiment.write_status("running")
             return _run(experiment, on_finished)
+        except Stop as asked:
+            reason, exit_status = asked.args
+            reporter.message(f"stopped before it went on ({reason}): nothing has changed; the same command goes on")
+            return int(exit_status)
         finally:
             if experiment.store is not None:
                 experiment.store.close()

@@ -106,6 +106,14 @@ class MetricsWriter:
                 self._file(name)
                 self._columns[name] = _header(self._folder / name)
 
+    def scores(self) -> list[tuple[int, float]]:
+        """Steps and mean return of each evaluation in the table."""
+        path = self._folder / EVALUATIONS_CSV
+        if not path.exists():
+            return []
+        table = csv.DictReader(reading.read_text(path, TABLE_BYTES).splitlines())
+        return [(int(row["steps"]), float(row["mean_return"] or "nan")) for row in table]
+
     def problems(self, state: Mapping[str, Any]) -> list[str]:
         """A message about each table that is not as it was when `state` was taken. Later rows are no problem."""
         found = ((name, self._problem(name, state)) for name in _TABLES if name in state)

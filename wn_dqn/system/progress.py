@@ -1,20 +1,34 @@
-"""Progress on the console: a bar where there is a terminal, plain lines where there is none."""
+"""Progress on the console: bars and a chart where there is a terminal, plain lines where there is none."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from wn_dqn.system.line_chart import line_chart
 
 LINE_PERIOD_S = 15.0
 """Seconds between lines of a task where there is no terminal."""
+_PACE_S = 60.0
+"""The speed of a task, and so the time that is left, is that of the last minute."""
+_CHART_WIDTH, _CHART_HEIGHT = 64, 6
+_ROOM_FOR_CHART = 16
+"""lines of a terminal that shows a chart"""
+_ROOM_FOR_TIME = 30
+"""columns of a terminal that shows how much time is left"""
 
 
 class _Messages(io.TextIOBase):
@@ -50,7 +64,10 @@ class ProgressReporter:
     def __init__(self, console: Console | None = None) -> None:
         messages = cast("TextIO", _Messages(sys.stderr))
         self._console = console or Console(file=messages, highlight=False, soft_wrap=True)
-        self._bars: Progress | None = None
+        # Not what `FORCE_COLOR` says: whoever reads a pipe may want colours, but no bar that moves.
+        self._moves = self._console.file.isatty() and not self._console.is_dumb_terminal
+        self._bars = _Bars()
+        self._live: Live | None = None
 
     def message(self, text: str) -> None:
         """A line of its own."""
@@ -59,30 +76,24 @@ class ProgressReporter:
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[ProgressTask]:
         """A task of `total` units, 0 if nobody can know, of which `done` are behind."""
-        if not self._console.is_terminal:
+        if not self._moves:
             yield _Lines(self, name, total, done)
             return
-        outermost = self._bars is None
-        if self._bars is None:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[details]}"),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._bars.start()
-        bars = self._bars
-        bar = bars.add_task(name, total=total or None, completed=done, details="")
+        bar = _Bar(name, total, done)
+        self._bars.shown.append(bar)
+        outermost = self._live is None
+        if self._live is None:
+            self._live = Live(self._bars, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
         try:
-            yield _Bar(bars, bar)
+            yield bar
         finally:
-            bars.remove_task(bar)
+            self._bars.shown.remove(bar)
             if outermost:
-                bars.stop()
-                self._bars = None
+                self._live.stop()
+                self._live = None
+                for line in bar.chart(self._console.options):
+                    self._console.print(line, markup=False)
 
 
 class ProgressTask:
@@ -92,33 +103,113 @@ class ProgressTask:
         """`done` units are behind; `details` is what else is worth a glance."""
         raise NotImplementedError
 
+    def show_curve(self, values: Sequence[float]) -> None:
+        """How `values` went so far: a chart where there is a terminal, else nothing."""
+
+
+class _Pace:
+    """How long the rest of a task takes."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+        self.began_s = time.monotonic()
+        self._behind = deque([(self.began_s, done)])
+
+    def update(self, done: int) -> float:
+        """`done` units are behind; returns the time."""
+        now_s, self.done = time.monotonic(), done
+        if now_s - self._behind[-1][0] >= 1.0:
+            self._behind.append((now_s, done))
+            while now_s - self._behind[1][0] > _PACE_S:
+                self._behind.popleft()
+        return now_s
+
+    @property
+    def share(self) -> float:
+        return min(self.done / self.total, 1.0)
+
+    @property
+    def left(self) -> str:
+        """The time that is left, like 0:01:00; empty while nobody knows."""
+        (began_s, before), (last_s, last) = self._behind[0], self._behind[-1]
+        if last <= before:
+            return ""
+        return _duration((last_s - began_s) / (last - before) * max(self.total - self.done, 0))
+
 
 class _Bar(ProgressTask):
-    def __init__(self, bars: Progress, bar: object) -> None:
-        self._bars, self._bar = bars, bar
+    def __init__(self, name: str, total: int, done: int) -> None:
+        self.name, self.details = name, ""
+        self._pace = _Pace(total, done)
+        self._curve: Sequence[float] = ()
 
     def update(self, done: int, details: str = "") -> None:
-        self._bars.update(self._bar, completed=done, details=details)  # type: ignore[arg-type]
+        self.details = details
+        self._pace.update(done)
+
+    def show_curve(self, values: Sequence[float]) -> None:
+        self._curve = list(values)
+
+    def chart(self, options: ConsoleOptions) -> list[str]:
+        """The curve as lines; none where there is no room or no curve."""
+        if options.size.height < _ROOM_FOR_CHART:
+            return []
+        width = min(options.max_width, _CHART_WIDTH)
+        return line_chart(self._curve, width, _CHART_HEIGHT, ascii_only=options.ascii_only)
+
+    def line(self, options: ConsoleOptions) -> Table:
+        """Name, bar, share and time: one line of a terminal."""
+        pace = self._pace
+        known = pace.total > 0
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1)
+        bar = ProgressBar(pace.total or None, pace.done, pulse=not known)
+        cells: list[Text | ProgressBar] = [Text(self.name), bar]
+        texts = [f"{pace.share:4.0%}" if known else f"{pace.done:,}"]
+        if known and pace.left and options.max_width >= _ROOM_FOR_TIME:
+            texts.append(f"{pace.left} left")
+        for text in texts:
+            line.add_column(no_wrap=True, justify="right")
+            cells.append(Text(text))
+        line.add_row(*cells)
+        return line
+
+
+class _Bars:
+    """All tasks under way, as they are drawn: what a terminal has room for."""
+
+    def __init__(self) -> None:
+        self.shown: list[_Bar] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for bar in list(self.shown):  # another thread draws
+            for line in bar.chart(options):
+                yield Text(line)
+            yield bar.line(options)
+            for line in textwrap.wrap(bar.details, options.max_width):
+                yield Text(line, style="dim")
 
 
 class _Lines(ProgressTask):
     def __init__(self, reporter: ProgressReporter, name: str, total: int, done: int) -> None:
-        self._reporter, self._name, self._total, self._done_before = reporter, name, total, done
-        self._began_s = self._last_s = time.monotonic()
+        self._reporter, self._name = reporter, name
+        self._pace = _Pace(total, done)
+        self._last_s = self._pace.began_s
 
     def update(self, done: int, details: str = "") -> None:
-        now_s = time.monotonic()
+        now_s = self._pace.update(done)
         if now_s - self._last_s < LINE_PERIOD_S:
             return
         self._last_s = now_s
-        self._reporter.message(f"{self._name}: {self._how_far(done, now_s)}" + (details and f", {details}"))
+        self._reporter.message(f"{self._name}: {self._how_far()}" + (details and f", {details}"))
 
-    def _how_far(self, done: int, now_s: float) -> str:
-        if not self._total:
-            return f"{done:,}"
-        left_s = (now_s - self._began_s) / max(done - self._done_before, 1) * max(self._total - done, 0)
-        share = min(done / self._total, 1.0)
-        return f"{min(done, self._total):,} of {self._total:,} ({share:.0%}), {_duration(left_s)} left"
+    def _how_far(self) -> str:
+        pace = self._pace
+        if not pace.total:
+            return f"{pace.done:,}"
+        left = pace.left and f", {pace.left} left"
+        return f"{min(pace.done, pace.total):,} of {pace.total:,} ({pace.share:.0%}){left}"
 
 
 def _duration(seconds: float) -> str:

@@ -11,3 +11,13 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def score_text(score: float) -> str:
+    """A score as tables and messages give it: with two decimals where it is small."""
+    return f"{score:,.1f}" if abs(score) >= 10 else f"{score:.2f}"
+
+
+def number_of(count: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

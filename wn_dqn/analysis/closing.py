@@ -1,0 +1,75 @@
+"""What a finished run tells a person: its scores beside a random policy's and a human's, and what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wn_dqn.analysis.published import human_normalized, published_scores
+from wn_dqn.analysis.read_runs import Run, read_run
+from wn_dqn.analysis.scores import training_hours
+from wn_dqn.errors import UsageError
+from wn_dqn.runs.run_directory import portable_name
+from wn_dqn.runs.story import pasteable
+from wn_dqn.system.text import printable, score_text
+
+
+def closing(path: Path) -> list[str]:
+    """Lines about the finished run in `path`: its scores, and the commands to go on with.
+
+    Without its scores if it cannot be read: what was trained is saved, and the last words must not be an error.
+    """
+    try:
+        run = read_run(path)
+    except UsageError:
+        return next_commands(path, path.name)
+    time = _time_text(training_hours(run) or 0.0)
+    head = f"{printable(str(path))} is finished: {run.steps:,} steps, {time} of training"
+    return [head, *score_lines(run), *next_commands(path, run.game.short_name)]
+
+
+def _time_text(hours: float) -> str:
+    seconds = hours * 3600
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if hours < 2 else f"{hours:,.1f} hours"
+
+
+def score_lines(run: Run) -> list[str]:
+    """The first, the last and the best evaluation, and what is published about the game; 40 columns at most."""
+    if not len(run.scores):
+        return []
+    steps, best = run.evaluations["steps"], int(run.scores.argmax())
+    levels = published_scores(run.game.name)
+    scores = [
+        (name, f"{int(steps[index]):,}", float(run.scores[index]))
+        for name, index in (("first", 0), ("last", -1), ("best", best))
+    ]
+    known = (("random", levels.random), ("human", levels.human))
+    scores += [(name, "", level) for name, level in known if level is not None]
+    rows = [("", "step", "score", "" if levels.human is None else "of human")]
+    for name, step, score in scores:
+        share = human_normalized(run.game.name, score)
+        rows.append((name, step, score_text(score), "" if share is None else f"{share:.0%}"))
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row: names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        numbers = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([f"{name:<{widths[0]}}", *numbers]).rstrip())
+    return lines
+
+
+def next_commands(path: Path, game: str) -> list[str]:
+    """Three commands, ready to be pasted: watch it, read about it, look into it."""
+    run = pasteable(path)
+    return [
+        "next:",
+        f"  wn-dqn play {run} -o {pasteable(Path(portable_name(game) + '.webm'))}",
+        f"  wn-dqn report {run}",
+        f"  tensorboard --logdir {run}",
+    ]
