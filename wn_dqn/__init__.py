@@ -23,6 +23,7 @@ _MODULES = {
     "WandbTracker": "wn_dqn.interop.trackers",
     "evaluate": "wn_dqn.api",
     "load": "wn_dqn.api",
+    "make_env": "wn_dqn.api",
     "register_agent": "wn_dqn.api",
     "register_network": "wn_dqn.api",
     "register_parameterization": "wn_dqn.api",

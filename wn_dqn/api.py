@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ from wn_dqn.config.plugins import import_plugins, plugins_of
 from wn_dqn.config.registry import AgentRow, NetworkRow, ParameterizationRow
 from wn_dqn.config.schema import Settings
 from wn_dqn.config.trust import require_trust
+from wn_dqn.envs.factory import make_env as make_vector_env
+from wn_dqn.envs.gymnasium_face import WholeGame
+from wn_dqn.envs.rules import training_rules
+from wn_dqn.envs.vector_env import VectorEnv
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol, find_protocol
 from wn_dqn.evaluation.rollout import Evaluation
@@ -207,6 +211,22 @@ class Policy:
         """
         path = Path(output)
         return export(self._network, path, format_ or find_format(path), read_records(self.path)[0])
+
+    def make_env(self, render_mode: str | None = None) -> WholeGame:
+        """One game by the rules of its training, as a ``gymnasium.Env`` whose observations fit the policy.
+
+        >>> policy = wn_dqn.load("runs/Catch")
+        >>> env = policy.make_env()
+        >>> obs, info = env.reset(seed=0)
+        >>> score, over = 0.0, False
+        >>> while not over:
+        ...     action, _ = policy.predict(obs, deterministic=True)
+        ...     obs, reward, terminated, truncated, info = env.step(action)
+        ...     score, over = score + reward, terminated or truncated
+        >>> score in (-1.0, 1.0)
+        True
+        """
+        return WholeGame(game_of(self.settings), training_rules(self.settings.environment), render_mode)
 
 
 def load(
@@ -430,6 +450,34 @@ class Run:
     def policy(self, checkpoint: str = "best", *, device: str = "auto") -> Policy:
         """As :func:`wn_dqn.load`."""
         return load(self.directory, checkpoint, device=device, trust=self._trust)
+
+
+@overload
+def make_env(game: str, num_envs: None = None, *, render_mode: str | None = None, **environment: Any) -> WholeGame: ...
+@overload
+def make_env(game: str, num_envs: int, **environment: Any) -> VectorEnv: ...
+def make_env(
+    game: str, num_envs: int | None = None, *, render_mode: str | None = None, **environment: Any
+) -> WholeGame | VectorEnv:
+    """A game, or an environment from outside, played by the rules of the training.
+
+    With `num_envs`, that many games in lockstep, as the training loop plays them: `spec` says what they show and take,
+    `reset` begins, `send` and `receive` make a step. Without, one game as a ``gymnasium.Env``, whose observations are
+    whole; with `render_mode` rgb_array it can be seen. Other keyword arguments are settings of `environment`.
+
+    >>> env = wn_dqn.make_env("catch")
+    >>> obs, info = env.reset(seed=0)
+    >>> obs.shape, env.action_space
+    ((4, 84, 84), Discrete(3))
+    >>> games = wn_dqn.make_env("gymnasium:CartPole-v1", num_envs=8)
+    >>> games.reset(np.arange(8)).shape, games.spec.num_actions
+    ((8, 4), 2)
+    """
+    settings = make_settings({"game": game, "environment": environment})
+    rules = training_rules(settings.environment)
+    if num_envs is None:
+        return WholeGame(game_of(settings), rules, render_mode)
+    return make_vector_env(game_of(settings), num_envs, rules)
 
 
 def register_parameterization(

@@ -26,12 +26,15 @@ def make_env(game: Game, num_envs: int, rules: EnvRules, on_hang: Callable[[], N
     return AtariEnv(game.rom_id, num_envs, rules, name=game.name, num_threads=num_threads, on_hang=on_hang)
 
 
-def single_game(game: Game, rules: EnvRules) -> SingleGame:
-    """One game played by `rules`, to be watched. Its no-ops at the start are the caller's."""
+def single_game(game: Game, rules: EnvRules, *, pictures: bool = True) -> SingleGame:
+    """One game played by `rules`, to be watched. Its no-ops at the start are the caller's.
+
+    Without `pictures` an environment from outside need not have any.
+    """
     if game in (CATCH, CATCH_VECTOR):
         return CatchGame(vector=game == CATCH_VECTOR)
     if isinstance(game, OutsideGame):
-        return GymnasiumGame(game, rules)
+        return GymnasiumGame(game, rules, pictures=pictures)
     return ReferenceEnv(game.rom_id, rules, name=game.name)
 
 

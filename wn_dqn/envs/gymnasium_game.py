@@ -39,8 +39,11 @@ class GymnasiumGame:
 
     lives = 0
 
-    def __init__(self, game: OutsideGame, rules: EnvRules) -> None:
-        """UsageError if the environment cannot be made, or has no picture that could be shown."""
+    def __init__(self, game: OutsideGame, rules: EnvRules, *, pictures: bool = True) -> None:
+        """Without `pictures` nothing is drawn.
+
+        UsageError if the environment cannot be made, or has no picture that could be shown.
+        """
         if makes_vectors(game):
             raise UsageError(f"{game.name} makes several games at once, and shows no picture of one")
         self.spec = outside_spec(game, rules)
@@ -49,12 +52,12 @@ class GymnasiumGame:
         env.close()
         has_pictures = "rgb_array" in (metadata.get("render_modes") or ())
         drawn_here = self.spec.is_image and (self.spec.frame_dtype == "bool" or not has_pictures)
-        if not (has_pictures or drawn_here):
+        if pictures and not (has_pictures or drawn_here):
             raise UsageError(
                 f"{game.name} has no picture: its render_modes are without rgb_array, and it shows vectors"
             )
-        self._render = not drawn_here
-        make = functools.partial(make_one, game, rules, None if drawn_here else "rgb_array")
+        self._pictures, self._render = pictures, pictures and not drawn_here
+        make = functools.partial(make_one, game, rules, "rgb_array" if self._render else None)
         self._game = OneGame(make, game.name)
         _, self._first_action = read_action_space(game.name, self._game.action_space)
         self._shown = max(1, round(_FRAMES_PER_S / (metadata.get("render_fps") or _STEPS_PER_S)))
@@ -81,7 +84,9 @@ class GymnasiumGame:
         return frame
 
     def _picture(self, frame: NDArray[Any]) -> NDArray[np.uint8]:
-        """RGB [height, width, 3]: the environment's own, or drawn from `frame`."""
+        """RGB [height, width, 3]: the environment's own, or drawn from `frame`; a dot if none is wanted."""
+        if not self._pictures:
+            return np.zeros((1, 1, 3), np.uint8)
         if not self._render:
             return draw(frame)
         try:
