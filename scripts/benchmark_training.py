@@ -3,12 +3,16 @@
     python scripts/benchmark_training.py                                  # wn, standard, N = 1 and SB3 (needs .[bench])
     python scripts/benchmark_training.py --no-sb3 --sweep num_envs=1,8,16,32,64
     python scripts/benchmark_training.py --no-sb3 --sweep capacity=100000,1000000 --full-replay
+    python scripts/benchmark_training.py --env gymnasium:CartPole-v1 --batch 32 --cores 1 --window-steps 8192
+    python scripts/benchmark_training.py --env gymnasium:MinAtar/Breakout-v1 --batch 32 --cores 1 --window-steps 4096
 
-Every arm trains Space Invaders with the Nature network, one update per 4 agent steps and epsilon 0.1, in a process of
-its own. The arms take turns, a window of steps each, round after round, so that a machine whose speed drifts is the
-same for all; ratios are taken within a round. The limits are measured in the same rounds: a large float32 matrix
-product, the emulators alone, and one update alone. The floor of an arm is the time of the matrix products of one update
-at that speed, plus the emulators' time for 4 steps.
+Every arm trains Space Invaders with the Nature network, or --env with the network that fits, one update per 4 agent
+steps and epsilon 0.1, in a process of its own. The arms take turns, a window of steps each, round after round, so that
+a machine whose speed drifts is the same for all; ratios are taken within a round. The limits are measured in the same
+rounds: a large float32 matrix product, the emulators alone, and one update alone. The floor of an arm is the time of
+the matrix products of one update at that speed, plus the emulators' time for 4 steps. For --env it is one update in
+plain torch (the same network and minibatch: two forward passes, the loss, its gradient, torch's own Adamax), plus the
+environment's time for 4 steps.
 """
 
 from __future__ import annotations
@@ -60,7 +64,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
     settings = make_settings(
         {
-            "game": GAME,
+            "game": arm["env"],
             "param": arm["param"],
             "environment": {"num_envs": arm["num_envs"]},
             "replay": {"capacity": arm["capacity"]},
@@ -72,7 +76,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     )
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
-    env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
+    env = make_env(find_game(arm["env"]), arm["num_envs"], training_rules(settings.environment))
     agent = make_agent(settings, env.spec, device)
     plan, sampler = make_plan(settings), make_sampler(settings, env.spec, device)
     if arm["full_replay"]:
@@ -129,25 +133,20 @@ def fill(replay: Any) -> None:
 
 def sb3_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     """Stable-Baselines3's DQN on the same work."""
-    import ale_py
-    import gymnasium
     import torch
     from stable_baselines3 import DQN
-    from stable_baselines3.common.env_util import make_atari_env
-    from stable_baselines3.common.vec_env import VecFrameStack
 
-    gymnasium.register_envs(ale_py)
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    env = VecFrameStack(make_atari_env(f"{GAME}NoFrameskip-v4", n_envs=1, seed=0), n_stack=4)
+    policy, env, kwargs = sb3_atari() if arm["env"] == GAME else sb3_small(arm["env"], arm["num_envs"])
     model = DQN(
-        "CnnPolicy",
+        policy,
         env,
+        policy_kwargs=kwargs,
         learning_rate=1e-4,
         buffer_size=min(arm["capacity"], 100_000),  # its buffer stores whole stacks, twice: 56 KB per transition
         learning_starts=WARM_UP_STEPS,
         batch_size=arm["batch"],
-        train_freq=4,
-        gradient_steps=1,
+        train_freq=max(4 // env.num_envs, 1),  # in steps of all environments
+        gradient_steps=max(env.num_envs // 4, 1),
         target_update_interval=10_000,
         exploration_initial_eps=0.1,
         exploration_final_eps=0.1,
@@ -163,6 +162,70 @@ def sb3_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     )
 
 
+def sb3_atari() -> tuple[str, Any, dict[str, Any]]:
+    """Policy, one game (what its documentation trains), and the policy's settings."""
+    import ale_py
+    import gymnasium
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    gymnasium.register_envs(ale_py)
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    return "CnnPolicy", VecFrameStack(make_atari_env(f"{GAME}NoFrameskip-v4", n_envs=1, seed=0), n_stack=4), {}
+
+
+def sb3_small(name: str, num_envs: int) -> tuple[str, Any, dict[str, Any]]:
+    """The same for `num_envs` games of a small environment, with the network that ours has."""
+    import gymnasium
+    import numpy as np
+    import torch
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from stable_baselines3.common.vec_env import DummyVecEnv
+    from torch import nn
+
+    from wn_dqn.config.games import find_game
+    from wn_dqn.config.schema import NetworkSettings
+    from wn_dqn.envs.outside import make_one
+    from wn_dqn.envs.rules import EnvRules
+
+    class ChannelsFirst(gymnasium.ObservationWrapper):  # type: ignore[type-arg]
+        """MinAtar's bool [10, 10, C] as bytes [C, 10, 10]."""
+
+        def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+            super().__init__(env)
+            height, width, channels = env.observation_space.shape or ()
+            self.observation_space = gymnasium.spaces.Box(0, 1, (channels, height, width), np.uint8)
+
+        def observation(self, observation: Any) -> Any:
+            return observation.transpose(2, 0, 1).astype(np.uint8)
+
+    class MinAtarFeatures(BaseFeaturesExtractor):
+        """16 filters of 3x3 and 128 units (Young & Tian 2019)."""
+
+        def __init__(self, space: Any) -> None:
+            super().__init__(space, 128)
+            channels, height, width = space.shape
+            self.layers = nn.Sequential(
+                nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * (height - 2) * (width - 2), 128)
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.layers(x))
+
+    def make() -> Any:
+        env = make_one(find_game(name), EnvRules())  # type: ignore[arg-type]
+        return ChannelsFirst(env) if len(env.observation_space.shape or ()) == 3 else env
+
+    env = DummyVecEnv([make] * num_envs)
+    if len(env.observation_space.shape or ()) == 3:
+        return (
+            "MlpPolicy",
+            env,
+            {"features_extractor_class": MinAtarFeatures, "net_arch": [], "normalize_images": False},
+        )
+    return "MlpPolicy", env, {"net_arch": list(NetworkSettings().hidden)}
+
+
 def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     """The speed of a matrix product, the time of the emulators for one agent step, and that of one update."""
     import numpy as np
@@ -176,12 +239,12 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.runs.parts import make_agent
     from wn_dqn.system.hardware import prepare_torch
 
-    settings = make_settings({"game": GAME, "learning": {"precision": arm["precision"]}})
+    settings = make_settings({"game": arm["env"], "learning": {"precision": arm["precision"]}})
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
     size = 2048 if device.type == "cpu" else 8192
     a = torch.randn(size, size, device=device)
-    env = make_env(find_game(GAME), arm["num_envs"], training_rules(settings.environment))
+    env = make_env(find_game(arm["env"]), arm["num_envs"], training_rules(settings.environment))
     env.reset(np.arange(arm["num_envs"]))
     agent = make_agent(settings, env.spec, device)
     batch = random_batch(env.spec, arm["batch"], device)
@@ -196,13 +259,48 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
+    plain = plain_update(agent.online, batch) if arm["env"] != GAME else None
     while True:
         matmul_s = median_seconds(lambda: (torch.mm(a, a), synchronize()), 1.0)
+        flop_per_s, emulator_s = 2 * size**3 / matmul_s, median_seconds(emulate, 1.0) / arm["num_envs"]
         yield {
-            "flop_per_s": 2 * size**3 / matmul_s,
-            "emulator_s": median_seconds(emulate, 1.0) / arm["num_envs"],
+            "flop_per_s": flop_per_s,
+            "emulator_s": emulator_s,
             "update_s": median_seconds(lambda: (agent.update(batch), synchronize()), 1.5),
+            "floor_s": 4 * emulator_s
+            + (
+                median_seconds(lambda: (plain(), synchronize()), 1.5)
+                if plain
+                else UPDATE_FLOP_PER_SAMPLE * arm["batch"] / flop_per_s
+            ),
         }
+
+
+def plain_update(network: Any, batch: Any) -> Callable[[], None]:
+    """An update that a person would write in a few lines of torch, with a network of the same shape as `network`."""
+    import copy
+
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    from wn_dqn.nn.layers import layer_kit
+
+    online = network.with_layers(layer_kit("standard")).to(batch.reward.device)
+    for parameter in online.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    target = copy.deepcopy(online).requires_grad_(False)
+    optimizer = torch.optim.Adamax(online.parameters(), lr=1e-4, foreach=True)
+
+    def update() -> None:
+        with torch.no_grad():
+            y = batch.reward + batch.discount * target(batch.next_obs).amax(dim=1)
+        q = online(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)
+        optimizer.zero_grad()
+        F.huber_loss(q, y).backward()
+        optimizer.step()
+
+    return update
 
 
 def timed(
@@ -237,6 +335,7 @@ def work(arm: dict[str, Any]) -> None:
     """The life of an arm's process: a JSON line for every line on its standard input."""
     if arm["cores"]:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arm["cores"]])
+        os.environ["OMP_NUM_THREADS"] = str(arm["cores"])  # before torch is loaded
     kinds = {LIMITS: limits_arm, SB3: sb3_arm}
     windows = kinds.get(arm["kind"], wn_dqn_arm)(arm)
     for _ in sys.stdin:
@@ -274,6 +373,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 @click.command(help=__doc__)
+@click.option("--env", default=GAME, show_default=True, help="what is played: GAME, or as `wn-dqn train --env` has it")
 @click.option("--rounds", default=7, show_default=True, help="windows of each arm")
 @click.option("--window-steps", default=512, show_default=True, help="agent steps in a window")
 @click.option("--num-envs", default=8, show_default=True, help="games in lockstep")
@@ -343,11 +443,9 @@ def report(arms: list[Arm]) -> None:
     peer = trained[-1] if trained[-1].spec["kind"] == SB3 else None
     for arm in trained:
         speeds = [1 / window["s_per_step"] for window in arm.windows]
-        floors = [
-            UPDATE_FLOP_PER_SAMPLE * arm.spec["batch"] / limit["flop_per_s"] + 4 * limit["emulator_s"]
-            for limit in limits.windows
+        over_floor = [
+            4 * w["s_per_step"] / limit["floor_s"] for w, limit in zip(arm.windows, limits.windows, strict=True)
         ]
-        over_floor = [4 * w["s_per_step"] / floor for w, floor in zip(arm.windows, floors, strict=True)]
         ratio = "" if peer is None else spread(pairwise(peer.windows, arm.windows), 2)
         peak = max(window["peak_bytes"] for window in arm.windows) / 2**30
         on_gpu = max(window.get("gpu_bytes", 0.0) for window in arm.windows) / 2**30

@@ -67,7 +67,7 @@ def test_adamax_of_any_numbers_gives_torchs_numbers(
     x, m, u, d = (torch.tensor(each).repeat(35) for each in [*(data.draw(same_length) for _ in range(3)), grad])
     u.abs_()  # as it is, and -0 never: torch's maximum of -0 and 0 is 0
     ours, reference = [x.clone(), d.clone(), m.clone(), u.clone()], nn.Parameter(x.clone())
-    adamax_(ours[0], ours[1], ours[2], ours[3], (beta1, beta2), eps, 1e-3 / (1.0 - beta1))
+    adamax_([[each] for each in ours], (beta1, beta2), eps, [1e-3 / (1.0 - beta1)])
     optimizer = torch.optim.Adamax([reference], lr=1e-3, betas=(beta1, beta2), eps=eps, foreach=False)
     optimizer.state[reference] = {"step": torch.tensor(0.0), "exp_avg": m.clone(), "exp_inf": u.clone()}
     reference.grad = d.clone()
@@ -81,11 +81,13 @@ def test_adamax_of_any_numbers_gives_torchs_numbers(
 @pytest.mark.parametrize("size", [32_768, 32_769, 200_001])
 def test_adamax_in_two_threads_gives_torchs_numbers(size: int, two_threads: None) -> None:
     generator = torch.Generator().manual_seed(size)
-    x, d, m, u = torch.randn(4, size, generator=generator)
-    theirs = (x.clone(), d.clone(), m.clone(), u.clone())
-    adamax_(x, d, m, u, (0.5, 0.999), 1e-8, 1e-3)
-    kernels._torch_adamax_(theirs, (0.5, 0.999), 1e-8, 1e-3)
-    assert all(torch.equal(our, their) for our, their in zip((x, d, m, u), theirs, strict=True))
+    long, short = torch.randn(4, size, generator=generator), torch.randn(4, 5, generator=generator)
+    ours = [[a.clone(), b.clone()] for a, b in zip(long, short, strict=True)]
+    theirs = [[a.clone(), b.clone()] for a, b in zip(long, short, strict=True)]
+    adamax_(ours, (0.5, 0.999), 1e-8, [1e-3, 2e-3])
+    kernels._torch_adamax_(theirs, (0.5, 0.999), 1e-8, [1e-3, 2e-3])
+    for our, their in zip(ours, theirs, strict=True):
+        assert all(map(torch.equal, our, their))
 
 
 def test_adamax_takes_other_types_and_layouts() -> None:
@@ -94,7 +96,7 @@ def test_adamax_takes_other_types_and_layouts() -> None:
     for param in (square.double(), square.bfloat16(), square.T, square[:, ::2]):
         others = [torch.ones(param.shape, dtype=param.dtype) for _ in range(3)]
         before = param.clone()
-        adamax_(param, *others, (0.5, 0.999), 0.0, 0.5)
+        adamax_([[each] for each in (param, *others)], (0.5, 0.999), 0.0, [0.5])
         assert torch.equal(param, before - 0.5)  # m = u = 1
 
 
@@ -103,12 +105,12 @@ def test_adamax_tells_torch_that_it_changed_a_tensor() -> None:
     layer = WeightNormLinear(3, 2)
     with torch.no_grad():
         assert layer.v_norm().tolist() == [1.0, 1.0]
-        adamax_(layer.v, torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3), (0.5, 0.999), 1e-8, -1.0)
+        adamax_([[layer.v], *([torch.ones(2, 3)] for _ in range(3))], (0.5, 0.999), 1e-8, [-1.0])
         assert layer.v_norm().tolist() == pytest.approx([6**0.5] * 2)  # (1, 0, 0) + (1, 1, 1)
     x = torch.ones(4, requires_grad=True)
     y = x.square().sum()
     with torch.no_grad():
-        adamax_(x, torch.ones(4), torch.ones(4), torch.ones(4), (0.5, 0.999), 1e-8, 1.0)
+        adamax_([[x], *([torch.ones(4)] for _ in range(3))], (0.5, 0.999), 1e-8, [1.0])
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
 

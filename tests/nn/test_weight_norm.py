@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear, norm_of
+from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear, first_order, norm_of
 
 Layer = WeightNormLinear | WeightNormConv2d
 
@@ -446,3 +448,51 @@ def test_a_held_norm_is_the_norm_until_it_is_held_again(make: Any) -> None:
     assert torch.equal(layer.v_norm(), norm_of(layer.v))
     layer.set_weight_(torch.randn(layer.direction_shape, generator=generator), torch.zeros(3))
     assert torch.equal(layer.v_norm(), norm_of(layer.v))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@given(out=st.integers(1, 5), fan_in=st.integers(1, 6), batch=st.integers(1, 4), seed=st.integers(0, 99))
+def test_first_order_is_the_same_function_and_gradient(
+    channels_last: bool, out: int, fan_in: int, batch: int, seed: int
+) -> None:
+    """Against the plain formula in float64, with a unit of weight zero among the others."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer, x in (
+        (WeightNormLinear(fan_in, out), torch.randn(batch, fan_in, generator=generator)),
+        (WeightNormConv2d(fan_in, out, 2), torch.randn(batch, fan_in, 3, 3, generator=generator)),
+    ):
+        weight = torch.randn(layer.v.shape, generator=generator)
+        weight[0] = 0.0
+        layer.set_weight_(weight, torch.randn(out, generator=generator))
+        if channels_last:
+            layer.to(memory_format=torch.channels_last) if layer.v.ndim == 4 else None
+        exact = copy.deepcopy(layer).double()
+        with first_order():
+            y = layer(x)
+        dy = torch.randn(y.shape, generator=generator)
+        y.backward(dy)
+        exact(x.double()).backward(dy.double())
+        torch.testing.assert_close(y.double(), exact(x.double()), rtol=1e-5, atol=1e-5)
+        for ours, theirs in zip(layer.parameters(), exact.parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_first_order_ends_with_its_block_and_belongs_to_its_thread() -> None:
+    """Otherwise a second derivative, here of another thread, would be wrong in silence."""
+    layer = WeightNormConv2d(2, 3, 2)
+    layer.set_direction_(torch.randn(3, 2, 2, 2, generator=torch.Generator().manual_seed(0)))
+
+    def operation() -> str:
+        return type(layer.weight.grad_fn).__name__
+
+    seen: list[str] = []
+    with contextlib.suppress(ZeroDivisionError), first_order():
+        assert "WeightNorm" in operation()
+        thread = threading.Thread(target=lambda: seen.append(operation()))
+        thread.start()
+        thread.join()
+        raise ZeroDivisionError
+    assert seen == ["MulBackward0"]
+    assert operation() == "MulBackward0"

@@ -22,13 +22,20 @@
     x[i] += -step_size * mean / largest;                                      \
   }
 
-void adamax(float *restrict x, const float *restrict d, float *restrict m, float *restrict u, int64_t n, float w,
-            float beta2, float epsilon, float step_size) {
+static void adamax_one(float *restrict x, const float *restrict d, float *restrict m, float *restrict u, int64_t n,
+                       float step_size, float w, float beta2, float epsilon) {
   if (w < 0.5f) {
     ADAMAX(fmaf(w, d[i] - m[i], m[i]))
   } else {
     ADAMAX(fmaf(w - 1.0f, d[i] - m[i], d[i]))
   }
+}
+
+/* The same for `count` parameters. */
+void adamax(int64_t count, float *const *x, const float *const *d, float *const *m, float *const *u, const int64_t *n,
+            const float *step_size, float w, float beta2, float epsilon) {
+  for (int64_t i = 0; i < count; i++)
+    adamax_one(x[i], d[i], m[i], u[i], n[i], step_size[i], w, beta2, epsilon);
 }
 
 /* Stacks of four frames, bytes [batch, 4, pixels] with `stride` bytes from one stack to the next, as x / 255 in

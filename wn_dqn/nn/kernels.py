@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,30 +38,29 @@ _DIGEST = ".sha256"
 SWITCHED_OFF = "WN_DQN_KERNELS is 0"
 """why there are none where somebody asks for none"""
 
-_Adamax = tuple[Tensor, Tensor, Tensor, Tensor]
-"""A parameter, its gradient, the mean of its gradients and their largest size."""
+_Adamax = Sequence[Sequence[Tensor]]
+"""Parameters, their gradients, the means of their gradients and their largest sizes."""
 
 
-def adamax_(
-    param: Tensor,
-    grad: Tensor,
-    mean: Tensor,
-    largest: Tensor,
-    betas: tuple[float, float],
-    eps: float,
-    step_size: float,
-) -> None:
-    """One step of Adamax (Kingma & Ba 2015, algorithm 2; eps as torch adds it) in place; `grad` stays as it is.
+def adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, step_sizes: Sequence[float]) -> None:
+    """One step of Adamax (Kingma & Ba 2015, algorithm 2; eps as torch adds it) in place; gradients stay as they are.
 
-    m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d| + eps); x -= step_size m / u, with x, d, m and u the tensors in
-    their order. `step_size` is the learning rate divided by 1 - beta1^t.
+    m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d| + eps); x -= step_size m / u, with x, d, m and u from the four
+    lists of `tensors` in their order. A step size is the learning rate divided by 1 - beta1^t.
     """
-    tensors = (param, grad, mean, largest)
-    # Any layout without gaps will do, if it is the same for all.
+    kernels = _kernels() if all(map(_alike, *tensors)) else None
+    (kernels.adamax_ if kernels else _torch_adamax_)(tensors, betas, eps, step_sizes)
+
+
+def _alike(param: Tensor, *others: Tensor) -> bool:
+    """Whether all are float32 in this machine's memory, in one layout without gaps, whatever it is."""
+    strides = param.stride()
     dense = param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)
-    alike = all(_is_plain(each, torch.float32) and each.stride() == param.stride() for each in tensors)
-    kernels = _kernels() if dense and alike else None
-    (kernels.adamax_ if kernels else _torch_adamax_)(tensors, betas, eps, step_size)
+    return (
+        dense
+        and _is_plain(param, torch.float32)
+        and all(each.stride() == strides and _is_plain(each, torch.float32) for each in others)
+    )
 
 
 def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -72,11 +72,11 @@ def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
     return _torch_unit_interval(stacks, dtype)
 
 
-def _torch_adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, step_size: float) -> None:
-    param, grad, mean, largest = tensors
-    mean.lerp_(grad, 1.0 - betas[0])
-    torch.maximum(largest.mul_(betas[1]), grad.abs().add_(eps), out=largest)
-    param.addcdiv_(mean, largest, value=-step_size)
+def _torch_adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, step_sizes: Sequence[float]) -> None:
+    for param, grad, mean, largest, step_size in zip(*tensors, step_sizes, strict=True):
+        mean.lerp_(grad, 1.0 - betas[0])
+        torch.maximum(largest.mul_(betas[1]), grad.abs().add_(eps), out=largest)
+        param.addcdiv_(mean, largest, value=-step_size)
 
 
 def _torch_unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -101,16 +101,19 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
         self._adamax, self._unit_interval = library.adamax, library.unit_interval
-        self._adamax.argtypes = [*[pointer] * 4, integer, *[number] * 4]
+        self._adamax.argtypes = [integer, *[pointer] * 6, *[number] * 3]
         self._unit_interval.argtypes = [*[pointer] * 2, *[integer] * 3]
         self._adamax.restype = self._unit_interval.restype = None
 
-    def adamax_(self, tensors: _Adamax, betas: tuple[float, float], eps: float, step_size: float) -> None:
+    def adamax_(self, tensors: _Adamax, betas: tuple[float, float], eps: float, step_sizes: Sequence[float]) -> None:
         """See :func:`adamax_`."""
-        param, _, mean, largest = tensors
-        pointers = (each.data_ptr() for each in tensors)
-        self._adamax(*pointers, param.numel(), 1.0 - betas[0], betas[1], eps, step_size)
-        torch.autograd.graph.increment_version((param, mean, largest))  # as torch's own operations in place do
+        params, _, means, largest = tensors
+        count = len(params)
+        pointers, sizes, steps = ctypes.c_void_p * count, ctypes.c_int64 * count, ctypes.c_float * count
+        addresses = [pointers(*map(Tensor.data_ptr, each)) for each in tensors]
+        numels = sizes(*map(Tensor.numel, params))
+        self._adamax(count, *addresses, numels, steps(*step_sizes), 1.0 - betas[0], betas[1], eps)
+        torch.autograd.graph.increment_version((*params, *means, *largest))  # as torch's own operations in place do
 
     def unit_interval(self, stacks: Tensor) -> Tensor:
         """See :func:`unit_interval`; the four frames of a stack follow one another."""
@@ -229,8 +232,8 @@ def _agree_with_torch(kernels: Kernels) -> bool:
             tensor[7 * place : 7 * place + 7] = odd
         grad[21:28], largest[21:28] = odd, torch.nan
         x, m, u = param.clone(), mean.clone(), largest.clone()
-        _torch_adamax_((x, grad, m, u), (beta1, 0.999), 1e-8, 1e-3)
-        kernels.adamax_((param, grad, mean, largest), (beta1, 0.999), 1e-8, 1e-3)
+        _torch_adamax_(([x], [grad], [m], [u]), (beta1, 0.999), 1e-8, [1e-3])
+        kernels.adamax_(([param], [grad], [mean], [largest]), (beta1, 0.999), 1e-8, [1e-3])
         same &= all(_same(ours, theirs) for ours, theirs in ((param, x), (mean, m), (largest, u)))
     return same
 

@@ -71,17 +71,16 @@ class Adamax(_Uncompiled, torch.optim.Adamax):
             super().step(closure)
             return
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                state = self.state[param]
-                if not state:
+            tensors = _updated(self, group, "exp_avg", "exp_inf")
+            states = [self.state[param] for param in tensors[0]]
+            for state in states:
+                if "step" not in state:
                     state["step"] = torch.tensor(0.0)
-                    state["exp_avg"], state["exp_inf"] = torch.zeros_like(param), torch.zeros_like(param)
-                state["step"] += 1
-                step_size = group["lr"] / (1.0 - group["betas"][0] ** state["step"].item())
-                mean, largest = state["exp_avg"], state["exp_inf"]
-                adamax_(param, param.grad, mean, largest, group["betas"], group["eps"], step_size)
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1.0)
+            beta1 = group["betas"][0]
+            step_sizes = [group["lr"] / (1.0 - beta1 ** step.item()) for step in steps]
+            adamax_(tensors, group["betas"], group["eps"], step_sizes)
 
 
 class AdamaxSalimans(_Uncompiled):
