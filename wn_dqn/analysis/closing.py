@@ -8,6 +8,7 @@ from pathlib import Path
 from wn_dqn.analysis.published import human_normalized, published_scores
 from wn_dqn.analysis.read_runs import Run, read_run
 from wn_dqn.analysis.scores import training_hours
+from wn_dqn.config.trust import code_of
 from wn_dqn.errors import UsageError
 from wn_dqn.runs.run_directory import portable_name
 from wn_dqn.runs.story import pasteable
@@ -25,7 +26,8 @@ def closing(path: Path) -> list[str]:
         return next_commands(path, path.name)
     time = _time_text(training_hours(run) or 0.0)
     head = f"{printable(str(path))} is finished: {run.steps:,} steps, {time} of training"
-    return [head, *score_lines(run), *next_commands(path, run.game.short_name)]
+    allowed = "".join(f" --env {code}" for code in code_of(run.settings))
+    return [head, *score_lines(run), *next_commands(path, run.game.short_name, allowed)]
 
 
 def _time_text(hours: float) -> str:
@@ -64,12 +66,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def next_commands(path: Path, game: str) -> list[str]:
-    """Three commands, ready to be pasted: watch it, read about it, look into it."""
+def next_commands(path: Path, game: str, allowed: str = "") -> list[str]:
+    """Three commands, ready to be pasted: watch it, read about it, look into it. `allowed`: options to be trusted."""
     run = pasteable(path)
     return [
         "next:",
-        f"  wn-dqn play {run} -o {pasteable(Path(portable_name(game) + '.webm'))}",
+        f"  wn-dqn play {run} -o {pasteable(Path(portable_name(game) + '.webm'))}{allowed}",
         f"  wn-dqn report {run}",
         f"  tensorboard --logdir {run}",
     ]
