@@ -26,24 +26,10 @@ class _Halved(Layer):
     def weight(self) -> Tensor:
         return 2.0 * self.h
 
-    @property
-    def direction_shape(self) -> torch.Size:
-        return self.h.shape
-
-    @torch.no_grad()
-    def set_direction_(self, v: Tensor) -> None:
-        norm = v.flatten(1).norm(dim=1).clamp(min=1e-12)
-        self.set_weight_(v / norm.view(-1, *[1] * (v.ndim - 1)), torch.zeros(len(v)))
-
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
         self.h.copy_(weight / 2.0)
         self.bias.copy_(bias)
-
-    @torch.no_grad()
-    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        self.h.mul_(scale.view(-1, *[1] * (self.h.ndim - 1)))
-        self.bias.mul_(scale).add_(shift)
 
     def fold(self) -> tuple[Tensor, Tensor]:
         return self.weight, self.bias

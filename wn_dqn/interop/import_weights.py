@@ -193,6 +193,7 @@ def _require_plain(data: bytes, num_bytes: int) -> None:
             raise ValueError("it says that it holds more numbers than it has bytes")
 
 
+@torch.no_grad()
 def assign(network: QNetwork, plain: QNetwork) -> None:
     """Set `network` to compute what `plain` does, layer by layer; under weight normalization v = w and g = ||w||.
 

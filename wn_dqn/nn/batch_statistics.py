@@ -45,7 +45,7 @@ class _RunningStatistics(BatchStatisticsLayer):
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
         """w := v/||v|| for every output unit, from v [out, ...], as without normalization."""
-        super().set_direction_(v)  # type: ignore[safe-super]
+        super().set_direction_(v)
         self._forget_statistics_()
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class _RunningStatistics(BatchStatisticsLayer):
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
         """Change the layer so that its output y becomes scale * y + shift, both [out]."""
-        super().rescale_output_(scale, shift)  # type: ignore[safe-super]
+        super().rescale_output_(scale, shift)
         self.running_mean.mul_(scale)
 
 

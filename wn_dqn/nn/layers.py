@@ -30,22 +30,36 @@ class Layer(nn.Module, ABC):
     bias: Any
     """b [out]"""
 
-    @property
-    @abstractmethod
-    def direction_shape(self) -> torch.Size:
-        """The shape of w and of its direction: [out, ...]."""
-
-    @abstractmethod
-    def set_direction_(self, v: Tensor) -> None:
-        """w := v/||v|| for every output unit, from v [out, ...]; 0 where v is 0. b := 0."""
-
     @abstractmethod
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
         """w := `weight` [out, ...], which may be 0, and b := `bias` [out]."""
 
     @abstractmethod
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """w [out, ...] and b [out] of the plain layer that computes the same in evaluation mode.
+
+        NotImplementedError if there is no such layer; then the next three methods must be overridden.
+        """
+
+    @property
+    def direction_shape(self) -> torch.Size:
+        """The shape of w and of its direction: [out, ...]."""
+        return self.fold()[0].shape
+
+    @torch.no_grad()
+    def set_direction_(self, v: Tensor) -> None:
+        """w := v/||v|| for every output unit, from v [out, ...]; 0 where v is 0. b := 0."""
+        w, b = self.fold()
+        v = v.to(w)
+        norm = v.flatten(1).norm(dim=1)
+        norm = norm.masked_fill(norm == 0.0, 1.0)  # 0/0: a row of zeros stays one
+        self.set_weight_(v / _per_unit(norm, v), torch.zeros_like(b))
+
+    @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
         """Change the layer so that its output y becomes scale * y + shift, both [out]."""
+        w, b = self.fold()
+        self.set_weight_(w * _per_unit(scale, w), b * scale + shift)
 
     def hold_(self) -> None:
         """Keep what evaluation computes from the parameters alone, as they are now.
@@ -53,12 +67,10 @@ class Layer(nn.Module, ABC):
         Whoever calls it promises to call it again when they have changed. Nothing else may be kept between two calls.
         """
 
-    @abstractmethod
-    def fold(self) -> tuple[Tensor, Tensor]:
-        """w [out, ...] and b [out] of the plain layer that computes the same in evaluation mode.
 
-        NotImplementedError if there is no such layer.
-        """
+def _per_unit(values: Tensor, weight: Tensor) -> Tensor:
+    """`values` [out] in a shape that multiplies the units of `weight` [out, ...]."""
+    return values.view(-1, *[1] * (weight.ndim - 1))
 
 
 class BatchStatisticsLayer(Layer):

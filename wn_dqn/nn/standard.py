@@ -11,32 +11,11 @@ from wn_dqn.nn.layers import Layer, LayerKit
 class _Standard(Layer):
     """What the initialization does with a layer whose weight is a parameter."""
 
-    @property
-    def direction_shape(self) -> torch.Size:
-        """The shape of w: [out, in] or [out, in, k, k]."""
-        shape: torch.Size = self.weight.shape
-        return shape
-
-    @torch.no_grad()
-    def set_direction_(self, v: Tensor) -> None:
-        """w := v/||v|| for every output unit, from v [out, ...]; 0 where v is 0. b := 0."""
-        v = v.to(self.weight)
-        norm = v.flatten(1).norm(dim=1)
-        norm = norm.masked_fill(norm == 0.0, 1.0)  # 0/0: a row of zeros stays one
-        self.weight.copy_(v / norm.view(-1, *[1] * (v.ndim - 1)))
-        self.bias.zero_()
-
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
         """Set w [out, ...] and b [out]."""
         self.weight.copy_(weight)
         self.bias.copy_(bias)
-
-    @torch.no_grad()
-    def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        """Change the layer so that its output y becomes scale * y + shift, both [out]."""
-        self.weight.mul_(scale.view(-1, *[1] * (self.weight.ndim - 1)))
-        self.bias.mul_(scale).add_(shift)
 
     def fold(self) -> tuple[Tensor, Tensor]:
         """w [out, ...] and b [out]."""
