@@ -24,7 +24,7 @@ TD_METRICS = ("abs_td_error", "clipped_share")
 @torch.no_grad()
 def weight_metrics(layer: Layer) -> dict[str, float]:
     """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||."""
-    metrics = {"w_norm_mean": layer.weight.flatten(1).norm(dim=1).mean().item()}
+    metrics = {"w_norm_mean": _weight(layer).flatten(1).norm(dim=1).mean().item()}
     if isinstance(layer, WeightNormLayer):
         metrics |= {"g_mean": layer.g.mean().item(), "v_norm_mean": layer.v_norm().mean().item()}
     return metrics
@@ -40,7 +40,7 @@ def update_metrics(before: Layer, after: Layer) -> dict[str, float]:
     old, new = _direction(before), _direction(after)
     values = (
         mean_relative_norm(new - old, old),
-        mean_angle_degrees(before.weight, after.weight),
+        mean_angle_degrees(_weight(before), _weight(after)),
         mean_relative_norm(new.grad, old) if new.is_leaf and new.grad is not None else math.nan,
     )
     return dict(zip(UPDATE_METRICS, values, strict=True))
@@ -48,8 +48,13 @@ def update_metrics(before: Layer, after: Layer) -> dict[str, float]:
 
 def _direction(layer: Layer) -> Tensor:
     """v [units, ...], else w."""
-    direction: Tensor = layer.v if isinstance(layer, WeightNormLayer) else layer.weight
-    return direction
+    return layer.v if isinstance(layer, WeightNormLayer) else _weight(layer)
+
+
+def _weight(layer: Layer) -> Tensor:
+    """w [units, ...]: the layer's attribute of that name, or what it folds to."""
+    weight: Tensor | None = getattr(layer, "weight", None)
+    return layer.fold()[0] if weight is None else weight
 
 
 def mean_relative_norm(change: Tensor, weight: Tensor) -> float:

@@ -26,7 +26,7 @@ class Layer(nn.Module, ABC):
     """
 
     weight: Any
-    """w [out, ...]"""
+    """w [out, ...]; a layer may leave it to `fold` to say what it is"""
     bias: Any
     """b [out]"""
 
