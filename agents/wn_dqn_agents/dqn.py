@@ -120,6 +120,14 @@ class DQN:
                 q = network(obs)
         return q.float()
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Take steps of this size from now on."""
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # a CUDA graph reads it there
+            else:
+                group["lr"] = rate
+
     @torch.no_grad()
     def update_target(self) -> None:
         """Target := online, running statistics included."""

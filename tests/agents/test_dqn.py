@@ -263,6 +263,20 @@ def test_the_learning_rate_is_the_parameterizations(param: str, optimizer: dict[
     assert changes == pytest.approx([lr] * len(changes), rel=0.01)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rate_that_is_set_is_taken_from_the_next_update_on(name: str) -> None:
+    """A hundredth of the rate makes a hundredth of the step: each optimizer's first step is linear in it."""
+    steps = []
+    for rate in (1e-3, 1e-5):
+        agent = initialized_agent(optimizer={"name": name})
+        agent.set_learning_rate(rate)
+        before = values(agent.online)
+        agent.update(minibatch(0))
+        steps.append([(new - old).double().norm() for new, old in zip(values(agent.online), before, strict=True)])
+    for large, small in zip(*steps, strict=True):
+        assert small.item() == pytest.approx(large.item() / 100, rel=0.05)
+
+
 def test_the_optimizer_is_the_one_asked_for() -> None:
     """The first step of rmsprop-nature is small where the gradient is: lr d / sqrt(0.0475 d^2 + 0.01)."""
     agent = initialized_agent(optimizer={"name": "rmsprop-nature"})

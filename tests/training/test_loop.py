@@ -140,6 +140,9 @@ class Run:
         loss = torch.tensor(next(self.losses))
         return UpdateMetrics(loss, torch.tensor(0.5), loss * torch.arange(5))
 
+    def set_learning_rate(self, rate: float) -> None:
+        self.log("rate", rate)
+
     def update_target(self) -> None:
         self.log("target")
 
@@ -299,6 +302,16 @@ def test_epsilon_falls_on_a_line_from_the_start_of_learning(num_envs: int) -> No
     run = Run(settings_for(num_envs, exploration__final=0.25)).train()
     seen = {steps: epsilon for _, steps, epsilon in run.of("act")}
     assert seen == {s: pytest.approx(np.interp(s, [20, 50], [1.0, 0.25])) for s in range(0, 64, num_envs)}
+
+
+@pytest.mark.parametrize("num_envs", ENVS)
+def test_the_learning_rate_falls_on_a_line_from_the_start_of_learning(num_envs: int) -> None:
+    falling = {"learning_rate": 1e-3, "final_learning_rate": 2e-4, "decay_steps": 30}
+    settings = settings_for(num_envs, **{f"optimizer__{name}": value for name, value in falling.items()})
+    run = Run(settings).train()
+    steps, rates = [steps for _, steps, _ in run.of("act")], [rate for _, rate in run.of("rate")]
+    assert rates == pytest.approx(np.interp(steps, [20, 50], [1e-3, 2e-4]))
+    assert not Run(settings_for(num_envs)).train().of("rate")
 
 
 @pytest.mark.parametrize("num_envs", ENVS)

@@ -233,6 +233,15 @@ class OptimizerSettings(_Section):
         description="adamax, adam: decay of the infinity norm, of the squares (the paper does not state it)",
     )
     rho: float = Field(0.95, ge=0, lt=1, description="rmsprop-nature: decay of both moving averages")
+    final_learning_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1e38,
+        description="the rate falls to this on a straight line once learning starts; null: it stays, as in the paper",
+    )
+    decay_steps: Count = Field(
+        50_000_000, description="steps from the start of learning until the rate is final_learning_rate"
+    )
     epsilon: float = Field(
         gt=0, le=1e6, description="null: 1e-8 for adamax and adam, 1e-6 for adamax-salimans, 0.01 for rmsprop-nature"
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.config.schema import OptimizerSettings
+from wn_dqn.errors import UsageError
 from wn_dqn.nn.kernels import adamax_
 
 
@@ -109,30 +110,39 @@ class AdamaxSalimans(_Uncompiled):
             torch._foreach_addcdiv_(params, means, divisors, -group["lr"])
 
 
+def _rate(params: list[nn.Parameter], settings: OptimizerSettings) -> float:
+    """The learning rate; where a schedule changes it on a GPU, in a tensor that a CUDA graph reads again each time."""
+    if settings.final_learning_rate is None or not params[0].is_cuda:
+        return settings.learning_rate
+    if settings.name not in ("adamax", "adam"):
+        raise UsageError(f"optimizer.final_learning_rate on a GPU needs adamax or adam, not {settings.name}")
+    return torch.tensor(settings.learning_rate, device=params[0].device)  # type: ignore[return-value]
+
+
 Build = Callable[[list[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
 
 OPTIMIZERS: dict[str, Build] = {
     "adamax": lambda params, settings: Adamax(
         params,
-        lr=settings.learning_rate,
+        lr=_rate(params, settings),
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         capturable=params[0].is_cuda,  # the count of steps lives on the GPU, as a CUDA graph needs it
     ),
     "adamax-salimans": lambda params, settings: AdamaxSalimans(
-        params, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
+        params, lr=_rate(params, settings), betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
     ),
     "adam": lambda params, settings: torch.optim.Adam(
         params,
-        lr=settings.learning_rate,
+        lr=_rate(params, settings),
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         foreach=True,
         capturable=params[0].is_cuda,
     ),
-    "sgd": lambda params, settings: torch.optim.SGD(params, lr=settings.learning_rate, foreach=True),
+    "sgd": lambda params, settings: torch.optim.SGD(params, lr=_rate(params, settings), foreach=True),
     "rmsprop-nature": lambda params, settings: RMSpropNature(
-        params, lr=settings.learning_rate, rho=settings.rho, epsilon=settings.epsilon
+        params, lr=_rate(params, settings), rho=settings.rho, epsilon=settings.epsilon
     ),
 }
 

@@ -26,7 +26,8 @@ from wn_dqn.training.schedules import LinearSchedule
 def make_plan(settings: Settings) -> TrainingPlan:
     """The plan that the settings describe."""
     learning, exploration = settings.learning, settings.exploration
-    evaluation, output = settings.evaluation, settings.output
+    evaluation, output, optimizer = settings.evaluation, settings.output, settings.optimizer
+    rates = optimizer.learning_rate, optimizer.final_learning_rate
     return TrainingPlan(
         seed=settings.seed,
         total_steps=learning.total_steps,
@@ -39,6 +40,9 @@ def make_plan(settings: Settings) -> TrainingPlan:
         init_batch_size=settings.network.init_batch_size,
         held_out_states=evaluation.held_out_states,
         epsilon=LinearSchedule(exploration.initial, exploration.final, learning.start_steps, exploration.decay_steps),
+        learning_rate=None
+        if rates[1] is None
+        else LinearSchedule(rates[0], rates[1], learning.start_steps, optimizer.decay_steps),
     )
 
 

@@ -77,6 +77,10 @@ class Agent(Protocol):
         """One gradient step."""
         ...
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Take steps of this size from now on; called only where the plan has a schedule."""
+        ...
+
     def update_target(self) -> None:
         """Copy the online network to the target network."""
         ...

@@ -62,6 +62,8 @@ def train(
             env.send(state.action)
             if state.steps >= state.learning_from_steps and state.held_out is None:
                 _begin_learning(plan, agent, replay, callbacks, state)
+            if plan.learning_rate is not None:
+                agent.set_learning_rate(plan.learning_rate(state.steps))
             for batch in sampler.minibatches(state.replay_generator, _updates_due(plan, state), state.steps):
                 outcome = agent.update(batch)
                 replay.update_priorities(outcome.td_error)

@@ -27,3 +27,5 @@ class TrainingPlan:
     """states on which mean max-Q is followed"""
     epsilon: Callable[[int], float]
     """of the exploring policy, as a function of the step"""
+    learning_rate: Callable[[int], float] | None = None
+    """as a function of the step; None: as the optimizer was made"""
