@@ -63,7 +63,8 @@ class ProgressReporter:
 
     def __init__(self, console: Console | None = None) -> None:
         messages = cast("TextIO", _Messages(sys.stderr))
-        self._console = console or Console(file=messages, highlight=False, soft_wrap=True)
+        # Lines in a notebook, too: rich would show each as a page of its own.
+        self._console = console or Console(file=messages, highlight=False, soft_wrap=True, force_jupyter=False)
         # Not what `FORCE_COLOR` says: whoever reads a pipe may want colours, but no bar that moves.
         self._moves = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._bars = _Bars()
