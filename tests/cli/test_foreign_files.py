@@ -40,9 +40,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, called `run` in the current folder."""
+    """A copy of it, called `run` in the current folder, beside one of few metrics, which is reported at once."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "run")
+    write_run(tmp_path, "Pong", "wn", 0, [1.0, 2.0])
     return Path("run")
 
 
@@ -67,12 +68,13 @@ def a_video() -> bytes:
 
 
 PLAY = "play run --device cpu --max-frames 6 -o"
+REPORT = "report Pong-wn-seed0 -o"
 PLOT, EXPORT = "plot run -o", "export run --format safetensors -o"
 FOREIGN: dict[str, tuple[str, Callable[[], bytes]]] = {
     "mine.png": (PLOT, lambda: a_figure("png")),
     "mine.svg": (PLOT, lambda: a_figure("svg")),
     "mine.pdf": (PLOT, lambda: a_figure("pdf")),
-    "mine.html": ("report run -o", lambda: b"<!doctype html><html><p>wn_dqn"),
+    "mine.html": (REPORT, lambda: b"<!doctype html><html><p>wn_dqn"),
     "holiday.gif": (PLAY, a_gif),
     "holiday.webm": (PLAY, a_video),
     "mine.safetensors": (EXPORT, lambda: save({"a": torch.ones(1)})),
@@ -163,7 +165,7 @@ def test_a_link_under_a_name_that_was_temporary_once(name: str, run: Path, tmp_p
     victim = tmp_path / "victim"
     victim.write_text("mine\n")
     Path(name).symlink_to(victim)
-    assert wn_dqn("report", "run", "-o", "r.html")[0] == 0
+    assert wn_dqn(*REPORT.split(), "r.html")[0] == 0
     assert wn_dqn(*PLAY.split(), "g.gif")[0] == 0
     assert victim.read_text() == "mine\n"
     assert Path(name).is_symlink()

@@ -132,5 +132,5 @@ def _finite(text: str) -> float:
 
 
 def _too_large(max_bytes: int) -> UnreadableError:
-    unit, name = next(pair for pair in ((GIB, "GiB"), (MIB, "MiB"), (1, "bytes")) if max_bytes >= pair[0])
+    unit, name = next(pair for pair in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"), (1, "bytes")) if max_bytes >= pair[0])
     return UnreadableError(f"it has more than {max_bytes / unit:,.4g} {name}, and no such file has so many")
