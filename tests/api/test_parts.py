@@ -10,6 +10,7 @@ from command import wn_dqn as command
 from small_runs import settings_for, train
 
 import wn_dqn
+from wn_dqn.cli.main import cli
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.plugins import import_plugins
 from wn_dqn.nn.layers import layer_kit
@@ -115,6 +116,13 @@ def test_a_run_with_a_plugin_is_read_by_whoever_trusts_it(plugin: str, tmp_path:
     assert wn_dqn.load(checkpoint, trust=True).settings.param == "mine"
     del sys.modules[plugin]
     assert wn_dqn.Run("run", trust=True).policy().num_actions == 3
+
+
+def test_every_command_that_reads_or_begins_a_run_takes_plugins() -> None:
+    without = {"games", "settings", "doctor", "checkpoint"}
+    assert {name for name, each in cli.commands.items() if "plugins" not in {p.name for p in each.params}} == without
+    for each in cli.commands["checkpoint"].commands.values():  # type: ignore[attr-defined]
+        assert "plugins" in {param.name for param in each.params}
 
 
 def test_workers_of_an_evaluation_import_the_plugin(plugin: str, tmp_path: Path) -> None:
