@@ -4,15 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
-.PHONY: help train test test-all test-arithmetics coverage check bench clean
+.PHONY: help train quick-check test test-all test-arithmetics coverage check bench clean
 # A worker per core. worksteal gives each a contiguous part of the tests, so most files have all of theirs in one.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-train: $(VENV)/train.stamp  ## learn Road Runner in about ten minutes, with weight normalization
+train: $(VENV)/train.stamp  ## learn Kung Fu Master in five to eight minutes, with weight normalization
 	$(BIN)/wn-dqn train --config quick
+
+quick-check: $(VENV)/train.stamp  ## does `make train` learn here? three seeds, about twenty minutes (docs/quick.md)
+	$(BIN)/python scripts/check_seeds.py --seeds 0-2 --output runs/quick-check
 
 test: check  ## run the checks and the tests of every day
 	$(PYTEST)

@@ -54,8 +54,8 @@ def play(
     """Watch the agent in RUN, a run directory or a checkpoint, play: colour frames, 60 per second, and its Q-values.
 
     \b
-    wn-dqn play runs/RoadRunner-wn-seed0 -o game.webm             a game, for a browser
-    wn-dqn play runs/RoadRunner-wn-seed0 -o game.gif --max-frames 600 --saliency gradient
+    wn-dqn play runs/SpaceInvaders-wn-seed0 -o game.webm          a game, for a browser
+    wn-dqn play runs/SpaceInvaders-wn-seed0 -o game.gif --max-frames 600 --saliency gradient
 
     Blue is the action that the network chose, orange one that chance did (epsilon). The bars span the range of all
     Q-values of the last ten seconds.

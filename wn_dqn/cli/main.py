@@ -32,7 +32,7 @@ def cli() -> None:
     """DQN for Atari with standard or weight-normalized layers (Salimans & Kingma, 2016).
 
     \b
-    wn-dqn train --config quick                          learn a game in ten minutes on two CPU cores
+    wn-dqn train --config quick                          learn a game in minutes on two CPU cores
     wn-dqn train --game SpaceInvaders --param wn         the paper's experiment
     wn-dqn evaluate runs/SpaceInvaders-wn-seed0          test the best network of a run
     tensorboard --logdir runs                            watch
