@@ -139,7 +139,9 @@ def load_exported(path: Path, device: torch.device, named: Collection[str] = (),
 
 def _plain_network(path: Path, contract: _Contract, settings: Settings, weights: Mapping[str, Tensor]) -> QNetwork:
     shape, num_actions, dtype = contract.obs_shape, contract.num_actions, getattr(torch, contract.input.dtype)
-    network = make_network(PLAIN, shape, dtype, num_actions, settings.network).requires_grad_(False)
+    normalize = settings.environment.normalize_observations
+    network = make_network(PLAIN, shape, dtype, num_actions, settings.network, normalize=normalize)
+    network.requires_grad_(False)
     try:
         network.load_state_dict(weights)
         if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wn_dqn.config.registry import PARAMETERIZATIONS, import_code
 from wn_dqn.errors import UsageError, closest
+from wn_dqn.nn.input_normalization import InputNormalization
 
 
 class Layer(nn.Module, ABC):
@@ -118,7 +119,8 @@ def _no_convolution(param: str) -> Callable[..., nn.Module]:
 def layers_of(network: nn.Module, besides: Collection[str] = ()) -> dict[str, Layer]:
     """The layers of `network` by name, in the order of their definition.
 
-    UsageError if a parameter or a buffer is in none of them, nor in a module that `besides` names (an LSTM, say).
+    UsageError if a parameter or a buffer is in none of them, nor in a module that `besides` names (an LSTM, say), nor
+    in what normalizes observations.
     """
     layers: dict[str, Layer] = {}
     inside: set[nn.Module] = set()  # a layer may be made of layers: then the outermost one answers for all
@@ -127,6 +129,7 @@ def layers_of(network: nn.Module, besides: Collection[str] = ()) -> dict[str, La
             layers[name] = module
             inside.update(module.modules())
     others = [network.get_submodule(name) for name in besides]
+    others += [module for module in network.modules() if isinstance(module, InputNormalization)]
     known = {id(tensor) for module in (*layers.values(), *others) for _, tensor in _tensors(module)}
     for name, tensor in _tensors(network):
         if id(tensor) not in known:

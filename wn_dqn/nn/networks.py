@@ -5,6 +5,7 @@ Shapes: B observations, A actions, F features.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from wn_dqn.config.registry import NETWORKS, import_code
 from wn_dqn.config.schema import NetworkSettings
 from wn_dqn.errors import UsageError, closest
+from wn_dqn.nn.input_normalization import InputNormalization
 from wn_dqn.nn.kernels import unit_interval
 from wn_dqn.nn.layers import LayerKit, layers_of
 
@@ -24,7 +26,8 @@ from wn_dqn.nn.layers import LayerKit, layers_of
 class QNetwork(nn.Module, ABC):
     """Q-values [B, A] from observations [B, *obs_shape] of `obs_dtype`.
 
-    Every parameter and buffer belongs to a :class:`wn_dqn.nn.layers.Layer`, made by the given kit. A ReLU overwrites
+    Every parameter and buffer belongs to a :class:`wn_dqn.nn.layers.Layer`, made by the given kit, or to
+    `normalization`. A ReLU overwrites
     what its layer put out: a hook that keeps a pre-activation keeps a copy.
     """
 
@@ -43,6 +46,8 @@ class QNetwork(nn.Module, ABC):
         super().__init__()
         self.obs_shape, self.obs_dtype, self.num_actions = tuple(obs_shape), obs_dtype, num_actions
         self.settings = settings or NetworkSettings()
+        self.normalization: InputNormalization | None = None
+        """of observations, vectors in float32; None: they are taken as they are"""
         self.build(layers)
 
     @abstractmethod
@@ -51,7 +56,9 @@ class QNetwork(nn.Module, ABC):
 
     def with_layers(self, layers: LayerKit) -> Self:
         """A new network of the same shape, out of other layers, on the CPU."""
-        return type(self)(layers, self.obs_shape, self.num_actions, self.settings, self.obs_dtype)
+        network = type(self)(layers, self.obs_shape, self.num_actions, self.settings, self.obs_dtype)
+        network.normalization = copy.deepcopy(self.normalization)
+        return network.cpu()
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -65,7 +72,8 @@ class QNetwork(nn.Module, ABC):
         """`obs` [B, *obs_shape] in the dtype of the parameters; bytes are divided by 255, whatever holds them now."""
         dtype = next(self.parameters()).dtype
         if self.obs_dtype != torch.uint8:
-            return obs.to(dtype)
+            x = obs.to(dtype)
+            return x if self.normalization is None else self.normalization(x)
         return unit_interval(obs, dtype) if obs.ndim == 4 else obs.to(dtype) / 255.0
 
     def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
@@ -201,9 +209,15 @@ class DuelingMlpNetwork(DuelingHead, MlpNetwork):
 
 
 def make_network(
-    layers: LayerKit, obs_shape: Sequence[int], obs_dtype: torch.dtype, num_actions: int, settings: NetworkSettings
+    layers: LayerKit,
+    obs_shape: Sequence[int],
+    obs_dtype: torch.dtype,
+    num_actions: int,
+    settings: NetworkSettings,
+    *,
+    normalize: bool = False,
 ) -> QNetwork:
-    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`.
+    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`; `normalize`: scale them.
 
     UsageError if it is not for such observations, or has a parameter outside of its layers.
     """
@@ -213,6 +227,13 @@ def make_network(
     if code is None:
         raise UsageError(f"the network {name} has no dueling form: set network.dueling=false")
     network: QNetwork = import_code(code)(layers, obs_shape, num_actions, settings, obs_dtype)
+    if normalize:
+        if len(obs_shape) != 1 or obs_dtype != torch.float32:
+            kind = str(obs_dtype).removeprefix("torch.")
+            raise UsageError(
+                f"environment.normalize_observations is for vectors of float32, not for {kind} {list(obs_shape)}"
+            )
+        network.normalization = InputNormalization(*obs_shape)
     layers_of(network)
     return network
 

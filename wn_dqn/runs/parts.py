@@ -39,6 +39,7 @@ def make_plan(settings: Settings) -> TrainingPlan:
         checkpoint_period_steps=output.checkpoint_period_steps,
         init_batch_size=settings.network.init_batch_size,
         held_out_states=evaluation.held_out_states,
+        normalize_observations=settings.environment.normalize_observations,
         epsilon=LinearSchedule(exploration.initial, exploration.final, learning.start_steps, exploration.decay_steps),
         learning_rate=None
         if rates[1] is None
@@ -66,7 +67,14 @@ def make_agent(
     UsageError if the network is not for such observations.
     """
     dtype = getattr(torch, spec.frame_dtype)
-    network = make_network(layer_kit(settings.param), spec.obs_shape, dtype, spec.num_actions, settings.network)
+    network = make_network(
+        layer_kit(settings.param),
+        spec.obs_shape,
+        dtype,
+        spec.num_actions,
+        settings.network,
+        normalize=settings.environment.normalize_observations,
+    )
     network.to(device).eval()
     parts = AgentParts(
         network=network,

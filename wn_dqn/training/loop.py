@@ -58,6 +58,7 @@ def train(
 
         began_s = time.perf_counter()
         if state.action is None:
+            _normalize(agent, state)
             state.action = agent.act(replay.latest_observation(), plan.epsilon(state.steps))
             env.send(state.action)
             if state.steps >= state.learning_from_steps and state.held_out is None:
@@ -107,11 +108,20 @@ def begin_games(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state:
     """Begin new games from seeds that depend on the step alone: emulators save no state, but this restores them."""
     frames = env.reset(env_seeds(plan.seed, "environment", state.steps, num_envs=state.num_envs))
     state.begin_games(frames)
+    if state.statistics is not None:
+        state.statistics.add(frames)
     replay.begin(frames)
     state.epoch_began_at = state.steps
     state.epoch_actions.clear()
     state.game_return[:] = 0.0
     state.game_steps[:] = 0
+
+
+def _normalize(agent: Agent, state: TrainingState) -> None:
+    """Let the network know of all that the training games have shown, if it normalizes what it sees."""
+    statistics, normalization = state.statistics, agent.online.normalization
+    if statistics is not None and normalization is not None:
+        normalization.set_(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.variance))
 
 
 def games_in_progress(plan: TrainingPlan, state: TrainingState) -> bool:

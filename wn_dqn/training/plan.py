@@ -29,3 +29,5 @@ class TrainingPlan:
     """of the exploring policy, as a function of the step"""
     learning_rate: Callable[[int], float] | None = None
     """as a function of the step; None: as the optimizer was made"""
+    normalize_observations: bool = False
+    """whether the network is kept told of the mean and variance of what the training games have shown"""

@@ -20,6 +20,7 @@ from wn_dqn.envs.vector_env import EnvStep
 from wn_dqn.seeding import numpy_generator
 from wn_dqn.training.agent import UpdateMetrics
 from wn_dqn.training.plan import TrainingPlan
+from wn_dqn.training.running_statistics import RunningStatistics
 
 
 @dataclass
@@ -82,6 +83,8 @@ class TrainingState:
     train_s: float = 0.0
     """seconds spent in training, evaluations not counted"""
     held_out: Tensor | None = None
+    statistics: RunningStatistics | None = None
+    """of all frames of the training games; None: nothing is normalized by them"""
 
     def __post_init__(self) -> None:
         self.game_return = np.zeros(self.num_envs)
@@ -100,6 +103,8 @@ class TrainingState:
     def record(self, action: NDArray[np.int64], step: EnvStep) -> None:
         """Count a step of all games that `action` [N] led to."""
         self.observe(step)
+        if self.statistics is not None:
+            self.statistics.add(step.frame)
         if self.spec.repeats:  # otherwise they would restore nothing
             self.epoch_actions.append(action.astype(self._action_dtype))
         self.steps += self.num_envs
@@ -133,9 +138,11 @@ class TrainingState:
         """Everything but the held-out states, which never change and are saved once."""
         none = np.zeros((0, self.num_envs), self._action_dtype)
         actions = np.stack(self.epoch_actions) if self.epoch_actions else none
-        unfinished = {} if self.action is None else {"action": self.action}
+        optional: dict[str, Any] = {} if self.action is None else {"action": self.action}
+        if self.statistics is not None:
+            optional["statistics"] = self.statistics.state_dict()
         return {
-            **unfinished,
+            **optional,
             "steps": self.steps,
             "updates": self.updates,
             "learning_from_steps": self.learning_from_steps,
@@ -170,6 +177,8 @@ class TrainingState:
         fit = fit and all(each is None or each.shape == () for each in (period.loss_sum, period.q_sum))
         if not fit:
             raise ValueError("its games are not those of these settings")
+        if self.statistics is not None:
+            self.statistics.load_state_dict(state["statistics"])
         self.steps, self.updates, self.train_s = state["steps"], state["updates"], state["train_s"]
         self.learning_from_steps, self.initialized = state["learning_from_steps"], state["initialized"]
         self.evaluated_at, self.epoch_began_at = state["evaluated_at"], state["epoch_began_at"]
@@ -183,7 +192,8 @@ class TrainingState:
 def new_state(spec: EnvSpec, num_envs: int, plan: TrainingPlan) -> TrainingState:
     """The state of a run that has not begun."""
     generator = numpy_generator(plan.seed, "replay")
-    return TrainingState(spec, num_envs, generator, learning_from_steps=plan.start_steps)
+    statistics = RunningStatistics(*spec.frame_shape) if plan.normalize_observations else None
+    return TrainingState(spec, num_envs, generator, learning_from_steps=plan.start_steps, statistics=statistics)
 
 
 def _mean(values: Sequence[float]) -> float:
