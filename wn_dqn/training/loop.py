@@ -119,9 +119,10 @@ def begin_games(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state:
 
 def _normalize(agent: Agent, state: TrainingState) -> None:
     """Let the network know of all that the training games have shown, if it normalizes what it sees."""
-    statistics, normalization = state.statistics, agent.online.normalization
-    if statistics is not None and normalization is not None:
-        normalization.set_(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.variance))
+    statistics = state.statistics
+    if statistics is not None and agent.online.normalization is not None:
+        mean, variance = torch.from_numpy(statistics.mean), torch.from_numpy(statistics.variance)
+        agent.online.normalization.set_(mean, variance)
 
 
 def games_in_progress(plan: TrainingPlan, state: TrainingState) -> bool:
