@@ -38,7 +38,7 @@ WARM_UP_STEPS = 2_048
 
 
 class Windows:
-    """Callbacks that end each window of a training by its clock, and do nothing else."""
+    """A host that ends each window of a training by its clock, and does nothing else."""
 
     until_s = 0.0
 

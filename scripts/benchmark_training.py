@@ -57,7 +57,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.envs.rules import training_rules
     from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
     from wn_dqn.system.hardware import prepare_torch
-    from wn_dqn.training.callbacks import Stop
+    from wn_dqn.training.host import Stop
     from wn_dqn.training.loop import train
     from wn_dqn.training.metrics import NullMetrics
     from wn_dqn.training.state import new_state

@@ -40,7 +40,7 @@ from wn_dqn.evaluation.rollout import Evaluation, GameResult
 from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.system import output_file
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.host import Stop
 from wn_dqn.training.loop import train
 from wn_dqn.training.metrics import NullMetrics
 from wn_dqn.training.state import new_state
@@ -72,7 +72,7 @@ class _UntilInitialization(DQN):
         raise Stop
 
 
-class _NoCallbacks:
+class _NoHost:
     """Tests change nothing of a run, so one that comes before learning need not be played."""
 
     def evaluate(self, _steps: int) -> Evaluation:
@@ -93,7 +93,7 @@ def largest_difference(arms: Sequence[Settings]) -> float:
     explorer: Any = make_agent(settings, env.spec, CPU, _UntilInitialization)
     with contextlib.suppress(Stop):
         state = new_state(env.spec, num_envs, plan)
-        train(plan, env, explorer, sampler, NullMetrics(), _NoCallbacks(), state)
+        train(plan, env, explorer, sampler, NullMetrics(), _NoHost(), state)
     if explorer.obs is None:
         raise UsageError("these runs never begin to learn: learning.total_steps must exceed learning.start_steps")
     q = []

@@ -13,7 +13,7 @@ from small_runs import settings_for
 from wn_dqn.cli.signals import stopping_on_signals
 from wn_dqn.config.files import dump_yaml
 from wn_dqn.runs.stop_request import StopRequest
-from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.host import Stop
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -27,7 +27,7 @@ from wn_dqn.replay.transitions import TransitionBatch
 from wn_dqn.runs.parts import make_plan
 from wn_dqn.seeding import env_seeds
 from wn_dqn.training.agent import Measured, UpdateMetrics
-from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.host import Stop
 from wn_dqn.training.loop import restore_games, train
 from wn_dqn.training.metrics import NullMetrics
 from wn_dqn.training.schedules import LinearSchedule

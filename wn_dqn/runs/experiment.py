@@ -68,7 +68,7 @@ _CLIP_FRAMES = 10 * FRAMES_PER_S
 
 @dataclass
 class Experiment:
-    """Everything that one run is made of. Implements :class:`wn_dqn.training.callbacks.Callbacks`."""
+    """Everything that one run is made of. Implements :class:`wn_dqn.training.host.Host`."""
 
     settings: Settings
     directory: RunDirectory

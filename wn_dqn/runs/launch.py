@@ -26,7 +26,7 @@ from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.runs.story import opening
 from wn_dqn.system.hardware import GIB, prepare_torch, require_memory
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.host import Stop
 
 _OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from wn_dqn.training.callbacks import Stop
+from wn_dqn.training.host import Stop
 
 
 class StopRequest:

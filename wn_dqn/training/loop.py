@@ -22,7 +22,7 @@ from wn_dqn.errors import RunError
 from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.seeding import env_seeds, numpy_generator
 from wn_dqn.training.agent import Agent, Measured
-from wn_dqn.training.callbacks import Callbacks, Stop
+from wn_dqn.training.host import Host, Stop
 from wn_dqn.training.metrics import Metrics
 from wn_dqn.training.plan import TrainingPlan
 from wn_dqn.training.state import PeriodStatistics, TrainingState
@@ -37,7 +37,7 @@ def train(
     agent: Agent,
     sampler: Sampler,
     metrics: Metrics,
-    callbacks: Callbacks,
+    host: Host,
     state: TrainingState,
 ) -> None:
     """Train `agent` from `state` until `plan.total_steps`.
@@ -48,12 +48,12 @@ def train(
     replay = sampler.replay
     while True:
         if _evaluation_is_due(plan, state):
-            with _saving_if_ended(callbacks, state):
-                _evaluate(agent, sampler, metrics, callbacks, plan, state)
+            with _saving_if_ended(host, state):
+                _evaluate(agent, sampler, metrics, host, plan, state)
         if state.steps >= plan.total_steps:
             return
         if not games_in_progress(plan, state):
-            with _saving_if_ended(callbacks, state):
+            with _saving_if_ended(host, state):
                 begin_games(plan, env, replay, state)
 
         began_s = time.perf_counter()
@@ -62,7 +62,7 @@ def train(
             state.action = agent.act(replay.latest_observation(), plan.epsilon(state.steps))
             env.send(state.action)
             if state.steps >= state.learning_from_steps and state.held_out is None:
-                _begin_learning(plan, agent, replay, callbacks, state)
+                _begin_learning(plan, agent, replay, host, state)
             if plan.learning_rate is not None:
                 agent.set_learning_rate(plan.learning_rate(state.steps))
             for batch in sampler.minibatches(state.replay_generator, _updates_due(plan, state), state.steps):
@@ -73,18 +73,18 @@ def train(
                     agent.update_target()
         else:  # the environment failed in this step, and the run was saved: what was due in it is done
             env.send(state.action)
-        with _saving_if_ended(callbacks, state):
+        with _saving_if_ended(host, state):
             _record(replay, state, state.action, env.receive())
         state.action = None
-        callbacks.after_step(state)
+        host.after_step(state)
         state.add_time(time.perf_counter() - began_s)
 
         if _crossed(state, plan.log_period_steps):
             _log(agent, sampler, metrics, plan, state)
-        with _saving_if_ended(callbacks, state):
-            callbacks.check_stop()
+        with _saving_if_ended(host, state):
+            host.check_stop()
             if _crossed(state, plan.checkpoint_period_steps) and not _evaluation_is_due(plan, state):
-                callbacks.save(state, None)
+                host.save(state, None)
 
 
 def _crossed(state: TrainingState, period: int) -> bool:
@@ -147,14 +147,12 @@ def restore_games(plan: TrainingPlan, env: VectorEnv, state: TrainingState, on_s
         )
 
 
-def _begin_learning(
-    plan: TrainingPlan, agent: Agent, replay: ReplayBuffer, callbacks: Callbacks, state: TrainingState
-) -> None:
+def _begin_learning(plan: TrainingPlan, agent: Agent, replay: ReplayBuffer, host: Host, state: TrainingState) -> None:
     """The data-dependent initialization (not of a network that was given) and the states to follow mean max-Q on."""
     generator = numpy_generator(plan.seed, "init")
     (batch,) = replay.sample(generator, plan.init_batch_size)
     if not state.initialized:
-        callbacks.on_initialized(agent.initialize(batch.obs))
+        host.on_initialized(agent.initialize(batch.obs))
         state.initialized = True
     (batch,) = replay.sample(generator, plan.held_out_states)
     state.held_out = batch.obs.cpu()
@@ -211,13 +209,13 @@ def _evaluate(
     agent: Agent,
     sampler: Sampler,
     metrics: Metrics,
-    callbacks: Callbacks,
+    host: Host,
     plan: TrainingPlan,
     state: TrainingState,
 ) -> None:
     """Test the agent, write the outcome, and save."""
     agent.check_finite()
-    evaluation = callbacks.evaluate(state.steps)
+    evaluation = host.evaluate(state.steps)
     row = {**evaluation.metrics(), "held_out_max_q": math.nan, "train_s": state.train_s}
     row |= {
         "visited_max_q": evaluation.visited_max_q,
@@ -229,14 +227,14 @@ def _evaluate(
         row["held_out_max_q"] = torch.cat(max_q).mean().item()
     metrics.write_evaluation(state.steps, row, agent.histograms(_measured(plan, sampler, state)))
     state.evaluated_at = state.steps
-    callbacks.save(state, evaluation.mean)
+    host.save(state, evaluation.mean)
 
 
 @contextlib.contextmanager
-def _saving_if_ended(callbacks: Callbacks, state: TrainingState) -> Iterator[None]:
+def _saving_if_ended(host: Host, state: TrainingState) -> Iterator[None]:
     """Save if somebody stops the run, or the environment cannot go on."""
     try:
         yield
     except (Stop, EnvironmentFailure):
-        callbacks.save(state, None)
+        host.save(state, None)
         raise

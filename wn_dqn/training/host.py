@@ -1,4 +1,7 @@
-"""What the loop asks for at its joints, and how it is asked to stop."""
+"""The host of the loop: what the loop asks of whoever runs it, and how it is asked to stop.
+
+Callbacks of a user are another thing: :mod:`wn_dqn.runs.callback`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from wn_dqn.training.state import TrainingState
 
 
 class Stop(Exception):  # noqa: N818 - not an error: somebody asked the run to stop
-    """Raised by `Callbacks.check_stop` and passed on once the run is saved."""
+    """Raised by `Host.check_stop` and passed on once the run is saved."""
 
 
-class Callbacks(Protocol):
-    """What the loop asks for at its joints. Nothing here changes what is learned."""
+class Host(Protocol):
+    """Who runs the loop. Nothing here changes what is learned."""
 
     def evaluate(self, steps: int) -> Evaluation:
         """Test the agent; the outcome depends on the network, the seed and `steps` alone. May raise Stop."""
