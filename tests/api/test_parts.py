@@ -78,6 +78,7 @@ def test_what_is_no_part_is_refused() -> None:
             register()  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.survives("settings of somebody else that name a plugin", "it is not run until a person names it, too")
 def test_a_plugin_is_imported_when_a_person_names_it_and_by_nothing_else(plugin: str, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text(f"game: Catch\nparam: mine\nplugins: [{plugin}]\n")

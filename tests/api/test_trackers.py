@@ -79,6 +79,7 @@ def test_every_row_arrives_with_its_finite_numbers(tmp_path: Path) -> None:
     assert all(math.isfinite(value) for _, row in memory.rows for value in row.values())
 
 
+@pytest.mark.survives("a tracker that fails", "one line; the run goes on, and ends in the same bits")
 @pytest.mark.parametrize("where", ["open", "log", "close"])
 def test_a_tracker_that_fails_costs_one_line(
     where: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -91,6 +92,7 @@ def test_a_tracker_that_fails_costs_one_line(
     assert_same(outcome(trained), outcome(tmp_path / "run"))
 
 
+@pytest.mark.survives("a tracker that never answers", "one line; the run ends without it")
 @pytest.mark.parametrize("where", ["open", "log", "close"])
 def test_a_tracker_that_never_answers_costs_one_line(
     where: str,

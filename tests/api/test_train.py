@@ -185,6 +185,7 @@ class Nosy(wn_dqn.Callback):
     on_start = on_metrics = on_evaluation = on_checkpoint = on_end = on_step
 
 
+@pytest.mark.survives("a callback that changes all that it can reach", "what is learned stays the same to the bit")
 def test_a_callback_cannot_change_what_is_learned(trained: Path, tmp_path: Path) -> None:
     train(tmp_path / "watched", Nosy(), Diary())
     assert_same(outcome(trained), outcome(tmp_path / "watched"))
@@ -230,6 +231,7 @@ def test_a_run_that_a_callback_stops_is_saved_and_goes_on_to_the_same_bits(
     assert_same(whole["replay"], stopped["replay"])
 
 
+@pytest.mark.survives("a callback that fails", "the run ends with one line, its checkpoints are whole, and it goes on")
 def test_a_callback_that_fails_ends_the_run_and_all_hear_of_the_end(tmp_path: Path) -> None:
     class Broken(wn_dqn.Callback):
         def on_evaluation(self, view: wn_dqn.View) -> None:

@@ -206,7 +206,7 @@ def _run(command: list[str], work: Path) -> None:
                 status = process.wait(_TIME_LIMIT_S)
             except subprocess.TimeoutExpired:
                 if hasattr(os, "killpg"):  # it may have begun others
-                    os.killpg(process.pid, signal.SIGKILL)
+                    os.killpg(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
                 process.kill()
                 raise
         if status:
