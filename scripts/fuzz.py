@@ -73,75 +73,23 @@ UNVERIFIED = ("status.json", ".lock", "provenance.json")
 """files of a run that others may change without any loss"""
 VICTIM = b"mine\n"
 
-NASTY: list[Any] = [
-    *(None, True, False, 0, 1, -1, 2, 3, 7, 16, 1000, 10**6, 10**12, 10**12 + 1, 2**31, 2**63 - 1, 2**63, 10**400),
-    *(0.0, 0.5, 1.0, -0.5, 1.5, 1e-300, 1e39, 1e300, float("inf"), float("-inf"), float("nan"), 1e6),
-    *("", " ", "nan", "1e400", "9" * 400, "1e6", "x" * 300, "\x1b[31m", "[/b]", "[lr=1e-4]", "$\\frac{$", "%YAML 1.3"),
-    *(
-        "Catch",
-        "CatchVector",
-        "Pong",
-        "wn",
-        "dqn",
-        "auto",
-        "../..",
-        "/",
-        "\u202e",
-        "é",
-        "&a [*a]",
-        "{a: b",
-        "0x10",
-        "1_0",
-    ),
-    *([], [1], [[]], ["x"], [2**63], {}, {"a": 1}, {1: 2}),
-]
-WORDS = [text for text in NASTY if isinstance(text, str)] + [
-    *(
-        "0",
-        "1",
-        "2",
-        "-1",
-        "1.5",
-        "inf",
-        "-inf",
-        "true",
-        "null",
-        "[]",
-        "90s",
-        "1h",
-        "9" * 400 + "s",
-        "none",
-        "best",
-        "last",
-    ),
-    *(
-        "cpu",
-        "cuda",
-        "cuda:7",
-        "meta",
-        "run",
-        "run/config.yaml",
-        "run/checkpoints",
-        "c.yaml",
-        "no such file",
-        "no\udcffrun",
-    ),
-    *(
-        "x" * 5000,
-        "a.png",
-        "a.svg",
-        "a.html",
-        "a.gif",
-        "a.webm",
-        "a.safetensors",
-        "network.pt",
-        "seed=1",
-        "a.b=c",
-        "=",
-        "a=",
-    ),
-    *("nature", "paper", "machado2018", "p.yaml", "--", "-o", "learning.total_steps=1e400", "network.hidden=[1,2]"),
-]
+NUMBERS = [0, 1, -1, 2, 3, 7, 16, 1000, 10**6, 10**12, 10**12 + 1, 2**31, 2**63 - 1, 2**63, 10**400]
+FLOATS = [0.0, 0.5, 1.0, -0.5, 1.5, 1e-300, 1e39, 1e300, float("inf"), float("-inf"), float("nan"), 1e6]
+SHORT_TEXTS = r"""
+nan 1e400 1e6 0x10 1_0 [/b] [lr=1e-4] $\frac{$ wn dqn auto Catch CatchVector Pong ../.. / : x:y a:b:c
+gymnasium: gymnasium:CartPole-v1 gymnasium:no_module:X-v0 no.module:nothing
+"""
+TEXTS = ["", " ", "x" * 300, "9" * 400, "\x1b[31m", "\u202e", "é", "%YAML 1.3", "&a [*a]", "{a: b", "catch vector"]
+TEXTS += SHORT_TEXTS.split()
+NASTY: list[Any] = [None, True, False, *NUMBERS, *FLOATS, *TEXTS]
+NASTY += [[], [1], [[]], ["x"], [2**63], {}, {"a": 1}, {1: 2}]
+ARGUMENTS = """
+0 1 2 -1 1.5 inf -inf true null [] 90s 1h none best last cpu cuda cuda:7 meta nature paper machado2018
+run run/config.yaml run/checkpoints c.yaml p.yaml a.png a.svg a.html a.gif a.webm a.safetensors
+network.pt seed=1 a.b=c = a= a=[1 -- -o learning.total_steps=1e400
+"""
+WORDS = [*TEXTS, *ARGUMENTS.split()]
+WORDS += ["x" * 5000, "9" * 400 + "s", "no such file", "no\udcffrun", "network.hidden=[1,2]", "[1,2"]
 
 
 class Failure(Exception):  # noqa: N818 - the program's, not this one's
@@ -837,21 +785,32 @@ def command_lines(bench: Bench, rng: random.Random) -> None:
         group = group.commands[name]
     if args[0] == "play":
         args += ["--max-frames", "3"]
-    for param in rng.sample(group.params, rng.randrange(len(group.params) + 1)):
-        if param.name in ("help", "max_frames", "jobs", "watch"):
-            continue
-        value = rng.choice(WORDS)
+    chosen = rng.sample(group.params, min(rng.choice((0, 1, 1, 2, 3, 99)), len(group.params)))
+    for param in [param for param in group.params if param in chosen or (param.required and rng.random() < 0.9)]:
+        if param.name in ("help", "max_frames", "jobs") or ("plugin" in str(param.name) and rng.random() < 0.9):
+            continue  # a plugin that is none hides all other mistakes
         if isinstance(param, click.Argument):
-            args.append(rng.choice(("run", "run", value)))
-        elif param.is_flag:
+            args.append(rng.choice(("network.pt" if args[0] == "import" else "run",) * 9 + (rng.choice(WORDS),)))
+        elif getattr(param, "is_flag", False):
             args.append(param.opts[0])
-        elif param.name in ("output", "out", "run_dir"):
-            args += [param.opts[0], rng.choice(("new", "a.png", "a.svg", "a.gif", "a.html", "x" * 300, "", "no/where"))]
         else:
-            args += [param.opts[0], value]
+            args += [param.opts[0], value_for(param, rng)]
     if "onnx" in args or (args[0] == "export" and "--format" not in args):
         args += ["--format", "safetensors"]
     command(*args, setup=nothing_long)
+
+
+def value_for(param: click.Parameter, rng: random.Random) -> str:
+    """A value for an option: of its type, more often than not."""
+    if param.name in ("output", "out", "run_dir"):
+        return rng.choice(("new", "a.png", "a.svg", "a.gif", "a.html", "a.safetensors", "x" * 300, "", "no/where"))
+    if rng.random() < 0.4:
+        return rng.choice(WORDS)
+    if isinstance(param.type, click.Choice):
+        return str(rng.choice(param.type.choices))
+    if isinstance(param.type, click.types.IntParamType | click.types.FloatParamType):
+        return rng.choice(("0", "1", "2", "7", "0.5", "1e3"))
+    return rng.choice(("cpu", "best", "last", "48", "CatchVector", "Catch", "paper", "90s", "wn", "learning.seed=1"))
 
 
 def imports(bench: Bench, rng: random.Random) -> None:
