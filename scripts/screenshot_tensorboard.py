@@ -137,7 +137,7 @@ def wait_until(driver: Chrome, condition: Callable[[Chrome], bool], what: str) -
     try:
         WebDriverWait(driver, _LOAD_S).until(condition)
     except TimeoutException:
-        raise RuntimeError(f"TensorBoard does not show {what}") from None
+        raise RuntimeError(f"the page does not show {what}") from None
 
 
 def curves_in_view(driver: Chrome, charts: str = _CARDS_IN_VIEW) -> list[bool]:

@@ -151,5 +151,5 @@ def test_what_never_appears_is_named(page: tuple[Any, str], monkeypatch: pytest.
     driver, address = page
     monkeypatch.setattr(script, "_LOAD_S", 0.5)
     script.open_time_series(driver, address, "no/such/tag")
-    with pytest.raises(RuntimeError, match="TensorBoard does not show a curve in every chart"):
+    with pytest.raises(RuntimeError, match="the page does not show a curve in every chart"):
         script.wait_for_curves(driver)

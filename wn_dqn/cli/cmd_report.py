@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from wn_dqn.cli.options import PLUGIN, NumberRange
+from wn_dqn.errors import UsageError
 
 
 @click.command()
@@ -20,8 +21,17 @@ from wn_dqn.cli.options import PLUGIN, NumberRange
     help="The report; an older report of that name is overwritten, nothing else ever.",
 )
 @click.option("--price-per-hour", type=NumberRange(0, 1e6), help="What an hour of the machine costs.")
+@click.option("--live", is_flag=True, help="Serve a page that is kept current while runs go on, and write no file.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default="any that is free", help="Of --live.")
+@click.option(
+    "--host",
+    help="Serve --live to other machines, too: the address to listen on, like 0.0.0.0. Whoever has the address that is "
+    "printed, with its token, sees the page; it is not encrypted.  [default: this machine only]",
+)
 @PLUGIN
-def report(runs: tuple[Path, ...], output: Path, price_per_hour: float | None) -> None:
+def report(
+    runs: tuple[Path, ...], output: Path, price_per_hour: float | None, live: bool, port: int, host: str | None
+) -> None:
     """Write a report about RUN...: run directories, or folders of them.
 
     One HTML file that needs no other and no network: scores beside the paper's, with fresh games of the best networks
@@ -31,7 +41,16 @@ def report(runs: tuple[Path, ...], output: Path, price_per_hour: float | None) -
     \b
     wn-dqn report runs
     wn-dqn report runs -o figure6.html --price-per-hour 0.35
+    wn-dqn report runs --live                                     a page that follows runs: curves, speed, the agent
     """
+    if live:
+        from wn_dqn.live.server import serve
+
+        serve(runs, host, port, lambda address: click.echo(f"{address}  (Ctrl-C ends the page, not the runs)"))
+        return
+    if host is not None or port:
+        raise UsageError("--host and --port are options of --live")
+
     from wn_dqn.analysis.report import make_report
     from wn_dqn.cli.groups import read_groups
     from wn_dqn.cli.looking import written

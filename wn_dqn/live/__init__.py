@@ -1,0 +1,1 @@
+"""A page about runs that is kept current while they go on."""
