@@ -308,7 +308,7 @@ def train(
         on_finished=finish,
         callbacks=callbacks,
     )
-    return Run(folder)
+    return Run(folder, trust=True)  # its code has just run here
 
 
 def _resolve(what: PathLike | Settings, changes: Mapping[str, Any], *, trust: bool) -> Settings:

@@ -133,7 +133,8 @@ def test_what_cannot_be_loaded_says_so(run: Path, tmp_path: Path, monkeypatch: p
     for suffix in ("safetensors", "onnx"):
         path = tmp_path / f"good.{suffix}"
         assert command("export", str(run), "-o", str(path))[0] == 0
-        path.write_bytes(path.read_bytes()[:1000])
+        data = path.read_bytes()
+        path.write_bytes(data[:1000])
         refused(path, "is damaged")
         contract = path.with_name(f"{path.name}.json")
         whole = json.loads(contract.read_text())
@@ -145,8 +146,7 @@ def test_what_cannot_be_loaded_says_so(run: Path, tmp_path: Path, monkeypatch: p
             contract.write_text(json.dumps({**whole, "output": {"shape": shape}}))
             refused(path, 'output.shape: Value error, not "batch" and sizes')
         contract.write_text(json.dumps({**whole, "output": {"shape": ["batch", 4]}}))
-        assert command("export", str(run), "-o", str(tmp_path / f"other.{suffix}"))[0] == 0
-        path.write_bytes((tmp_path / f"other.{suffix}").read_bytes())
+        path.write_bytes(data)
         refused(path, "not the network of")
     monkeypatch.setattr(load_export.importlib.util, "find_spec", lambda _name: None)
     refused(tmp_path / "good.onnx", "pip install onnxruntime")

@@ -96,6 +96,16 @@ def test_code_that_a_config_names_needs_trust(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_was_just_trained_is_trusted(tmp_path: Path) -> None:
+    settings = {key: value for key, value in CATCH.items() if key != "learning"}
+    learning = {**SMALL["learning"], "total_steps": 120}
+    run = wn_dqn.train("toy_envs:Walk", run_dir=tmp_path / "run", progress=False, learning=learning, **settings)
+    assert len(run.policy().evaluate("nature", games=2).scores) == 2
+    with pytest.raises(wn_dqn.UsageError, match="this would run code from outside of wn-dqn, toy_envs:Walk"):
+        wn_dqn.load(tmp_path / "run")
+    assert wn_dqn.load(tmp_path / "run", named=["toy_envs:Walk"]).obs_shape == (3,)
+
+
 @pytest.mark.usefixtures("own_rows")
 def test_a_part_that_only_this_process_has_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Mine(DQN):
