@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ TINY = [
     *("--set", "learning={start_steps: 32, batch_size: 8, target_period_steps: 16}"),
     *("--set", "evaluation={epoch_steps: 32, steps: 48, held_out_states: 8}", "--set", "output.log_period_steps=16"),
 ]  # fmt: skip
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "environments.md"
 CASES = {
     "toy_envs:Walk": ("toy_envs-Walk", [3], "float32"),
     "toy_envs:Bits": ("toy_envs-Bits", [2, 6, 5], "bool"),
@@ -138,6 +141,17 @@ def test_a_mistake_is_one_line(args: list[str], message: str, tmp_path: Path, mo
     assert message in err
     assert err.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_the_example_of_the_documentation_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class in a module of the current folder."""
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    (tmp_path / "my_module.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    status, _, err = wn_dqn("train", "--env", "my_module:MyGame", *TINY)
+    assert status == 0, err
+    assert (tmp_path / "runs" / "my_module-MyGame-wn-seed0" / "model_card.md").exists()
 
 
 def test_the_environment_comes_from_a_variable_and_an_option_beats_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +47,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
-@pytest.mark.parametrize("game", ["toy_envs:Walk", "toy_envs:Keeping"])
-@pytest.mark.parametrize("stop_at", [30, 100, 123, 150, 290])
+@pytest.mark.parametrize(
+    ("game", "stop_at"),
+    [
+        *itertools.product(["toy_envs:Walk", "toy_envs:Keeping"], [30, 100, 123, 150, 290]),
+        ("gymnasium:CartPole-v1", 150),
+        ("gymnasium:MinAtar/Seaquest-v0", 150),
+    ],
+)
 def test_a_stopped_run_ends_in_the_same_bits(
     game: str, stop_at: int, undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,10 @@ def make_one(game: OutsideGame, rules: EnvRules, render_mode: str | None = None)
         _register(game)
         if render_mode is not None:
             args["render_mode"] = render_mode
-        env = _made(game, lambda: gymnasium.make(game.env_id, **{"disable_env_checker": True, **args}))
+        with warnings.catch_warnings():
+            if game.env_id.startswith("MinAtar/"):  # its v0 is no old version: it has all six actions
+                warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+            env = _made(game, lambda: gymnasium.make(game.env_id, **{"disable_env_checker": True, **args}))
     if rules.max_game_frames is not None:
         env = gymnasium.wrappers.TimeLimit(env, rules.max_game_frames)
     return env
