@@ -58,6 +58,9 @@ class Hostile(gymnasium.Env[Any, int]):
         self.count += 1
         obs, reward, over = self._obs(), 0.5, self.count >= self.length
         if self.steps == self.after:
+            if self.wrong.startswith("exit once ") and os.path.exists(file := self.wrong.removeprefix("exit once ")):
+                os.unlink(file)
+                os._exit(3)
             if self.wrong == "error in step":
                 raise KeyError("of a step")
             if self.wrong == "exit":

@@ -94,6 +94,30 @@ def test_a_run_whose_environment_fails_is_saved_and_goes_on_exactly(
     assert_same(outcome(tmp_path), undisturbed("toy_envs:Walk"))
 
 
+@pytest.mark.thorough
+def test_a_run_whose_worker_process_dies_goes_on_exactly(tmp_path: Path) -> None:
+    """Of two runs of the same settings one loses a worker; the next start ends it in the bits of the other."""
+    file = tmp_path / "die"
+    settings = settings_for(
+        game="hostile_envs:Hostile",
+        environment={
+            "num_envs": 1,
+            "vectorization": "async",
+            "repeats": True,
+            "args": {"wrong": f"exit once {file}", "after": 70},
+        },
+        evaluation={"num_envs": 1},
+        network={"hidden": [4]},
+    )
+    assert train(settings, tmp_path / "undisturbed") == 0
+    file.touch()
+    with pytest.raises(EnvironmentFailure, match="a worker process of hostile_envs:Hostile has died; the run is saved"):
+        train(settings, tmp_path / "disturbed")
+    assert not file.exists()
+    assert train(settings, tmp_path / "disturbed") == 0
+    assert_same(outcome(tmp_path / "disturbed"), outcome(tmp_path / "undisturbed"))
+
+
 def test_an_environment_that_does_not_repeat_itself_is_known_from_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
