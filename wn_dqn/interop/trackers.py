@@ -173,11 +173,13 @@ class WandbTracker(Tracker):
     def open(self, view: View) -> None:
         """Begin the run, or go on with it."""
         wandb = importlib.import_module("wandb")
+        mode = self._options.get("mode", os.environ.get("WANDB_MODE"))
         defaults = {
             "id": identity_of(view),
-            "resume": None if self._options.get("mode", os.environ.get("WANDB_MODE")) == "offline" else "allow",
+            "mode": mode,  # said again: wandb reads the variable once in a process
+            "resume": None if mode == "offline" else "allow",
             "name": view.run_directory.resolve().name,
-            "dir": str(view.run_directory),
+            "dir": str(view.run_directory.resolve()),  # its service may have begun in another folder
             "config": view.settings.model_dump(),
             "settings": wandb.Settings(console="off", silent=True),
         }
