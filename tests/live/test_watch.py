@@ -116,6 +116,16 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(name: str, tmp_path: Pa
     assert told["Catch-wn-seed1"]["status"] == "finished"
 
 
+@pytest.mark.parametrize("name", ["evaluations.csv", "metrics.csv"])
+@pytest.mark.parametrize("cell", ["inf", "1e400", "1" * 200_000, "9" * 400], ids=lambda cell: cell[:5])
+def test_a_number_of_any_size_ends_no_page(cell: str, name: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path, "Catch", "wn", 0, [0.5], metrics=METRICS)
+    write_run(tmp_path, "Catch", "wn", 1, [0.5], metrics=METRICS)
+    header = (run / name).read_text().partition("\n")[0]
+    (run / name).write_text(f"{header}\n" + ",".join([cell] * len(header.split(","))) + "\n")
+    assert len(Watch([tmp_path]).runs()) == 2
+
+
 def test_a_long_run_is_told_in_few_points(tmp_path: Path) -> None:
     """The first evaluation and the last are among them."""
     (told,) = Watch([write_run(tmp_path, "Catch", "wn", 0, [float(i) for i in range(1999)])]).runs()

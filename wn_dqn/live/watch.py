@@ -114,7 +114,7 @@ def _read(folder: Path, stamps: Stamps, settings: Settings | None) -> _Known:
         status = directory.read_status()
         scores = _scores(folder / EVALUATIONS_CSV)
         newest = _newest_row(folder / METRICS_CSV)
-    except (UsageError, OSError, ValueError, LookupError) as error:
+    except (UsageError, OSError, ValueError, LookupError, csv.Error) as error:
         return _Known(stamps, None, told | {"status": "unreadable", "reason": printable(str(error))})
     steps = max([int(status.get("steps", 0)), int(newest.get("steps", 0)), *(step for step, _ in scores[-1:])])
     speed = newest.get("speed/steps_per_s", math.nan)
@@ -161,11 +161,11 @@ def _scores(path: Path) -> list[tuple[int, float]]:
     whole, _, _ = reading.read_text(path, TABLE_BYTES).rpartition("\n")
     rows = csv.DictReader(io.StringIO(whole))
     scores = [(int(row["steps"]), float(row["mean_return"] or "nan")) for row in rows]
-    return [(steps, score) for steps, score in scores if math.isfinite(score)]
+    return [(steps, score) for steps, score in scores if math.isfinite(score) and 0 <= steps <= reading.MAX_STEPS]
 
 
 def _newest_row(path: Path) -> dict[str, float]:
-    """The last whole row of a table, without reading the others."""
+    """The finite numbers of the last whole row of a table, without reading the others."""
     if not path.exists():
         return {}
     with reading.opened(path, 2**40) as file:
@@ -175,7 +175,8 @@ def _newest_row(path: Path) -> dict[str, float]:
     if not newline or not rows[2] or rows[2] == header:
         return {}
     (names, values) = csv.reader([header.decode(), rows[2].decode()])
-    return {name: float(value) for name, value in zip(names, values, strict=True) if value}
+    row = {name: float(value) for name, value in zip(names, values, strict=True) if value}
+    return {name: value for name, value in row.items() if math.isfinite(value)}
 
 
 def _finite(value: float) -> float | None:
