@@ -28,14 +28,14 @@ import click
 _COMMAND = [sys.executable, "-m", "wn_dqn"]
 _SETTINGS = {
     "learning.total_steps": 10**9,
-    "learning.start_steps": 2000,
+    "learning.start_steps": 500,
     "learning.batch_size": 32,
     "replay.capacity": 50_000,
-    "network.init_batch_size": 256,
+    "network.init_batch_size": 128,
     "evaluation.epoch_steps": 10**8,
     "evaluation.held_out_states": 256,
-    "output.log_period_steps": 400,
-    "output.checkpoint_period_steps": 20_000,
+    "output.log_period_steps": 80,
+    "output.checkpoint_period_steps": 50_000,
 }
 
 
@@ -70,7 +70,9 @@ class Page:
 
 
 def done(run: Path) -> tuple[int, float]:
-    """Agent steps and seconds of training, by the newest row."""
+    """Agent steps and seconds of training, by the newest row; nothing before the first."""
+    if not (run / "metrics.csv").exists():
+        return 0, 0.0
     with (run / "metrics.csv").open() as file:
         *_, row = csv.DictReader(file)
     return int(row["steps"]), float(row["time/train_s"])
@@ -94,9 +96,12 @@ def main(game: str, pairs: int, window_s: float) -> None:
         run = Path(folder) / "run"
         settings = [word for key, value in _SETTINGS.items() for word in ("--set", f"{key}={value}")]
         command = [*_COMMAND, "train", "--game", game, "--run-dir", str(run), *settings]
+        # The page plays a checkpoint, so there is one before the first window.
+        subprocess.run([*command, "--stop-after", "20s"], stderr=subprocess.DEVNULL, check=True)
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as training:
             try:
-                while not list((run / "checkpoints").glob("step-*")) or done(run)[0] < 25_000:
+                steps = done(run)[0]
+                while done(run)[0] == steps:
                     time.sleep(1.0)
                 for pair in range(pairs):
                     speeds = {}
