@@ -21,7 +21,7 @@ from written_runs import write_run
 
 from wn_dqn.config.files import dump_yaml
 from wn_dqn.live.player import Players
-from wn_dqn.live.server import make_app
+from wn_dqn.live.server import _listening, make_app
 from wn_dqn.live.watch import Watch
 
 HEADS_OF_FILES = ("default-src 'none'", "script-src 'nonce-")
@@ -98,6 +98,11 @@ def test_nothing_can_be_changed(method: str, tmp_path: Path) -> None:
     app = make_app(Watch([tmp_path]), Players())
     assert ask(app, "/", method)[0] == 405
     assert ask(app, "/../../etc/passwd")[0] == 404
+
+
+def test_the_address_can_be_opened_as_soon_as_it_is_told() -> None:
+    with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname(), 30):
+        pass
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(address)
+            listening.listen()  # before the address is told: whoever opens it at once waits
         except OSError:
             listening.close()
             raise
