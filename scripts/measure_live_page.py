@@ -82,6 +82,8 @@ def window(run: Path, window_s: float) -> float:
     """Steps per second of training over a window."""
     steps, train_s = done(run)
     time.sleep(window_s)
+    while done(run)[0] == steps:  # on a machine that is busy beyond reason
+        time.sleep(1.0)
     more_steps, more_s = done(run)
     return (more_steps - steps) / (more_s - train_s)
 
