@@ -25,7 +25,7 @@ CATCH: dict[str, Any] = {key: value for key, value in SMALL.items() if key != "g
 
 def train(folder: Path, *callbacks: wn_dqn.Callback, **settings: Any) -> wn_dqn.Run:
     options = {"device": "cpu", "progress": False, "callbacks": callbacks}
-    return wn_dqn.train("catch", run_dir=folder, **options, **merge([CATCH, settings]))
+    return wn_dqn.train("Catch", run_dir=folder, **options, **merge([CATCH, settings]))
 
 
 def test_the_command_and_python_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_the_command_and_python_train_the_same(tmp_path: Path, monkeypatch: pyte
     runs = [
         wn_dqn.train("small.yaml", seed=3, device="cpu", progress=False),
         wn_dqn.train(
-            "catch",
+            "Catch",
             seed=3,
             device="cpu",
             progress=False,
@@ -113,7 +113,7 @@ def test_a_part_that_only_this_process_has_is_announced(tmp_path: Path, capsys: 
 
     wn_dqn.register_agent("mine", Mine)
     settings = merge([CATCH, {"agent": "mine", "learning": {"total_steps": 24}}])
-    run = wn_dqn.train("catch", run_dir=tmp_path / "run", **settings)
+    run = wn_dqn.train("Catch", run_dir=tmp_path / "run", **settings)
     assert "mine is registered in this process only; others need --plugin MODULE" in capsys.readouterr().err
     assert type(run.policy("last")._network.agent) is Mine
 
