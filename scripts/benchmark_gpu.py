@@ -16,12 +16,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import click
 import numpy as np
 import torch
-from benchmark_training import GAME, Window, fill, spread
+from benchmark_training import GAME, Window, Windows, fill, spread
 
 from wn_dqn.config.files import make_settings
 from wn_dqn.config.games import find_game
@@ -35,22 +34,6 @@ from wn_dqn.training.metrics import NullMetrics
 from wn_dqn.training.state import new_state
 
 WARM_UP_STEPS = 2_048
-
-
-class Windows:
-    """A host that ends each window of a training by its clock, and does nothing else."""
-
-    until_s = 0.0
-
-    def check_stop(self) -> None:
-        if time.perf_counter() >= self.until_s:
-            raise Window
-
-    def save(self, state: Any, score: float | None) -> None: ...
-    def after_step(self, state: Any) -> None: ...
-    def on_initialized(self, figures: Any) -> None: ...
-    def evaluate(self, steps: int) -> Any:
-        raise AssertionError
 
 
 def settings_for(param: str, num_envs: int, precision: str, capacity: int) -> Settings:
@@ -133,12 +116,12 @@ def training(settings: Settings, device: torch.device) -> Callable[[float], int]
     env = make_env(find_game(GAME), num_envs, training_rules(settings.environment))
     agent, sampler = make_agent(settings, env.spec, device), make_sampler(settings, env.spec, device)
     plan = make_plan(settings)
-    state, windows = new_state(env.spec, num_envs, plan), Windows()
+    state = new_state(env.spec, num_envs, plan)
 
     def run(seconds: float) -> int:
-        before, windows.until_s = state.steps, time.perf_counter() + seconds
+        before, until_s = state.steps, time.perf_counter() + seconds
         try:
-            train(plan, env, agent, sampler, NullMetrics(), windows, state)
+            train(plan, env, agent, sampler, NullMetrics(), Windows(lambda: time.perf_counter() >= until_s), state)
         except Window:
             synchronize(device)
         return state.steps - before

@@ -46,6 +46,23 @@ class Window(Exception):  # noqa: N818 - it stops a loop, nothing went wrong
     """The window of steps is over."""
 
 
+class Windows:
+    """A host of the loop that ends a window of training when `over`, and does nothing else."""
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        self._over = over
+
+    def check_stop(self) -> None:
+        if self._over():
+            raise Window
+
+    def save(self, state: Any, score: float | None) -> None: ...
+    def after_step(self, state: Any) -> None: ...
+    def on_initialized(self, figures: Any) -> None: ...
+    def evaluate(self, steps: int) -> Any:
+        raise AssertionError
+
+
 def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     """Train, a window of steps per item, as ``wn-dqn train`` does."""
     import numpy as np
@@ -82,26 +99,12 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     if arm["full_replay"]:
         fill(sampler.replay)
 
-    class Windows:
-        until_steps = 0
-
-        def check_stop(self) -> None:
-            if state.steps >= self.until_steps:
-                raise Window
-
-        def save(self, state: Any, score: float | None) -> None: ...
-        def after_step(self, state: Any) -> None: ...
-        def on_initialized(self, figures: Any) -> None: ...
-        def evaluate(self, steps: int) -> Any:
-            raise AssertionError
-
     state = new_state(env.spec, arm["num_envs"], plan)
-    windows = Windows()
 
     def run(steps: int) -> None:
-        windows.until_steps = state.steps + steps
+        until = state.steps + steps
         try:
-            train(plan, env, agent, sampler, NullMetrics(), windows, state)
+            train(plan, env, agent, sampler, NullMetrics(), Windows(lambda: state.steps >= until), state)
         except (Window, Stop):
             if device.type == "cuda":
                 torch.cuda.synchronize()
