@@ -34,6 +34,7 @@ IN_A_RESET = ["error in reset", *(f"reset with {name}" for name in WRONGS)]
     tried_before=st.booleans(),
 )
 @example(wrong="error in step", after=12, length=1, tried_before=False)
+@example(wrong="NaN", after=1, length=1, tried_before=False)  # in a last observation, which nobody learns from
 def test_whatever_goes_wrong_is_one_line_and_the_run_is_saved(
     wrong: str, after: int, length: int, tried_before: bool
 ) -> None:

@@ -96,12 +96,13 @@ def test_a_thread_trains_and_handles_no_signal(tmp_path: Path) -> None:
 
 
 def test_only_the_command_handles_signals(pytestconfig: pytest.Config) -> None:
-    """And a process of our own, which tests one checkpoint among many."""
+    """And processes of our own: one that tests a checkpoint among many, and one that plays a game among many."""
     package = pytestconfig.rootpath / "wn_dqn"
     handling = {
         path.relative_to(package).as_posix(): len(found)
         for path in package.rglob("*.py")
         if (found := re.findall(r"signal\.signal\(", path.read_text(encoding="utf-8")))
     }
-    assert set(handling) == {"cli/signals.py", "runs/reevaluation.py"}
-    assert handling["runs/reevaluation.py"] == 1
+    in_processes = {"runs/reevaluation.py", "envs/gymnasium_env.py"}
+    assert set(handling) == {"cli/signals.py", *in_processes}
+    assert all(handling[path] == 1 for path in in_processes)

@@ -108,7 +108,7 @@ class GymnasiumEnv:
         if not over.any():
             return step
         if self._mode is AutoresetMode.SAME_STEP:
-            return step._replace(final_frame=self._final_frames(truncated & ~terminated, frames, info))
+            return step._replace(final_frame=self._final_frames(over, frames, info))
         ended_with = frames.copy()
         return step._replace(frame=self._begin_anew(over, ended_with.copy()), final_frame=ended_with)
 
@@ -120,13 +120,11 @@ class GymnasiumEnv:
                 return self._vector.step_wait(timeout=HANG_TIMEOUT_S)
         return self._vector.step(self._actions)
 
-    def _final_frames(
-        self, truncated: NDArray[np.bool_], frames: NDArray[Any], info: dict[str, Any]
-    ) -> NDArray[Any] | None:
-        """What truncated games ended in, [N, *frame_shape]; None if no game was, or the environment does not say."""
+    def _final_frames(self, over: NDArray[np.bool_], frames: NDArray[Any], info: dict[str, Any]) -> NDArray[Any] | None:
+        """What the games that are over ended in, [N, *frame_shape]; None if the environment does not say."""
         final_obs = info.get("final_obs")
-        games = np.flatnonzero(truncated)
-        if final_obs is None or not len(games) or any(final_obs[game] is None for game in games):
+        games = np.flatnonzero(over)
+        if final_obs is None or any(final_obs[game] is None for game in games):
             return None
         final = np.zeros_like(frames)
         final[games] = self._reading.frames(np.stack([self._reading.accept(final_obs[game]) for game in games]))
