@@ -25,7 +25,7 @@ from typing import NamedTuple
 import click
 
 from wn_dqn.analysis.read_runs import read_evaluations
-from wn_dqn.config.files import make_settings, merge, read_config
+from wn_dqn.config.files import make_settings, read_config
 from wn_dqn.config.games import game_of
 from wn_dqn.evaluation.protocols import changed_protocol, training_protocol
 from wn_dqn.runs.policy import play_games
@@ -69,9 +69,9 @@ def train(cell: Cell, config: str, output: Path, threads: int) -> None:
 
 def random_score(config: str) -> float:
     """The mean of 100 games of a random policy, under the rules of the config's evaluations."""
-    settings = make_settings(merge(read_config(config), {}))
+    settings = make_settings(read_config(config))
     protocol = training_protocol(settings.environment, settings.evaluation)
-    protocol = changed_protocol(protocol, games=100)
+    protocol = changed_protocol(protocol, steps=None, games=100)
     return play_games(None, game_of(settings), protocol, 8, 0, ProgressReporter()).mean
 
 
