@@ -20,35 +20,20 @@ from collections.abc import Callable
 import click
 import numpy as np
 import torch
-from benchmark_training import GAME, Window, Windows, fill, spread
+from benchmark_training import GAME, fill, settings_for, spread, synchronize, trainer
 
-from wn_dqn.config.files import make_settings
 from wn_dqn.config.games import find_game
 from wn_dqn.config.schema import Settings
 from wn_dqn.envs.factory import make_env
 from wn_dqn.envs.rules import training_rules
-from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
+from wn_dqn.runs.parts import make_agent, make_sampler
 from wn_dqn.system.hardware import num_cores, prepare_torch
-from wn_dqn.training.loop import train
-from wn_dqn.training.metrics import NullMetrics
-from wn_dqn.training.state import new_state
-
-WARM_UP_STEPS = 2_048
 
 
-def settings_for(param: str, num_envs: int, precision: str, capacity: int) -> Settings:
-    return make_settings(
-        {
-            "game": GAME,
-            "param": param,
-            "environment": {"num_envs": num_envs},
-            "replay": {"capacity": capacity},
-            "learning": {"start_steps": WARM_UP_STEPS, "precision": precision},
-            "exploration": {"initial": 0.1, "final": 0.1},
-            "evaluation": {"held_out_states": 512, "epoch_steps": 10**9},
-            "output": {"log_period_steps": 10**9, "checkpoint_period_steps": 10**9},
-        }
-    )
+def settings_of(param: str, num_envs: int, precision: str, capacity: int) -> Settings:
+    arm = {"env": GAME, "param": param, "num_envs": num_envs, "capacity": capacity, "batch": 64, "precision": precision}
+    settings: Settings = settings_for(arm)
+    return settings
 
 
 def rates(call: Callable[[], int], device: torch.device, windows: int, seconds: float) -> list[float]:
@@ -61,11 +46,6 @@ def rates(call: Callable[[], int], device: torch.device, windows: int, seconds: 
         synchronize(device)
         found.append(done / (time.perf_counter() - began_s))
     return found[1:]
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def emulators(settings: Settings) -> Callable[[], int]:
@@ -111,20 +91,14 @@ def learner(settings: Settings, device: torch.device) -> tuple[Callable[[], int]
 
 
 def training(settings: Settings, device: torch.device) -> Callable[[float], int]:
-    """A function that trains for so many seconds and returns the agent steps made."""
-    num_envs = settings.environment.num_envs
-    env = make_env(find_game(GAME), num_envs, training_rules(settings.environment))
-    agent, sampler = make_agent(settings, env.spec, device), make_sampler(settings, env.spec, device)
-    plan = make_plan(settings)
-    state = new_state(env.spec, num_envs, plan)
+    """A function that trains for a number of seconds and returns the agent steps made."""
+    state, run_until = trainer(settings, device)
 
     def run(seconds: float) -> int:
         before, until_s = state.steps, time.perf_counter() + seconds
-        try:
-            train(plan, env, agent, sampler, NullMetrics(), Windows(lambda: time.perf_counter() >= until_s), state)
-        except Window:
-            synchronize(device)
-        return state.steps - before
+        run_until(lambda: time.perf_counter() >= until_s)
+        made: int = state.steps - before
+        return made
 
     while state.updates < 100:
         run(0.2)
@@ -151,15 +125,15 @@ def main(
     print("| emulators alone, N | agent steps/s |\n|---|---|")
     ceiling: dict[int, float] = {}
     for number in many:
-        found = rates(emulators(settings_for("wn", number, "float32", capacity)), device, windows, seconds)
+        found = rates(emulators(settings_of("wn", number, "float32", capacity)), device, windows, seconds)
         ceiling[number] = statistics.median(found)
         print(f"| {number} | {spread(found)} |", flush=True)
 
     print("\n| learner alone | N | agent steps/s | microseconds per update |\n|---|---|---|---|")
     learned: dict[tuple[str, str, int], float] = {}
     for (param, precision), number in itertools.product(choices, many):
-        prepare_torch(device, precision)  # type: ignore[arg-type]
-        step, update = learner(settings_for(param, number, precision, capacity), device)
+        prepare_torch(device, precision)
+        step, update = learner(settings_of(param, number, precision, capacity), device)
         found = rates(step, device, windows, seconds)
         learned[param, precision, number] = statistics.median(found)
         update_us = ""
@@ -169,8 +143,8 @@ def main(
 
     print("\n| training | N | agent steps/s | of the smaller ceiling |\n|---|---|---|---|")
     for (param, precision), number in itertools.product(choices, many):
-        prepare_torch(device, precision)  # type: ignore[arg-type]
-        run = training(settings_for(param, number, precision, capacity), device)
+        prepare_torch(device, precision)
+        run = training(settings_of(param, number, precision, capacity), device)
         found = []
         for _ in range(windows):
             began_s = time.perf_counter()

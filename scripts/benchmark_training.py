@@ -17,6 +17,7 @@ environment's time for 4 steps.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -63,23 +64,11 @@ class Windows:
         raise AssertionError
 
 
-def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
-    """Train, a window of steps per item, as ``wn-dqn train`` does."""
-    import numpy as np
-    import torch
-
+def settings_for(arm: dict[str, Any]) -> Any:
+    """The settings of a training: the arm's, and nothing but steps and updates."""
     from wn_dqn.config.files import make_settings
-    from wn_dqn.config.games import find_game
-    from wn_dqn.envs.factory import make_env
-    from wn_dqn.envs.rules import training_rules
-    from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
-    from wn_dqn.system.hardware import prepare_torch
-    from wn_dqn.training.host import Stop
-    from wn_dqn.training.loop import train
-    from wn_dqn.training.metrics import NullMetrics
-    from wn_dqn.training.state import new_state
 
-    settings = make_settings(
+    return make_settings(
         {
             "game": arm["env"],
             "param": arm["param"],
@@ -91,23 +80,58 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
             "output": {"log_period_steps": 10**9, "checkpoint_period_steps": 10**9},
         }
     )
+
+
+def trainer(
+    settings: Any, device: Any, *, full_replay: bool = False
+) -> tuple[Any, Callable[[Callable[[], bool]], None]]:
+    """The state of a training as ``wn-dqn train`` has it, and a function that goes on with it until another is true."""
+    from wn_dqn.config.games import find_game
+    from wn_dqn.envs.factory import make_env
+    from wn_dqn.envs.rules import training_rules
+    from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
+    from wn_dqn.training.loop import train
+    from wn_dqn.training.metrics import NullMetrics
+    from wn_dqn.training.state import new_state
+
+    num_envs = settings.environment.num_envs
+    env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
+    agent, sampler = make_agent(settings, env.spec, device), make_sampler(settings, env.spec, device)
+    if full_replay:
+        fill(sampler.replay)
+    plan = make_plan(settings)
+    state = new_state(env.spec, num_envs, plan)
+
+    def run(over: Callable[[], bool]) -> None:
+        with contextlib.suppress(Window):
+            train(plan, env, agent, sampler, NullMetrics(), Windows(over), state)
+        synchronize(device)
+
+    return state, run
+
+
+def synchronize(device: Any) -> None:
+    """Wait for what a GPU still has to do."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Train, a window of steps per item."""
+    import numpy as np
+    import torch
+
+    from wn_dqn.system.hardware import prepare_torch
+
     device = torch.device(arm["device"])
     prepare_torch(device, arm["precision"])
-    env = make_env(find_game(arm["env"]), arm["num_envs"], training_rules(settings.environment))
-    agent = make_agent(settings, env.spec, device)
-    plan, sampler = make_plan(settings), make_sampler(settings, env.spec, device)
-    if arm["full_replay"]:
-        fill(sampler.replay)
-
-    state = new_state(env.spec, arm["num_envs"], plan)
+    state, run_until = trainer(settings_for(arm), device, full_replay=arm["full_replay"])
 
     def run(steps: int) -> None:
         until = state.steps + steps
-        try:
-            train(plan, env, agent, sampler, NullMetrics(), Windows(lambda: state.steps >= until), state)
-        except (Window, Stop):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+        run_until(lambda: state.steps >= until)
 
     def figures(seconds: float, steps: int) -> dict[str, float]:
         gpu = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
@@ -191,7 +215,7 @@ def sb3_small(name: str, num_envs: int) -> tuple[str, Any, dict[str, Any]]:
     from wn_dqn.envs.outside import make_one
     from wn_dqn.envs.rules import EnvRules
 
-    class ChannelsFirst(gymnasium.ObservationWrapper):  # type: ignore[type-arg]
+    class ChannelsFirst(gymnasium.ObservationWrapper):
         """MinAtar's bool [10, 10, C] as bytes [C, 10, 10]."""
 
         def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -258,21 +282,17 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         env.send(generator.integers(0, env.spec.num_actions, arm["num_envs"]))
         env.receive()
 
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
     plain = plain_update(agent.online, batch) if arm["env"] != GAME else None
     while True:
-        matmul_s = median_seconds(lambda: (torch.mm(a, a), synchronize()), 1.0)
+        matmul_s = median_seconds(lambda: (torch.mm(a, a), synchronize(device)), 1.0)
         flop_per_s, emulator_s = 2 * size**3 / matmul_s, median_seconds(emulate, 1.0) / arm["num_envs"]
         yield {
             "flop_per_s": flop_per_s,
             "emulator_s": emulator_s,
-            "update_s": median_seconds(lambda: (agent.update(batch), synchronize()), 1.5),
+            "update_s": median_seconds(lambda: (agent.update(batch), synchronize(device)), 1.5),
             "floor_s": 4 * emulator_s
             + (
-                median_seconds(lambda: (plain(), synchronize()), 1.5)
+                median_seconds(lambda: (plain(), synchronize(device)), 1.5)
                 if plain
                 else UPDATE_FLOP_PER_SAMPLE * arm["batch"] / flop_per_s
             ),

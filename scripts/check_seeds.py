@@ -25,11 +25,9 @@ from typing import NamedTuple
 import click
 
 from wn_dqn.analysis.read_runs import read_evaluations
+from wn_dqn.api import evaluate_random
 from wn_dqn.config.files import make_settings, read_config
-from wn_dqn.config.games import game_of
-from wn_dqn.evaluation.protocols import changed_protocol, training_protocol
-from wn_dqn.runs.policy import play_games
-from wn_dqn.system.progress import ProgressReporter
+from wn_dqn.evaluation.protocols import training_protocol
 
 NATIVE = "native"
 SHARE = 0.9
@@ -71,8 +69,7 @@ def random_score(config: str) -> float:
     """The mean of 100 games of a random policy, under the rules of the config's evaluations."""
     settings = make_settings(read_config(config))
     protocol = training_protocol(settings.environment, settings.evaluation)
-    protocol = changed_protocol(protocol, steps=None, games=100)
-    return play_games(None, game_of(settings), protocol, 8, 0, ProgressReporter()).mean
+    return evaluate_random(settings.game, protocol, games=100, num_envs=8).result.mean
 
 
 def ended_well(scores: Sequence[float], chance: float) -> bool:

@@ -530,7 +530,7 @@ def bounded_games() -> None:
         if record.total_steps > 3000:
             raise RunError("it is long enough")
 
-    rollout._Record.add = add  # type: ignore[method-assign]
+    rollout._Record.add = add  # type: ignore[assignment, method-assign]
 
 
 LINK_NAMES = [
@@ -771,7 +771,7 @@ def protocols(bench: Bench, rng: random.Random) -> None:
 def nothing_long() -> None:
     """What a command line might ask for and would take long is not done: a training, and long tests."""
     bounded_games()
-    launch.train_run = lambda settings, *_args, **_kwargs: 0 * len(dump_yaml(settings.model_dump()))  # type: ignore[assignment]
+    launch.train_run = lambda settings, *_args, **_kwargs: 0 * len(dump_yaml(settings.model_dump()))
     doctor.examine = lambda _device: iter(["fine"])  # type: ignore[assignment]
 
 

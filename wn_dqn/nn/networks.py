@@ -27,8 +27,7 @@ class QNetwork(nn.Module, ABC):
     """Q-values [B, A] from observations [B, *obs_shape] of `obs_dtype`.
 
     Every parameter and buffer belongs to a :class:`wn_dqn.nn.layers.Layer`, made by the given kit, or to
-    `normalization`. A ReLU overwrites
-    what its layer put out: a hook that keeps a pre-activation keeps a copy.
+    `normalization`. A ReLU overwrites what its layer put out: a hook that keeps a pre-activation keeps a copy.
     """
 
     OUTPUT_LAYERS: ClassVar[tuple[str, ...]] = ("output",)

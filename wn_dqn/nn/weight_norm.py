@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from wn_dqn.nn.layers import Layer
 
-_thread = threading.local()
+
+class _Thread(threading.local):
+    first_order = False
+
+
+_thread = _Thread()
 _SMALL = 2**18
 """weights of a linear layer for which forming w is faster than not; measured on a CPU, from 2^8 to 2^21"""
 
@@ -29,7 +34,7 @@ def first_order() -> Iterator[None]:
 
     Whoever opts in promises not to differentiate twice: torch's second derivative of it takes ||v|| for a constant.
     """
-    before = getattr(_thread, "first_order", False)
+    before = _thread.first_order
     _thread.first_order = True
     try:
         yield
@@ -77,7 +82,7 @@ class WeightNormLayer(Layer):
     @property
     def weight(self) -> Tensor:
         """w = g v/||v||, in the shape of v (equation 2)."""
-        if not getattr(_thread, "first_order", False):
+        if not _thread.first_order:
             return self.v * (self.g / self.v_norm()).view(-1, *[1] * (self.v.ndim - 1))
         # It takes memory in order: of channels_last, as it lies there.
         channels_last = self.v.ndim == 4 and not self.v.is_contiguous()
@@ -197,7 +202,7 @@ class WeightNormLinear(WeightNormLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """y [B, out_features] from x [B, in_features]."""
-        if self.v.numel() <= _SMALL and getattr(_thread, "first_order", False):
+        if _thread.first_order and self.v.numel() <= _SMALL:
             return F.linear(x, self.weight, self.bias)
         inputs = x, self.v, self.v_norm().detach(), self.g, self.bias
         y: Tensor
