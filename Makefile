@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-train: $(VENV)/train.stamp  ## learn Kung Fu Master in five to eight minutes, with weight normalization
+train: $(VENV)/train.stamp  ## learn Kung Fu Master in about five minutes, with weight normalization
 	$(BIN)/wn-dqn train --config quick
 
 quick-check: $(VENV)/train.stamp  ## does `make train` learn here? three seeds, about twenty minutes (docs/quick.md)

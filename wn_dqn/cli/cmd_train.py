@@ -176,7 +176,7 @@ def train(
     """Train an agent, or go on with a run that was stopped.
 
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Kung Fu
-    Master in five to eight minutes.
+    Master in about five minutes.
     """
     settings = _settings(config_name, assignments, env_args, plugins, setting_options)
     stop_after_s = None if stop_after is None else seconds(stop_after)
