@@ -5,10 +5,12 @@
     python scripts/check_seeds.py --params wn,standard --jobs 2 -o runs/quick-seeds
 
 A run ends well if its last evaluation is at least 3 times a random policy's, at least half of its best one, and above
-its first. Each run is a process with --threads threads; finished ones are kept and stopped ones go on, so the same
-command can be given again after Ctrl-C. An arithmetic is an environment variable that makes the libraries round sums
-otherwise, as other processors do. At the end: a table of all evaluations, and whether nine of ten runs with the first
-of --params ended well (exit status 1 if not).
+its first. --bar 0.9 asks for a last evaluation of 0.9 instead, where 3 times a random policy's score says nothing.
+
+Each run is a process with --threads threads; finished ones are kept and stopped ones go on, so the same command can be
+given again after Ctrl-C. An arithmetic is an environment variable that makes the libraries round sums otherwise, as
+other processors do. At the end: a table of all evaluations, and whether nine of ten runs with the first of --params
+ended well (exit status 1 if not).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from wn_dqn.analysis.read_runs import read_evaluations
 from wn_dqn.api import evaluate_random
 from wn_dqn.config.files import make_settings, read_config
 from wn_dqn.evaluation.protocols import training_protocol
+from wn_dqn.system.text import score_text
 
 NATIVE = "native"
 SHARE = 0.9
@@ -72,8 +75,8 @@ def random_score(config: str) -> float:
     return evaluate_random(settings.game, protocol, games=100, num_envs=8).result.mean
 
 
-def ended_well(scores: Sequence[float], chance: float) -> bool:
-    return scores[-1] >= 3 * chance and scores[-1] >= 0.5 * max(scores) and scores[-1] > scores[0]
+def ended_well(scores: Sequence[float], bar: float) -> bool:
+    return scores[-1] >= bar and scores[-1] >= 0.5 * max(scores) and scores[-1] > scores[0]
 
 
 @click.command(help=__doc__)
@@ -83,25 +86,31 @@ def ended_well(scores: Sequence[float], chance: float) -> bool:
 @click.option("--arithmetics", default=NATIVE, show_default=True, help="native, or NAME=VALUE of the environment")
 @click.option("--jobs", default=1, show_default=True, help="runs at once")
 @click.option("--threads", default=2, show_default=True, help="threads of each run")
+@click.option("--bar", type=float, help="least last evaluation  [default: 3 times a random policy's]")
 @click.option("-o", "--output", default="runs/quick-seeds", show_default=True, type=click.Path(path_type=Path))
-def main(config: str, seeds: str, params: str, arithmetics: str, jobs: int, threads: int, output: Path) -> None:
+def main(
+    config: str, seeds: str, params: str, arithmetics: str, jobs: int, threads: int, bar: float | None, output: Path
+) -> None:
+    chance = random_score(config)
+    if bar is None and chance <= 0:
+        raise click.ClickException(f"a random policy scores {chance:.2f}: name the least last evaluation with --bar")
+    bar = 3 * chance if bar is None else bar
     choices = itertools.product(params.split(","), arithmetics.split(","), numbers(seeds))
     cells = [Cell(*choice) for choice in choices]
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda cell: train(cell, config, output, threads), cells))
-    chance = random_score(config)
-    print(f"{config}; a random policy: {chance:,.1f} (100 games)\n")
-    print("| parameterization | arithmetic | seed | evaluations | last / random | last / best | minutes | ended well |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"{config}; a random policy: {score_text(chance)} (100 games); the bar: {score_text(bar)}\n")
+    print("| parameterization | arithmetic | seed | evaluations | last / best | minutes | ended well |")
+    print("|---|---|---|---|---|---|---|")
     good: dict[Cell, bool] = {}
     for cell in cells:
         table = read_evaluations(output / cell.folder)
         scores = [float(score) for score in table["mean_return"]]
-        good[cell] = ended_well(scores, chance)
-        shown = ", ".join(f"{score:,.0f}" for score in scores)
+        good[cell] = ended_well(scores, bar)
+        shown = ", ".join(map(score_text, scores))
         minutes = float(table["train_s"][-1]) / 60
         print(
-            f"| {cell.param} | {cell.arithmetic} | {cell.seed} | {shown} | {scores[-1] / chance:.1f} "
+            f"| {cell.param} | {cell.arithmetic} | {cell.seed} | {shown} "
             f"| {scores[-1] / max(scores):.2f} | {minutes:.1f} | {'yes' if good[cell] else 'no'} |"
         )
     print()

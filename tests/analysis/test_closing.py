@@ -26,10 +26,10 @@ def test_scores_stand_beside_a_random_policy_and_a_human(tmp_path: Path) -> None
     ]
 
 
-def test_a_game_without_published_scores_has_no_such_column(tmp_path: Path) -> None:
+def test_a_game_that_no_human_was_tested_on_has_no_such_column(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, "Catch", "wn", 0, [-0.5, 0.93]))
-    assert score_lines(run) == ["          step  score", "first  250,000  -0.50", "last   500,000   0.93",
-                                "best   500,000   0.93"]  # fmt: skip
+    assert score_lines(run) == ["           step  score", "first   250,000  -0.50", "last    500,000   0.93",
+                                "best    500,000   0.93", "random           -0.71"]  # fmt: skip
 
 
 def test_the_longest_run_of_the_paper_fits_a_narrow_terminal(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from wn_dqn.analysis.published import _RANDOM_AND_HUMAN, PAPER_COLUMNS, PAPER_GAMES, human_normalized, published_scores
 from wn_dqn.config.games import all_games
+from wn_dqn.envs.catch import GRID
 
 NAMES = [game.name for game in all_games().values()]
 
@@ -40,7 +42,23 @@ def test_scores() -> None:
     assert len(_RANDOM_AND_HUMAN) == 57  # as many as in the paper's table
 
 
-@pytest.mark.parametrize("name", ["Catch", "space_invaders", "", "no such game"])
+@pytest.mark.parametrize("name", ["MinAtar/Breakout-v1", "space_invaders", "", "no such game"])
 def test_nothing_is_published_about_other_games(name: str) -> None:
     scores = published_scores(name)
     assert (scores.random, scores.human, scores.paper, human_normalized(name, 1.0)) == (None, None, {}, None)
+
+
+@pytest.mark.parametrize("name", ["Catch", "CatchVector"])
+def test_a_random_paddle_catches_one_ball_of_seven(name: str) -> None:
+    """Followed through all of its positions: GRID - 1 steps to the left, to the right or not, each one in three."""
+    paddle = np.eye(GRID)[GRID // 2]
+    for _ in range(GRID - 1):
+        padded = np.pad(paddle, 1)
+        moved = padded[:-2] + padded[1:-1] + padded[2:]
+        moved[0] += paddle[0]  # at the walls it stays
+        moved[-1] += paddle[-1]
+        paddle = moved / 3
+    caught = (paddle / GRID).sum()
+    scores = published_scores(name)
+    assert scores.random == pytest.approx(caught - (1 - caught))
+    assert (scores.human, scores.source, human_normalized(name, 1.0)) == (None, "exact", None)

@@ -24,13 +24,13 @@ def script() -> ModuleType:
     ("scores", "well"),
     [
         ([1.0, 9.0, 6.0], True),
-        ([1.0, 2.9], False),  # less than three times chance
+        ([1.0, 2.9], False),  # below the bar
         ([1.0, 9.0, 4.4], False),  # less than half of the best
         ([7.0, 9.0, 6.0], False),  # below the first
     ],
 )
 def test_what_ending_well_means(script: ModuleType, scores: list[float], well: bool) -> None:
-    assert script.ended_well(scores, 1.0) is well
+    assert script.ended_well(scores, 3.0) is well
 
 
 def test_seeds_are_ranges_and_numbers(script: ModuleType) -> None:
@@ -49,9 +49,11 @@ def test_a_table_and_a_verdict(well: bool, script: ModuleType, tmp_path: Path, m
         assert train(settings_for(seed=cell.seed), output / cell.folder) == 0
 
     monkeypatch.setattr(script, "train", train_here)
-    monkeypatch.setattr(script, "ended_well", lambda scores, chance: well and len(scores) == 3 and -1.0 <= chance < 0.0)
+    monkeypatch.setattr(script, "ended_well", lambda scores, bar: well and len(scores) == 3 and bar == 0.25)
     command = ["--config", str(config), "--seeds", "3-4", "-o", str(runs)]
-    done = CliRunner().invoke(script.main, command)
+    refused = CliRunner().invoke(script.main, command)
+    assert (refused.exit_code, "--bar" in refused.output, trained) == (1, True, [])  # random play scores below 0
+    done = CliRunner().invoke(script.main, [*command, "--bar", "0.25"])
     assert trained == ["wn-native-seed3", "wn-native-seed4"]
     assert done.exit_code == (0 if well else 1)
     assert f"wn, native: {2 * well} of 2 ended well" in done.output

@@ -14,7 +14,7 @@ from typing import Any
 
 from wn_dqn import __version__
 from wn_dqn.analysis import plotting, scores
-from wn_dqn.analysis.published import RANDOM_AND_HUMAN_SOURCE, published_scores
+from wn_dqn.analysis.published import published_scores
 from wn_dqn.analysis.read_runs import Group, Run, group_runs, read_run
 from wn_dqn.analysis.rendering import render_markdown
 from wn_dqn.config.files import dump_yaml
@@ -124,8 +124,7 @@ def _published_scores(game: str) -> list[ScoreRow]:
     """The scores of a random policy and a human, where they are published."""
     published = published_scores(game)
     levels = {"random policy": published.random, "human": published.human}
-    remark = f"published ({RANDOM_AND_HUMAN_SOURCE})"
-    return [_row(name, level, None, remark) for name, level in levels.items() if level is not None]
+    return [_row(name, level, None, published.source) for name, level in levels.items() if level is not None]
 
 
 def _row(name: str, mean: float, games: int | None, remark: str) -> ScoreRow:

@@ -81,22 +81,30 @@ _RANDOM_AND_HUMAN: dict[str, tuple[float, float]] = {
     "Zaxxon": (32.5, 9173.3),
 }
 
+# Our own small game: the ball falls into one of seven columns, all alike, whatever the paddle does at random.
+_EXACT_RANDOM = {"Catch": -5 / 7, "CatchVector": -5 / 7}
+
 
 @dataclass(frozen=True)
 class PublishedScores:
     """What has been published about one game: mean returns of whole games."""
 
     random: float | None = None
-    """of a uniformly random policy"""
+    """of a uniformly random policy: published, or exact for Catch"""
     human: float | None = None
     """of a human tester"""
     paper: Mapping[str, float] = field(default_factory=dict)
     """by column of the paper's table (`PAPER_COLUMNS`); empty for a game that it does not play"""
 
+    @property
+    def source(self) -> str:
+        """Where `random` and `human` are from."""
+        return "exact" if self.human is None else f"published ({RANDOM_AND_HUMAN_SOURCE})"
+
 
 def published_scores(game: str) -> PublishedScores:
     """The scores published for a game; for an unknown game, none."""
-    random, human = _RANDOM_AND_HUMAN.get(game, (None, None))
+    random, human = _RANDOM_AND_HUMAN.get(game, (_EXACT_RANDOM.get(game), None))
     return PublishedScores(random, human, _PAPER.get(game, {}))
 
 
