@@ -532,8 +532,12 @@ def register_network(
     registry.register("network", name, NetworkRow(label or name, network, dueling, obs_ndim))
 
 
-def register_agent(name: str, agent: Callable[..., Agent], *, label: str | None = None) -> None:
+def register_agent(
+    name: str, agent: Callable[..., Agent], *, label: str | None = None, distributional: bool = False
+) -> None:
     """Give an agent of your own a name, for `agent`: a :class:`wn_dqn.training.agent.Agent`, made from its parts.
+
+    `distributional`: it learns distributions of returns, as C51 does: its network has atoms.
 
     >>> from wn_dqn_agents.dqn import DQN
     >>> class Mine(DQN):
@@ -542,7 +546,7 @@ def register_agent(name: str, agent: Callable[..., Agent], *, label: str | None 
     """
     if not callable(agent):
         raise UsageError(f"an agent is a class, called with wn_dqn.training.agent.AgentParts; {agent!r} is none")
-    registry.register("agent", name, AgentRow(label or name, agent))
+    registry.register("agent", name, AgentRow(label or name, agent, distributional))
 
 
 def _require_class(given: Any, base: type, argument: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -94,30 +94,40 @@ class DQN:
         with torch.no_grad(), beside(self._side):
             target = self._td_target(reward, discount, next_obs)
         self.online.train()
-        q = self._q(self.online, obs)
+        outputs = self._outputs(self.online, obs)
         self.online.eval()
         wait_for(self._side)
-        loss = self._loss(q, action, target, weight=weight)
+        loss = self._loss(outputs, action, target, weight=weight)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        q = q.detach()
-        return UpdateMetrics(loss.detach(), q.amax(dim=1).mean(), td_error(q, action, target))
+        return self._observed(loss.detach(), outputs.detach(), action, target)
+
+    def _observed(self, loss: Tensor, outputs: Tensor, action: Tensor, target: Tensor) -> UpdateMetrics:
+        """What is reported of an update, without gradients: its loss [], what was learned from, and its target."""
+        error = td_error(outputs, action, target)
+        return UpdateMetrics(loss, outputs.amax(dim=1).mean(), error, error)
 
     def _td_target(self, reward: Tensor, discount: Tensor, next_obs: Tensor) -> Tensor:
         """The targets y [B] of Q(s, a). Runs without gradients, and with the online network in evaluation mode."""
         return q_learning_target(reward, discount, self._q(self.target, next_obs))
 
     def _q(self, network: QNetwork, obs: Tensor) -> Tensor:
-        """Q-values float32 [B, A] of `obs` [B, *obs_shape], multiplied in bfloat16 if the precision says so."""
-        q: Tensor
+        """Q-values float32 [B, A] of `obs` [B, *obs_shape]."""
+        return self._run(network, obs)
+
+    def _outputs(self, network: QNetwork, obs: Tensor) -> Tensor:
+        """What is learned of `obs` [B, *obs_shape], and what the loss takes: Q-values float32 [B, A]."""
+        return self._run(network, obs)
+
+    def _run(self, function: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
+        """The float32 outcome of a network's `function`, multiplied in bfloat16 if the precision says so."""
         with first_order():
             if not self._autocast:
-                q = network(obs)
-                return q
+                return function(obs)
             with torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False):
-                q = network(obs)
-        return q.float()
+                outcome = function(obs)
+        return outcome.float()
 
     def set_learning_rate(self, rate: float) -> None:
         """Take steps of this size from now on."""

@@ -297,7 +297,7 @@ def test_an_update_changes_the_online_network_only(param: str) -> None:
     for new, old in zip(values(agent.online), before, strict=True):
         assert not torch.equal(new, old)
     assert all(parameter.grad is None for parameter in agent.target.parameters())
-    for told, shape in zip(metrics, [(), (), (BATCH_SIZE,)], strict=True):
+    for told, shape in zip(metrics, [(), (), (BATCH_SIZE,), (BATCH_SIZE,)], strict=True):
         assert told.shape == shape
         assert told.dtype == torch.float32
         assert not told.requires_grad

@@ -119,7 +119,9 @@ def test_every_parameterization_and_agent_has_its_card(tmp_path: Path, param: st
     card = model_card.card_text(read_run(path), picture=False)
     assert f"{AGENTS[agent].label} plays Breakout. The layers of its Q-network: " in card
     (line,) = [line for line in card.splitlines() if line.startswith("# ")]
-    assert line.endswith(f"DQN playing Breakout, {PARAMETERIZATIONS[param].label}")
+    name = AGENTS[agent].label.partition(" (")[0]
+    assert line == f"# {name} playing Breakout, {PARAMETERIZATIONS[param].label}"
+    assert ("51 returns from -10 to 10" in card) == AGENTS[agent].distributional
     data = YAML(typ="safe").load(card.split("---\n")[1])
     assert {agent, param} <= set(data["tags"])
 

@@ -152,7 +152,7 @@ def test_what_belongs_to_no_layer_is_an_error_wherever_it_would_be_left_out(
         lambda: initialize_from_data(network, x, generator()),
         lambda: initialize_uniform(network, UNIFORM_INITS["torch"], generator()),
         lambda: adopt_batch_statistics(network, x),
-        lambda: network.scale_q_values_(0.5),
+        lambda: network.scale_outputs_(0.5),
         lambda: fold(network),
         lambda: layers_of(network),
     ):

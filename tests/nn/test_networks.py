@@ -157,7 +157,7 @@ def test_layers_of_are_named_in_order() -> None:
 def test_q_values_are_scaled_in_the_output_layers_alone(name: str, kind: Any) -> None:
     network = random_network(name, kind=kind)
     scaled = copy.deepcopy(network)
-    scaled.scale_q_values_(0.25)
+    scaled.scale_outputs_(0.25)
     torch.testing.assert_close(scaled(observations()), 0.25 * network(observations()))
     for key, before in network.state_dict().items():
         is_output = key.split(".")[0] in ("output", "value", "advantage")

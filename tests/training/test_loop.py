@@ -138,7 +138,7 @@ class Run:
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
         self.log("update", len(batch.action), self.replay.num_transitions)
         loss = torch.tensor(next(self.losses))
-        return UpdateMetrics(loss, torch.tensor(0.5), loss * torch.arange(5))
+        return UpdateMetrics(loss, torch.tensor(0.5), -loss * torch.arange(5), loss * torch.arange(5))
 
     def set_learning_rate(self, rate: float) -> None:
         self.log("rate", rate)

@@ -20,6 +20,7 @@ from wn_dqn.analysis.rendering import render_markdown
 from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import all_games
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
+from wn_dqn.config.schema import NetworkSettings
 from wn_dqn.config.trust import code_of
 from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import training_protocol
@@ -78,6 +79,7 @@ def card_text(run: Run, *, picture: bool) -> str:
         allowed="".join(f" --env {code}" for code in code_of(settings)),
         parameterization=PARAMETERIZATIONS[settings.param].label,
         dueling=settings.network.dueling,
+        support=_support(settings.network),
         steps=f"{run.steps:,}",
         frames_per_step=run.game.frames_per_step,
         seed=settings.seed,
@@ -87,6 +89,11 @@ def card_text(run: Run, *, picture: bool) -> str:
         picture=CURVE if picture else None,
         version=__version__,
     )
+
+
+def _support(network: NetworkSettings) -> str | None:
+    """Where the distributions lie that the network puts out; None if it puts out Q-values."""
+    return None if network.atoms is None else f"{network.atoms} returns from {network.v_min:g} to {network.v_max:g}"
 
 
 def _agent_name(run: Run) -> str:

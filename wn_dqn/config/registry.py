@@ -42,6 +42,8 @@ class AgentRow:
     label: str
     code: Code
     """a :class:`wn_dqn.training.agent.Agent`, called with :class:`wn_dqn.training.agent.AgentParts`"""
+    distributional: bool = False
+    """whether it learns distributions of returns: its network has atoms, its loss compares distributions"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,10 @@ DEFAULT_PARAMETERIZATION = "wn"
 AGENTS: dict[str, AgentRow] = {
     "dqn": AgentRow("DQN (Mnih et al., 2015)", "wn_dqn_agents.dqn:DQN"),
     "double-dqn": AgentRow("Double DQN (van Hasselt et al., 2016)", "wn_dqn_agents.double_dqn:DoubleDQN"),
+    "c51": AgentRow("C51 (Bellemare et al., 2017)", "wn_dqn_agents.c51:C51", distributional=True),
+    "double-c51": AgentRow(
+        "Double C51 (Hessel et al., 2018)", "wn_dqn_agents.double_c51:DoubleC51", distributional=True
+    ),
 }
 
 NETWORKS: dict[str, NetworkRow] = {

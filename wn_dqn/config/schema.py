@@ -15,6 +15,7 @@ from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, NETWORKS, O
 from wn_dqn.errors import closest
 
 Precision = Literal["float32", "tf32", "bf16"]
+DEFAULT_ATOMS = 51  # Bellemare et al. 2017, figure 3: the most of those they tried, and the best
 
 
 def _whole(value: object) -> object:
@@ -161,8 +162,23 @@ class NetworkSettings(_Section):
         "statistics (our choice)",
     )
     output_init_scale: float = Field(
-        1.0, gt=0, le=1e6, description="scale of the Q-values after initialization; 1 is the paper's reading"
+        1.0,
+        gt=0,
+        le=1e6,
+        description="scale of the Q-values after initialization, or of the logits where there are atoms; 1 is the "
+        "paper's reading",
     )
+    atoms: Whole | None = Field(
+        None,
+        ge=2,
+        le=10_000,
+        description="returns that get a probability, evenly from v_min to v_max; null: 51 for agents that learn "
+        "distributions ("
+        + ", ".join(name for name, row in AGENTS.items() if row.distributional)
+        + "), none for the others",
+    )
+    v_min: float = Field(-10.0, ge=-1e9, le=1e9, description="the lowest atom; returns below it count as this")
+    v_max: float = Field(10.0, ge=-1e9, le=1e9, description="the highest atom; returns above it count as this")
 
 
 class LearningSettings(_Section):
@@ -181,7 +197,8 @@ class LearningSettings(_Section):
     )
     loss: Literal["huber", "mse"] = Field(
         "huber",
-        description="huber: the TD error is clipped at 1; mse: half its square, not clipped: large errors, large steps",
+        description="huber: the TD error is clipped at 1; mse: half its square, not clipped: large errors, large "
+        "steps. Agents of distributions ignore it: theirs is the cross-entropy",
     )
     loss_reduction: Literal["mean", "sum"] = Field(
         "mean", description="over the batch; Adamax ignores the difference, except through its epsilon"
@@ -323,6 +340,28 @@ class Settings(_Section):
         else:  # the wrong name gets the error message, not what follows from it
             optimizer = {"learning_rate": 1.0, "beta1": 0.5, "epsilon": 1.0} | optimizer
         return {**data, "optimizer": optimizer}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_depends_on_the_agent(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("network", {}), dict):
+            return data
+        agent, network = data.get("agent"), data.get("network", {})
+        if isinstance(agent, str) and agent in AGENTS and AGENTS[agent].distributional and network.get("atoms") is None:
+            network = {**network, "atoms": DEFAULT_ATOMS}
+        return {**data, "network": network}
+
+    @model_validator(mode="after")
+    def _atoms_fit_the_agent(self) -> Settings:
+        network = self.network
+        if AGENTS[self.agent].distributional and network.atoms is None:
+            raise ValueError(f"network.atoms must be given for {self.agent}, which learns distributions")
+        if not AGENTS[self.agent].distributional and network.atoms is not None:
+            names = ", ".join(name for name, row in AGENTS.items() if row.distributional)
+            raise ValueError(f"network.atoms is for agents that learn distributions ({names}), not for {self.agent}")
+        if network.v_min >= network.v_max:
+            raise ValueError(f"network.v_min ({network.v_min:g}) must be less than network.v_max ({network.v_max:g})")
+        return self
 
     @model_validator(mode="after")
     def _environment_fits_the_game(self) -> Settings:

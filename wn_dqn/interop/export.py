@@ -17,6 +17,7 @@ from safetensors.torch import save as dump_safetensors
 
 from wn_dqn import __version__
 from wn_dqn.config.games import all_games, game_of
+from wn_dqn.config.schema import NetworkSettings
 from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import UsageError, first_line
@@ -113,6 +114,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "discount": settings.learning.discount,
         "param": settings.param,
         "dueling": "q = value + advantage - mean(advantage)" if settings.network.dueling else None,
+        "distribution": _distribution(settings.network),
         "trained_steps": policy.steps,
         "checkpoint": {"name": policy.path.name, "manifest_sha256": _sha256(policy.path / "manifest.json")},
         "training_score": _training_score(policy),
@@ -120,6 +122,13 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "settings": settings.model_dump(),
         "wn_dqn_version": __version__,
     }
+
+
+def _distribution(network: NetworkSettings) -> dict[str, Any] | None:
+    """What Q-values are the means of; None if they are learned themselves."""
+    if network.atoms is None:
+        return None
+    return {"atoms": network.atoms, "v_min": network.v_min, "v_max": network.v_max, "q": "mean of softmax(logits)"}
 
 
 def _preprocessing(spec: EnvSpec, rules: EvaluationProtocol) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
     if not PARAMETERIZATIONS[settings.param].learned_by_others:
         valid = " or ".join(name for name, row in PARAMETERIZATIONS.items() if row.learned_by_others)
         raise UsageError(f"a network is imported as {valid}, not as {settings.param}")
+    if settings.network.atoms is not None:
+        raise UsageError(f"a network is imported with Q-values, not for {settings.agent}: set agent=dqn")
     if settings.network.dueling:
         raise UsageError("a network is imported without dueling heads: set network.dueling=false")
     return settings

@@ -27,6 +27,6 @@ def initialize(
         metrics = {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
     else:
         initialize_uniform(network, UNIFORM_INITS[settings.init], generator)
-    network.scale_q_values_(settings.output_init_scale)
+    network.scale_outputs_(settings.output_init_scale)
     adopt_batch_statistics(network, obs)
     return metrics

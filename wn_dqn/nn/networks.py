@@ -1,6 +1,6 @@
 """Q-networks, each written once, given its layers: for large images, small ones, and vectors.
 
-Shapes: B observations, A actions, F features.
+Shapes: B observations, A actions, F features, N atoms of a distribution.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wn_dqn.errors import UsageError, closest
 from wn_dqn.nn.input_normalization import InputNormalization
 from wn_dqn.nn.kernels import unit_interval
 from wn_dqn.nn.layers import LayerKit, layers_of
+from wn_dqn.nn.value_distribution import Support
 
 
 class QNetwork(nn.Module, ABC):
@@ -31,7 +32,7 @@ class QNetwork(nn.Module, ABC):
     """
 
     OUTPUT_LAYERS: ClassVar[tuple[str, ...]] = ("output",)
-    """The layers after which no ReLU follows. Q-values are linear in what they put out."""
+    """The layers after which no ReLU follows. Q-values, or logits, are linear in what they put out."""
 
     def __init__(
         self,
@@ -45,6 +46,8 @@ class QNetwork(nn.Module, ABC):
         super().__init__()
         self.obs_shape, self.obs_dtype, self.num_actions = tuple(obs_shape), obs_dtype, num_actions
         self.settings = settings or NetworkSettings()
+        self.support = support_of(self.settings)
+        """of the distributions that the network puts out; None: it puts out Q-values"""
         self.normalization: InputNormalization | None = None
         """of observations, vectors in float32; None: they are taken as they are"""
         self.build(layers)
@@ -65,6 +68,13 @@ class QNetwork(nn.Module, ABC):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Q-values [B, A] from observations [B, *obs_shape]."""
+        outputs = self.outputs(obs)
+        if self.support is None:
+            return outputs
+        return self.support.q_values(outputs.to(next(self.parameters()).dtype))  # from bfloat16 under autocast
+
+    def outputs(self, obs: Tensor) -> Tensor:
+        """What is learned, from observations [B, *obs_shape]: Q-values [B, A], or with N atoms logits [B, A, N]."""
         return self.head(self.features(self.network_input(obs)))
 
     def network_input(self, obs: Tensor) -> Tensor:
@@ -76,18 +86,26 @@ class QNetwork(nn.Module, ABC):
         return unit_interval(obs, dtype) if obs.ndim == 4 else obs.to(dtype) / 255.0
 
     def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
-        """Make the layers of :meth:`head`, with `hidden` units between features and Q-values."""
+        """Make the layers of :meth:`head`, with `hidden` units between features and outputs."""
         self.hidden = layers.linear(num_features, hidden)
-        self.output = layers.linear(hidden, self.num_actions)
+        self.output = layers.linear(hidden, self.num_actions * self.num_atoms)
 
     def head(self, features: Tensor) -> Tensor:
-        """Q-values [B, A] from features [B, F]."""
-        q: Tensor = self.output(F.relu_(self.hidden(features)))
-        return q
+        """What :meth:`outputs` gives, from features [B, F]."""
+        return self.atoms_apart(self.output(F.relu_(self.hidden(features))))
+
+    @property
+    def num_atoms(self) -> int:
+        """N, the outputs of an action; 1 without a support."""
+        return 1 if self.support is None else self.support.num_atoms
+
+    def atoms_apart(self, outputs: Tensor) -> Tensor:
+        """A layer's outputs [B, A N] as [B, A, N]; as they are, [B, A], without a support."""
+        return outputs if self.support is None else torch.unflatten(outputs, 1, (-1, self.num_atoms))
 
     @torch.no_grad()
-    def scale_q_values_(self, scale: float) -> None:
-        """Multiply all Q-values by `scale`, in the output layers alone."""
+    def scale_outputs_(self, scale: float) -> None:
+        """Multiply all Q-values, or all logits, by `scale`, in the output layers alone."""
         layers = layers_of(self)
         for layer in map(layers.__getitem__, self.OUTPUT_LAYERS):
             shift = next(layer.parameters()).new_zeros(layer.direction_shape[0])
@@ -98,7 +116,8 @@ class DuelingHead(QNetwork):
     """Dueling heads (Wang et al. 2016): a state's value and its actions' advantages, from a hidden layer each.
 
     Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')  (equation 9). Without the mean, a constant could go from the
-    one to the other, and nothing would say what is value and what is advantage.
+    one to the other, and nothing would say what is value and what is advantage. With atoms, each atom's logits are
+    added up like that (Hessel et al. 2018, "The integrated agent").
     """
 
     OUTPUT_LAYERS = ("value", "advantage")
@@ -106,14 +125,14 @@ class DuelingHead(QNetwork):
     def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
         """Make the layers of :meth:`head`, with `hidden` units in each of its two streams."""
         self.hidden_value = layers.linear(num_features, hidden)
-        self.value = layers.linear(hidden, 1)
+        self.value = layers.linear(hidden, self.num_atoms)
         self.hidden_advantage = layers.linear(num_features, hidden)
-        self.advantage = layers.linear(hidden, self.num_actions)
+        self.advantage = layers.linear(hidden, self.num_actions * self.num_atoms)
 
     def head(self, features: Tensor) -> Tensor:
-        """Q-values [B, A] from features [B, F]."""
-        value: Tensor = self.value(F.relu_(self.hidden_value(features)))  # [B, 1]
-        advantage: Tensor = self.advantage(F.relu_(self.hidden_advantage(features)))  # [B, A]
+        """What :meth:`outputs` gives, from features [B, F]."""
+        value = self.atoms_apart(self.value(F.relu_(self.hidden_value(features))))  # [B, 1], [B, 1, N]
+        advantage = self.atoms_apart(self.advantage(F.relu_(self.hidden_advantage(features))))  # [B, A], [B, A, N]
         dtype = next(self.value.parameters()).dtype  # under autocast both come in bfloat16: a large V would
         value, advantage = value.to(dtype), advantage.to(dtype)  # swallow what the actions differ by
         return value + (advantage - advantage.mean(dim=1, keepdim=True))
@@ -205,6 +224,11 @@ class DuelingMinAtarNetwork(DuelingHead, MinAtarNetwork):
 
 class DuelingMlpNetwork(DuelingHead, MlpNetwork):
     """A perceptron under dueling heads."""
+
+
+def support_of(settings: NetworkSettings) -> Support | None:
+    """The support of the distributions that a network of these settings puts out; None for Q-values."""
+    return None if settings.atoms is None else Support(settings.v_min, settings.v_max, settings.atoms)
 
 
 def make_network(

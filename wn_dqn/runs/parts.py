@@ -18,6 +18,7 @@ from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.replay.prioritized import PrioritizedReplay
 from wn_dqn.seeding import numpy_generator, torch_generator
 from wn_dqn.training.agent import Agent, AgentParts
+from wn_dqn.training.categorical import categorical_loss
 from wn_dqn.training.plan import TrainingPlan
 from wn_dqn.training.q_learning import LOSSES
 from wn_dqn.training.schedules import LinearSchedule
@@ -79,7 +80,10 @@ def make_agent(
     parts = AgentParts(
         network=network,
         optimizer=OPTIMIZERS[settings.optimizer.name](list(network.parameters()), settings.optimizer),
-        loss=functools.partial(LOSSES[settings.learning.loss], reduction=settings.learning.loss_reduction),
+        loss=functools.partial(
+            categorical_loss if network.support else LOSSES[settings.learning.loss],
+            reduction=settings.learning.loss_reduction,
+        ),
         initialize=functools.partial(
             initialize, settings=settings.network, generator=torch_generator(settings.seed, "init")
         ),

@@ -43,6 +43,8 @@ class UpdateMetrics(NamedTuple):
     """mean over the batch of max_a Q(s, a)"""
     td_error: Tensor
     """y - Q(s, a) [B], not clipped"""
+    priority: Tensor
+    """[B], how much is left to learn from each transition, for prioritized replay: its size counts, not its sign"""
 
 
 class Measured(NamedTuple):

@@ -67,7 +67,7 @@ def train(
                 agent.set_learning_rate(plan.learning_rate(state.steps))
             for batch in sampler.minibatches(state.replay_generator, _updates_due(plan, state), state.steps):
                 outcome = agent.update(batch)
-                replay.update_priorities(outcome.td_error)
+                replay.update_priorities(outcome.priority)
                 state.add_update(outcome)
                 if state.updates % plan.target_period_updates == 0:
                     agent.update_target()

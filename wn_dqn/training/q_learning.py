@@ -12,10 +12,13 @@ Reduction = Literal["mean", "sum"]
 
 
 class Loss(Protocol):
-    """A loss of Q-values, its reduction chosen."""
+    """A loss of what a network puts out, its reduction chosen."""
 
     def __call__(self, q: Tensor, action: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        """Loss [] from q [B, A], action int64 [B], target [B], and weight [B]; None: all the same."""
+        """Loss [] from q [B, A], action int64 [B], target [B], and weight [B]; None: all the same.
+
+        Of distributions on N atoms, `q` is logits [B, A, N] and `target` probabilities [B, N].
+        """
         ...
 
 
@@ -47,7 +50,7 @@ def clipped_td_loss(
     each loss is multiplied by its weight before the sum; the mean is still the sum divided by B.
     """
     if weight is not None:
-        return _weighted(F.huber_loss(_chosen(q, action), target, reduction="none", delta=1.0), weight, reduction)
+        return reduced(F.huber_loss(_chosen(q, action), target, reduction="none", delta=1.0), weight, reduction)
     return F.huber_loss(_chosen(q, action), target, reduction=reduction, delta=1.0)
 
 
@@ -60,13 +63,17 @@ def squared_td_loss(
     makes a large step: Mnih et al. clip for a reason. Arguments as there.
     """
     if weight is not None:
-        return 0.5 * _weighted(F.mse_loss(_chosen(q, action), target, reduction="none"), weight, reduction)
+        return 0.5 * reduced(F.mse_loss(_chosen(q, action), target, reduction="none"), weight, reduction)
     return 0.5 * F.mse_loss(_chosen(q, action), target, reduction=reduction)
 
 
-def _weighted(loss: Tensor, weight: Tensor, reduction: Reduction) -> Tensor:
-    """Not torch's own `weight`, whose mean is over B for one loss and over the sum of the weights for the other."""
-    return (weight * loss).mean() if reduction == "mean" else (weight * loss).sum()
+def reduced(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    """Sum or mean over B [] of losses [B], each multiplied by its weight [B] if there is one.
+
+    Not torch's own `weight`, whose mean is over B for one loss and over the sum of the weights for the other.
+    """
+    weighted = loss if weight is None else weight * loss
+    return weighted.mean() if reduction == "mean" else weighted.sum()
 
 
 def td_error(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
