@@ -42,6 +42,15 @@ def test_nature_is_he_uniform_as_lasagne_has_it() -> None:
     assert (torch.cat([conv_bias, linear_bias]) == 0.1).all()
 
 
+def test_glorot_is_torchs_xavier() -> None:
+    """The bounds of torch.nn.init.xavier_uniform_ and its numbers; biases 0."""
+    torch.manual_seed(7)
+    ours = parameters(initialized("standard", "glorot", seed=7))
+    for weight, shape in zip(ours[::2], ((50, 2, 3, 3), (30, 200)), strict=True):
+        torch.testing.assert_close(weight, nn.init.xavier_uniform_(torch.empty(shape)))
+    assert not torch.cat(ours[1::2]).any()
+
+
 @pytest.mark.parametrize("init", UNIFORM_INITS)
 @pytest.mark.parametrize("param", PARAMETERIZATIONS)
 def test_all_parameterizations_start_with_the_same_weights(param: str, init: str) -> None:

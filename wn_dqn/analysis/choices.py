@@ -8,3 +8,8 @@ STATISTICS = ("mean", "iqm")
 """what the line is, over seeds: a key of :data:`wn_dqn.analysis.resampling.AGGREGATES`"""
 FIGURE_FORMATS = ("png", "svg", "pdf")
 """what the name of the file may end in"""
+REFERENCES = {
+    "dopamine": ("dqn-adam-mse", "Dopamine's DQN (Adam, 5 runs, training games)"),
+    "dopamine-rmsprop": ("dqn-rmsprop-huber", "Dopamine's DQN (RMSProp, 5 runs, training games)"),
+}
+"""published curves: their agent in the table, and what they are called"""

@@ -72,7 +72,7 @@ def make_curve(
         )
     if not len(grid):
         return None, notes
-    values, x = np.stack([np.interp(grid, *each) for each in series]), _x_values(used, grid, x_axis)
+    values, x = np.stack([np.interp(grid, *each) for each in series]), x_values(used, grid, x_axis)
     if len(grid) > points:
         values, x = stretch_means(values, points), stretch_means(x, points)
     aggregate = AGGREGATES[statistic]
@@ -119,8 +119,8 @@ def stretch_means(values: Scores, count: int) -> Scores:
     return averaged
 
 
-def _x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
-    """Agent steps [T] in units of the x axis [T]."""
+def x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
+    """Agent steps [T] of `runs` in units of the x axis [T]."""
     if x_axis == "frames":
         return steps * runs[0].game.frames_per_step
     if x_axis == "epochs":

@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wn_dqn.analysis.curves import MAX_POINTS, Curve, make_curve, require_metric, x_label, y_label
+from wn_dqn.analysis import reference as published_curves
+from wn_dqn.analysis.curves import MAX_POINTS, Curve, make_curve, require_metric, x_label, x_values, y_label
 from wn_dqn.analysis.published import PAPER_ARMS, PAPER_COLUMNS, published_scores
-from wn_dqn.analysis.read_runs import Group
+from wn_dqn.analysis.read_runs import Group, Run
+from wn_dqn.analysis.reference import ReferenceCurve
+from wn_dqn.analysis.resampling import Scores
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
 from wn_dqn.system import output_file
@@ -91,6 +94,8 @@ class CurvePanel:
     title: str
     curves: Sequence[Curve]
     levels: Sequence[Level] = ()
+    reference: tuple[Scores, ReferenceCurve] | None = None
+    """a published curve, and its points [T] in units of the x axis"""
 
 
 def published_levels(game: str) -> list[Level]:
@@ -135,7 +140,8 @@ def draw_curves(
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, number + 1)
             _draw_panel(axes, panel, styles, each_run=each_run)
-            axes.set_title(printable(panel.title), loc="left", fontweight="bold", pad=8 + 13 * len(panel.curves))
+            lines = len(panel.curves) + (panel.reference is not None)
+            axes.set_title(printable(panel.title), loc="left", fontweight="bold", pad=8 + 13 * lines)
             axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, borderaxespad=0.2, fontsize=8.5)
             if levels != "none":
                 _draw_levels(axes, panel.levels, height / rows * 0.7, make_room=levels == "all")
@@ -205,7 +211,19 @@ def _draw_panel(axes: Axes, panel: CurvePanel, styles: dict[str, dict[str, Any]]
         look: dict[str, Any] = {**style, **marks, "linewidth": 1.5}
         axes.plot(curve.x, curve.center, label=printable(curve.label), **look)
     axes.margins(x=0.02)
+    if panel.reference is not None:
+        _draw_reference(axes, *panel.reference)
     _format_ticks(axes, panel)
+
+
+def _draw_reference(axes: Axes, x: Scores, curve: ReferenceCurve) -> None:
+    """A published curve, thin and gray, as far as ours go."""
+    limits = axes.get_xlim()
+    # One point beyond our last: a line that ends between two points is drawn to the edge.
+    shown = slice(0, int((x <= limits[1]).sum()) + 1)
+    axes.fill_between(x[shown], *curve.interval[:, shown], color=_GRAY, alpha=0.15, linewidth=0)
+    axes.plot(x[shown], curve.center[shown], label=curve.label, color=_GRAY, linewidth=0.9, zorder=1.8)
+    axes.set_xlim(limits)
 
 
 def _format_ticks(axes: Axes, panel: CurvePanel) -> None:
@@ -286,13 +304,19 @@ def learning_curves(
     smoothing: int = 1,
     levels: str = "auto",
     each_run: bool = False,
+    reference: str | None = None,
 ) -> tuple[Figure, list[str]]:
     """The plot of `groups`, a panel per game, and a line for each thing that is missing in it.
 
-    UsageError if there is nothing to draw.
+    `reference` names published curves to be drawn under ours, a key of
+    :data:`~wn_dqn.analysis.choices.REFERENCES`. UsageError if there is nothing to draw, or the reference has no such
+    quantity.
     """
     runs = [run for group in groups for run in group.runs]
     require_metric(runs, metric)
+    if reference is not None and (metric not in published_curves.METRICS or x_axis == "hours"):
+        allowed = " or ".join(published_curves.METRICS)
+        raise UsageError(f"--reference has {allowed} over steps, frames or epochs, not {metric} over {x_axis}")
     panels, notes = [], []
     for game in dict.fromkeys(group.game.name for group in groups):
         curves = []
@@ -301,7 +325,10 @@ def learning_curves(
             notes += more
             curves += [] if curve is None else [curve]
         if curves:
-            panels.append(CurvePanel(game, curves, published_levels(game) if metric == "mean_return" else ()))
+            beside = reference and _beside([run for run in runs if run.game.name == game], reference, x_axis)
+            notes += [f"{game}: {reference} has no such game"] if reference and not beside else []
+            levels_here = published_levels(game) if metric == "mean_return" else ()
+            panels.append(CurvePanel(game, curves, levels_here, beside or None))
     if not panels:
         raise UsageError("nothing to draw: " + "; ".join(notes))
     figure = draw_curves(
@@ -315,6 +342,12 @@ def learning_curves(
     return figure, notes
 
 
+def _beside(runs: Sequence[Run], reference: str, x_axis: str) -> tuple[Scores, ReferenceCurve] | None:
+    """The published curve of the game of `runs`, and its points in units of the x axis."""
+    curve = published_curves.reference_curve(reference, runs[0].game)
+    return None if curve is None else (x_values(runs, curve.steps, x_axis), curve)
+
+
 def _caption(panels: Sequence[CurvePanel], levels: str) -> str:
     """How to read bands and horizontal lines."""
     curves = [curve for panel in panels for curve in panel.curves]
@@ -324,6 +357,8 @@ def _caption(panels: Sequence[CurvePanel], levels: str) -> str:
         caption += " Horizontal lines: published scores, those of the papers being maxima over epochs" + (
             " (arrows: beyond the axis)." if levels == "auto" else "."
         )
+    if any(panel.reference for panel in panels):
+        caption += " Gray: published, the band from the smallest to the largest run."
     if any(len(curve.x) == MAX_POINTS for curve in curves):
         caption += f" Longer curves are means over {MAX_POINTS} equal stretches."
     return caption

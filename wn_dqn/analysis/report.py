@@ -36,11 +36,18 @@ class Picture:
 
 
 def make_report(
-    groups: Sequence[Group], problems: Sequence[str], reporter: ProgressReporter, price_per_hour: float | None = None
+    groups: Sequence[Group],
+    problems: Sequence[str],
+    reporter: ProgressReporter,
+    price_per_hour: float | None = None,
+    reference: str | None = None,
 ) -> bytes:
-    """The HTML file about `groups`; `problems` are lines about what could not be read."""
+    """The HTML file about `groups`; `problems` are lines about what could not be read.
+
+    `reference` names published curves to be drawn under ours.
+    """
     runs = [run for group in groups for run in group.runs]
-    curves, curve_notes = _curves(groups)
+    curves, curve_notes = _curves(groups, reference)
     differing, same = report_tables.settings_tables(runs)
     page = render_html(
         "report.html",
@@ -71,11 +78,11 @@ def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
     return f"{', '.join(agents)}; {', '.join(params)}: {len(runs)} runs, wn_dqn {__version__}"
 
 
-def _curves(groups: Sequence[Group]) -> tuple[Picture | None, list[str]]:
+def _curves(groups: Sequence[Group], reference: str | None) -> tuple[Picture | None, list[str]]:
     """The scores of all groups over training, and a line for each thing that is missing in the plot."""
     if not any(len(run.scores) for group in groups for run in group.runs):
         return None, []
-    figure, notes = plotting.learning_curves(groups)
+    figure, notes = plotting.learning_curves(groups, reference=reference)
     games = ", ".join(dict.fromkeys(group.game.name for group in groups))
     return _picture(figure, f"Mean test score after each epoch of training: {games}"), notes
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wn_dqn.analysis.choices import FIGURE_FORMATS, STATISTICS, X_AXES
-from wn_dqn.cli.options import PLUGIN, CountRange
+from wn_dqn.cli.options import PLUGIN, REFERENCE, CountRange
 
 
 @click.command()
@@ -58,6 +58,7 @@ from wn_dqn.cli.options import PLUGIN, CountRange
     help="Published scores as lines: those in range, all of them, or none.",
 )
 @click.option("--each-run", is_flag=True, help="Draw a thin line for each seed as well.")
+@REFERENCE
 @PLUGIN
 def plot(runs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Draw the learning curves of RUN...: run directories, or folders of them.
@@ -68,6 +69,7 @@ def plot(runs: tuple[Path, ...], output: Path, **options: Any) -> None:
     \b
     wn-dqn plot runs -o curves.png
     wn-dqn plot runs/SpaceInvaders-* -o figure5.pdf --smooth 5 --statistic iqm --levels all
+    wn-dqn plot runs/Breakout-* -o breakout.png --metric train/episode_return --x frames --reference dopamine
     """
     from wn_dqn.analysis import plotting
     from wn_dqn.cli.groups import read_groups, show_notes

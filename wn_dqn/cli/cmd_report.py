@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wn_dqn.cli.options import PLUGIN, NumberRange
+from wn_dqn.cli.options import PLUGIN, REFERENCE, NumberRange
 from wn_dqn.errors import UsageError
 
 
@@ -28,9 +28,16 @@ from wn_dqn.errors import UsageError
     help="Serve --live to other machines, too: the address to listen on, like 0.0.0.0. Whoever has the address that is "
     "printed, with its token, sees the page; it is not encrypted.  [default: this machine only]",
 )
+@REFERENCE
 @PLUGIN
 def report(
-    runs: tuple[Path, ...], output: Path, price_per_hour: float | None, live: bool, port: int, host: str | None
+    runs: tuple[Path, ...],
+    output: Path,
+    price_per_hour: float | None,
+    live: bool,
+    port: int,
+    host: str | None,
+    reference: str | None,
 ) -> None:
     """Write a report about RUN...: run directories, or folders of them.
 
@@ -60,5 +67,5 @@ def report(
 
     output_file.require_writable(output, ["html"])
     groups, problems = read_groups(runs)
-    output_file.write(output, make_report(groups, problems, ProgressReporter(), price_per_hour))
+    output_file.write(output, make_report(groups, problems, ProgressReporter(), price_per_hour, reference))
     click.echo(written(output, number_of(sum(len(group.runs) for group in groups), "run")))

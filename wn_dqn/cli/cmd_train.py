@@ -68,7 +68,7 @@ _SETTING_OF_OPTION = {
     "--init",
     envvar="WN_DQN_INIT",
     show_envvar=True,
-    help="Initialization: data (section 3 of the paper), torch (uniform, torch's default) or nature (uniform, He's). "
+    help="Initialization: data (section 3 of the paper), torch (uniform, torch's default), nature (He's) or glorot. "
     "With one seed all parameterizations start as the same function.  [default: data]",
 )
 @click.option(

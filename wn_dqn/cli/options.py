@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from wn_dqn.analysis.choices import REFERENCES
 from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ def plugin_option(*, expose_value: bool = False) -> Callable[[Callable[..., None
 
 
 PLUGIN = plugin_option()
+
+REFERENCE = click.option(
+    "--reference",
+    type=click.Choice(list(REFERENCES)),
+    help="Draw published curves under ours, in gray: training scores of 60 games with sticky actions.",
+)
 
 
 def environment_arguments(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -148,11 +148,12 @@ class NetworkSettings(_Section):
         False,
         description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",
     )
-    init: Literal["data", "torch", "nature"] = Field(
+    init: Literal["data", "torch", "nature", "glorot"] = Field(
         "data",
         description=(
             "data: from a batch, section 3; torch: uniform on +-1/sqrt(fan-in), torch's default and Mnih's; nature: "
-            "uniform on +-sqrt(3/fan-in), biases 0.1, the Nature network of deep_q_rl"
+            "uniform on +-sqrt(3/fan-in), biases 0.1, the Nature network of deep_q_rl; glorot: uniform on "
+            "+-sqrt(6/(fan-in + fan-out)), biases 0, Dopamine's"
         ),
     )
     init_batch_size: Whole = Field(
