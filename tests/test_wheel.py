@@ -69,6 +69,7 @@ def test_every_dependency_is_declared_and_every_declared_one_is_used() -> None:
         "ale-py": "ale_py",
         "pillow": "PIL",
         "typing-extensions": "typing_extensions",
+        "huggingface-hub": "huggingface_hub",
     }
 
     def asked_for(extra: str) -> set[str]:
@@ -83,7 +84,7 @@ def test_every_dependency_is_declared_and_every_declared_one_is_used() -> None:
     imports = re.findall(r"^ *(?:from|import) (\w+)(?:[\w.]* import .*|[\w.]*(?: as \w+)?)$", text, re.MULTILINE)
     # pydantic_core is a part of pydantic, which asks for one version of it and documents imports from it.
     third_party = set(imports) - sys.stdlib_module_names - {"wn_dqn", "wn_dqn_agents", "pydantic_core"}
-    assert third_party - asked_for("onnx") - asked_for("minatar") == set()
+    assert third_party - asked_for("onnx") - asked_for("minatar") - asked_for("hub") == set()
     assert asked_for("") - third_party == set()
     assert all(
         requirement.specifier.contains(version(requirement.name)) for requirement in declared if not requirement.marker

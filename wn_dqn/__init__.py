@@ -24,6 +24,7 @@ _MODULES = {
     "evaluate": "wn_dqn.api",
     "load": "wn_dqn.api",
     "make_env": "wn_dqn.api",
+    "push": "wn_dqn.api",
     "register_agent": "wn_dqn.api",
     "register_network": "wn_dqn.api",
     "register_parameterization": "wn_dqn.api",

@@ -6,6 +6,7 @@ from wn_dqn.api import Run as Run
 from wn_dqn.api import evaluate as evaluate
 from wn_dqn.api import load as load
 from wn_dqn.api import make_env as make_env
+from wn_dqn.api import push as push
 from wn_dqn.api import register_agent as register_agent
 from wn_dqn.api import register_network as register_network
 from wn_dqn.api import register_parameterization as register_parameterization

@@ -6,8 +6,10 @@ one line. Nothing here ends the process or handles a signal.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -19,7 +21,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
-from wn_dqn.analysis.read_runs import Table, read_evaluations, read_metrics
+from wn_dqn.analysis.read_runs import Table, read_evaluations, read_metrics, read_run
+from wn_dqn.analysis.scores import latest_reevaluations
 from wn_dqn.config import registry
 from wn_dqn.config.files import make_settings, merge, nested, read_config
 from wn_dqn.config.games import find_game, game_of
@@ -36,7 +39,9 @@ from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import EvaluationProtocol, changed_protocol, find_protocol
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.interop.export import Format, export, find_format
+from wn_dqn.interop.hub import require_hub, require_repository, upload
 from wn_dqn.interop.load_export import load_exported
+from wn_dqn.interop.places import locate
 from wn_dqn.nn.layers import Layer
 from wn_dqn.nn.networks import QNetwork
 from wn_dqn.render.play import open_window
@@ -234,6 +239,7 @@ def load(
 ) -> Policy:
     """The policy in a run directory, in one of its checkpoints, or in a file that `wn-dqn export` wrote.
 
+    ``hf:USER/NAME`` is one on the Hugging Face Hub.
     `checkpoint` is best, last, or the number of steps, for a run directory. Nothing of the process changes: threads,
     allocator, determinism. UsageError if there is none, or if it names code from outside of wn_dqn, unless its
     environment is among `named` (its plugins are imported by you), or you `trust` it.
@@ -241,7 +247,7 @@ def load(
     >>> wn_dqn.load("runs/Catch", checkpoint="last").steps
     320
     """
-    where, torch_device = Path(path), find_device(device)
+    where, torch_device = locate(Path(path)), find_device(device)
     if os.path.isfile(where):
         return Policy(load_exported(where, torch_device, named, trust))
     if trust:
@@ -362,7 +368,8 @@ def evaluate(
 
     Each outcome is kept in ``reevaluations.jsonl`` of its run. `jobs` checkpoints are tested at the same time, in
     processes of their own; no result depends on it; None: one per core, one on a GPU. With `all_checkpoints`, every
-    checkpoint of each run is tested. `named`: environments from outside that are allowed to run their code.
+    checkpoint of each run is tested. `named`: environments from outside that are allowed to run their code. Exported
+    networks and hf:USER/NAME are tested as well, before the others, and their outcome is kept nowhere.
 
     >>> reports = wn_dqn.evaluate("runs/Catch", "nature", games=3)
     >>> len(reports[0].result.scores)
@@ -370,7 +377,11 @@ def evaluate(
     """
     rules, reporter, torch_device = _protocol(protocol, games), _reporter(shown=progress), find_device(device)
     given = [runs] if isinstance(runs, str | os.PathLike) else runs
-    paths = checkpoint_paths([Path(run) for run in given], checkpoint, all_of_a_run=all_checkpoints)
+    paths = [locate(Path(run)) for run in given]
+    files = [path for path in paths if os.path.isfile(path)]
+    exported = [load_exported(path, torch_device, named) for path in files]
+    checkpoints = [path for path in paths if path not in files]
+    checkpoints = checkpoint_paths(checkpoints, checkpoint, all_of_a_run=all_checkpoints)
     jobs = jobs or (1 if torch_device.type == "cuda" else num_cores())
 
     def keep(report: Report) -> None:
@@ -378,7 +389,50 @@ def evaluate(
         if problem is not None:
             reporter.message(problem)
 
-    return evaluate_checkpoints(paths, rules, num_envs, seed, torch_device, jobs, reporter, keep, named)
+    reports = [evaluate_policy(each, game_of(each.settings), rules, num_envs, seed, reporter) for each in exported]
+    if checkpoints:
+        reports += evaluate_checkpoints(checkpoints, rules, num_envs, seed, torch_device, jobs, reporter, keep, named)
+    return reports
+
+
+def push(
+    run: PathLike,
+    repo_id: str,
+    *,
+    to: PathLike | None = None,
+    private: bool = False,
+    named: Sequence[str] = (),
+    progress: bool = False,
+) -> str:
+    """Send the best network of a finished or stopped run to the repository USER/NAME of the Hugging Face Hub.
+
+    With it go its contract, a model card, a film of a game, the learning curve and the settings. If the network has no
+    fresh games yet, 30 are played first. `to`: write the files to this new or empty folder and send nothing. `private`:
+    nobody else sees a repository that is made now. Returns the repository's address, or the folder.
+
+    UsageError for a mistake, RunError if the Hub refuses or cannot be reached.
+
+    >>> wn_dqn.push("runs/Catch", "me/catch", to="catch")
+    'catch'
+    """
+    from wn_dqn.interop.publish import write_files  # its template engine is not needed before
+
+    require_repository(repo_id)
+    folder = None if to is None else Path(to)
+    if folder is None:
+        require_hub()
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there, and not an empty folder; choose another name")
+    reporter = _reporter(shown=progress)
+    policy = policies.load_policy(Path(run), "best", torch.device("cpu"), named)
+    if not latest_reevaluations(read_run(Path(run))):
+        reporter.message("no fresh games of the best network yet: playing 30, protocol nature")
+        evaluate(policy.path, "nature", jobs=1, device="cpu", named=named, progress=progress)
+    with contextlib.ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place.mkdir(parents=True, exist_ok=True)
+        write_files(Path(run), policy, repo_id, place, reporter)
+        return str(place) if folder else upload(place, repo_id, private=private)
 
 
 def evaluate_random(

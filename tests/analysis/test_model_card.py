@@ -63,12 +63,12 @@ def test_the_metadata_is_what_the_hub_reads(run: Path) -> None:
     assert result["task"]["type"] == "reinforcement-learning"
     assert result["dataset"]["type"] == "SpaceInvaders"
     assert [(metric["type"], metric["value"], metric["verified"]) for metric in result["metrics"]] == [
-        ("mean_reward", 1450.25, False)
+        ("mean_reward", "1450.25 +/- 400.00", False)
     ]
     (run / "reevaluations.jsonl").unlink()
     wn_dqn("card", str(run))
     card = (run / "model_card.md").read_text()
-    assert "value: 1140.0" in card
+    assert "value: 1140.00 +/- 205.91" in card
     assert "| best network, fresh games |  |  | not run" in card
 
 

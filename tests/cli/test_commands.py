@@ -346,7 +346,7 @@ MISTAKES: list[Mistake] = [  # arguments, and a part of the message
     (["evaluate", "--random", "Pong", "--num-envs", "0"], "0 is not in the range 1<=x<=1024"),
     (["evaluate", "--random", "Pong", "--seed", "-1"], "-1 is not in the range x>=0"),
     (["evaluate", "--random", "Pong", "--device", "abacus"], "unknown device 'abacus'; valid: auto, cpu, cuda"),
-    (["evaluate", "file"], "file is not a run directory"),
+    (["evaluate", "file"], "file cannot be loaded as a policy"),
     (["evaluate", "folder"], "folder is not a run directory"),
     (["doctor", "--device", "cuda:99"], "no device cuda:99"),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from wn_dqn.analysis.published import published_scores
 from wn_dqn.analysis.read_runs import Group, Run, group_runs, read_run
 from wn_dqn.analysis.rendering import render_markdown
 from wn_dqn.config.files import dump_yaml
-from wn_dqn.config.games import all_games
+from wn_dqn.config.games import OutsideGame, all_games
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.config.schema import NetworkSettings
 from wn_dqn.config.trust import code_of
@@ -26,6 +26,7 @@ from wn_dqn.errors import UsageError
 from wn_dqn.evaluation.protocols import training_protocol
 from wn_dqn.system import output_file
 from wn_dqn.system.durable import write_durably
+from wn_dqn.system.text import score_text
 
 CARD, CURVE = "model_card.md", "curve.png"
 _MARK = "<!-- Written by wn-dqn. Without this line, `wn-dqn card` leaves the file alone. -->"
@@ -65,8 +66,11 @@ def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
         tell(f"no model card: {error}")
 
 
-def card_text(run: Run, *, picture: bool) -> str:
-    """The card as Markdown; `picture`: whether the curve is drawn beside it."""
+def card_text(run: Run, *, picture: bool, repo_id: str | None = None) -> str:
+    """The card as Markdown; `picture`: whether the curve is drawn beside it.
+
+    `repo_id`: the repository of the Hub, USER/NAME, whose card it is. A run's own stands in the run's folder.
+    """
     settings = run.settings
     return render_markdown(
         "model_card.md",
@@ -87,6 +91,7 @@ def card_text(run: Run, *, picture: bool) -> str:
         epoch_steps=f"{settings.evaluation.epoch_steps:,}",
         protocol=", ".join(scores.protocol_words(training_protocol(settings.environment, settings.evaluation))),
         picture=CURVE if picture else None,
+        repo_id=repo_id,
         version=__version__,
     )
 
@@ -136,19 +141,26 @@ def _published_scores(game: str) -> list[ScoreRow]:
 
 def _row(name: str, mean: float, games: int | None, remark: str) -> ScoreRow:
     """Numbers as text; nothing for a mean of no games."""
-    return ScoreRow(name, "" if math.isnan(mean) else f"{mean:,.1f}", f"{games}" if games else "", remark)
+    return ScoreRow(name, "" if math.isnan(mean) else score_text(mean), f"{games}" if games else "", remark)
 
 
 def _metadata(run: Run) -> dict[str, Any]:
-    """What the Hub reads. Its score is unbiased: of fresh games if there are any, else the mean of the last epochs."""
+    """What the Hub reads. Its score is unbiased: of fresh games if there are any, else of the last epochs.
+
+    After it comes the standard deviation, over games or epochs.
+    """
     fresh = scores.fresh_games(Group(run.game, run.settings.param, "", (run,)))
-    score, name = (
-        (scores.last_epochs(run), f"mean reward, last {scores.LAST_EPOCHS} epochs")
-        if fresh is None
-        else (float(fresh.means[0]), f"mean reward, {fresh.games} fresh games of the best network, {fresh.protocol}")
-    )
+    if fresh is None:
+        last = run.scores[-scores.LAST_EPOCHS :]
+        mean, spread, name = last.mean(), last.std(), f"mean reward, last {scores.LAST_EPOCHS} epochs"
+    else:
+        test = scores.latest_reevaluations(run)[fresh.protocol]
+        mean, spread = test.mean, test.std
+        name = f"mean reward, {fresh.games} fresh games of the best network, {fresh.protocol}"
+    value = f"{mean:.2f}" if math.isnan(spread) else f"{mean:.2f} +/- {spread:.2f}"
     tags = ["reinforcement-learning", "deep-reinforcement-learning"]
     tags += ["atari"] if run.game.rom_id in all_games() else []
+    tags += [run.game.env_id] if isinstance(run.game, OutsideGame) and run.game.env_id else []
     return {
         "license": "mit",
         "library_name": "wn-dqn",
@@ -161,7 +173,7 @@ def _metadata(run: Run) -> dict[str, Any]:
                     {
                         "task": {"type": "reinforcement-learning", "name": "reinforcement learning"},
                         "dataset": {"name": run.game.short_name, "type": run.game.short_name},
-                        "metrics": [{"type": "mean_reward", "value": round(score, 2), "name": name, "verified": False}],
+                        "metrics": [{"type": "mean_reward", "value": value, "name": name, "verified": False}],
                     }
                 ],
             }

@@ -19,6 +19,7 @@ from wn_dqn.cli.cmd_games import games
 from wn_dqn.cli.cmd_import import import_
 from wn_dqn.cli.cmd_play import play
 from wn_dqn.cli.cmd_plot import plot
+from wn_dqn.cli.cmd_push import push
 from wn_dqn.cli.cmd_report import report
 from wn_dqn.cli.cmd_settings import settings
 from wn_dqn.cli.cmd_train import train
@@ -42,7 +43,11 @@ def cli() -> None:
     """
 
 
-for command in (train, checkpoint, evaluate, play, plot, report, card, export, import_, games, settings, doctor):
+for command in (
+    *(train, checkpoint, evaluate, play),
+    *(plot, report, card, export, import_, push),
+    *(games, settings, doctor),
+):
     cli.add_command(command)
 
 

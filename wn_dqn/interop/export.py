@@ -31,17 +31,27 @@ from wn_dqn.system.reading import GIB, MIB
 
 CONTRACT_BYTES = 256 * MIB  # the scores of a run's tests are in it
 Format = Literal["onnx", "safetensors"]
+HUB_MODEL, HUB_CONTRACT = "model.safetensors", "config.json"
+"""what a network and its contract are called in a repository of the Hugging Face Hub"""
 
 
-def export(policy: Policy, path: Path, format_: Format, scores: list[dict[str, Any]]) -> Path:
-    """Write the network to `path` and its contract beside it; returns the contract's path.
+def contract_of(path: Path) -> Path:
+    """Where the contract of an exported network is: beside it, or in a repository of the Hub as ``config.json``."""
+    beside, hub = path.with_name(path.name + ".json"), path.with_name(HUB_CONTRACT)
+    return hub if path.name == HUB_MODEL and not beside.exists() and hub.exists() else beside
+
+
+def export(
+    policy: Policy, path: Path, format_: Format, scores: list[dict[str, Any]], contract_path: Path | None = None
+) -> Path:
+    """Write the network to `path` and its contract beside it, or to `contract_path`; returns the contract's path.
 
     `scores`: evaluations of this checkpoint (lines of ``reevaluations.jsonl``). UsageError if `path` cannot be
     written, the ONNX exporter is not installed, or it cannot take the network.
     """
     network = fold(policy.agent.online)
     data = onnx_model(network) if format_ == "onnx" else safetensors_model(network)
-    contract_path = path.with_name(path.name + ".json")
+    contract_path = contract_path or path.with_name(path.name + ".json")
     contract = _contract(policy, scores) | {
         "file": path.name,
         "format": format_,

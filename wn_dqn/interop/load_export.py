@@ -17,7 +17,7 @@ from wn_dqn.config.plugins import import_plugins, plugins_of
 from wn_dqn.config.schema import Settings
 from wn_dqn.config.trust import require_trust
 from wn_dqn.errors import RunError, UsageError, first_line
-from wn_dqn.interop.export import CONTRACT_BYTES
+from wn_dqn.interop.export import CONTRACT_BYTES, contract_of
 from wn_dqn.interop.import_weights import MAX_BYTES, read_tensors
 from wn_dqn.nn.layers import LayerKit
 from wn_dqn.nn.networks import QNetwork, make_network
@@ -120,7 +120,7 @@ def load_exported(path: Path, device: torch.device, named: Collection[str] = (),
             f"{path} cannot be loaded as a policy; valid: a run directory, a checkpoint, and a .safetensors or .onnx "
             "file that wn-dqn export wrote (wn-dqn import reads networks of other programs)"
         )
-    contract_path = path.with_name(path.name + ".json")
+    contract_path = contract_of(path)
     try:
         contract = reading.read_json(contract_path, CONTRACT_BYTES, _Contract)
     except OSError as error:

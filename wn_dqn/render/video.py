@@ -27,8 +27,9 @@ FRAMES_PER_S = 60
 """As the console drew them."""
 GIF_PERIOD_FRAMES = 3
 """A GIF keeps every third frame: its clock ticks in 1/100 s, and 20 pictures a second are 5 ticks each."""
-# The first encoder that opens is taken. Browsers play WebM everywhere; of MP4 they play avc1 (H.264), not mp4v.
-_CODECS = {".webm": ("VP80", "VP90"), ".mp4": ("avc1", "mp4v"), ".gif": ()}
+# The first encoder that opens is taken. Browsers play WebM everywhere; of MP4 they play avc1 (H.264), which OpenCV's
+# wheels leave out, and vp09 (VP9), not mp4v.
+_CODECS = {".webm": ("VP80", "VP90"), ".mp4": ("avc1", "vp09", "mp4v"), ".gif": ()}
 
 
 def find_encoder(path: Path) -> str | None:
