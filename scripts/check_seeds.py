@@ -3,6 +3,7 @@
     python scripts/check_seeds.py                                        # quick, wn, seeds 0 to 9
     python scripts/check_seeds.py --seeds 0-2 --arithmetics native,MKL_CBWR=COMPATIBLE,ATEN_CPU_CAPABILITY=default
     python scripts/check_seeds.py --params wn,standard --jobs 2 -o runs/quick-seeds
+    python scripts/check_seeds.py --config catch --bar 0.9 --set agent=c51 -o runs/catch-c51
 
 A run ends well if its last evaluation is at least 3 times a random policy's, at least half of its best one, and above
 its first. --bar 0.9 asks for a last evaluation of 0.9 instead, where 3 times a random policy's score says nothing.
@@ -55,13 +56,14 @@ def numbers(text: str) -> list[int]:
     return found
 
 
-def train(cell: Cell, config: str, output: Path, threads: int) -> None:
+def train(cell: Cell, config: str, changes: Sequence[str], output: Path, threads: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if cell.arithmetic != NATIVE:
         name, _, value = cell.arithmetic.partition("=")
         environment[name] = value
     command = [sys.executable, "-m", "wn_dqn", "train", "--config", config, "--param", cell.param, "--device", "cpu"]
     command += ["--seed", str(cell.seed), "--run-dir", str(output / cell.folder)]
+    command += [f"--set={change}" for change in changes]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise click.ClickException(f"{cell.folder}: {done.stderr.strip().splitlines()[-1]}")
@@ -81,6 +83,7 @@ def ended_well(scores: Sequence[float], bar: float) -> bool:
 
 @click.command(help=__doc__)
 @click.option("--config", default="quick", show_default=True, help="a config's name or file")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="a setting of all runs; may be repeated")
 @click.option("--seeds", default="0-9", show_default=True, help="as 0-9 or 0,3,5")
 @click.option("--params", default="wn", show_default=True, help="parameterizations, the one to be judged first")
 @click.option("--arithmetics", default=NATIVE, show_default=True, help="native, or NAME=VALUE of the environment")
@@ -89,7 +92,15 @@ def ended_well(scores: Sequence[float], bar: float) -> bool:
 @click.option("--bar", type=float, help="least last evaluation  [default: 3 times a random policy's]")
 @click.option("-o", "--output", default="runs/quick-seeds", show_default=True, type=click.Path(path_type=Path))
 def main(
-    config: str, seeds: str, params: str, arithmetics: str, jobs: int, threads: int, bar: float | None, output: Path
+    config: str,
+    changes: tuple[str, ...],
+    seeds: str,
+    params: str,
+    arithmetics: str,
+    jobs: int,
+    threads: int,
+    bar: float | None,
+    output: Path,
 ) -> None:
     chance = random_score(config)
     if bar is None and chance <= 0:
@@ -98,8 +109,9 @@ def main(
     choices = itertools.product(params.split(","), arithmetics.split(","), numbers(seeds))
     cells = [Cell(*choice) for choice in choices]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda cell: train(cell, config, output, threads), cells))
-    print(f"{config}; a random policy: {score_text(chance)} (100 games); the bar: {score_text(bar)}\n")
+        list(pool.map(lambda cell: train(cell, config, changes, output, threads), cells))
+    trained = " ".join([config, *changes])
+    print(f"{trained}; a random policy: {score_text(chance)} (100 games); the bar: {score_text(bar)}\n")
     print("| parameterization | arithmetic | seed | evaluations | last / best | minutes | ended well |")
     print("|---|---|---|---|---|---|---|")
     good: dict[Cell, bool] = {}

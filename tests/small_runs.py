@@ -42,6 +42,14 @@ SMALL: dict[str, Any] = {
     "evaluation": {"epoch_steps": 120, "steps": 60, "num_envs": 3, "held_out_states": 16},
     "output": {"log_period_steps": 24, "checkpoint_period_steps": 100},
 }
+RAINBOW: dict[str, Any] = {
+    "agent": "double-c51",
+    "network": {"dueling": True, "noisy": True},
+    "replay": {"priority_exponent": 0.5, "importance_anneal_steps": 300},
+    "learning": {"n_steps": 3},
+    "exploration": {"final": 0.0, "decay_steps": 1},
+}
+"""All of Rainbow, as differences."""
 OBS_SHAPE = SPEC.obs_shape
 VOLATILE_COLUMNS = ("speed/steps_per_s", "speed/updates_per_s", "time/train_s", "train_s")
 

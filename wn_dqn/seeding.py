@@ -8,9 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Stream = Literal["environment", "exploration", "replay", "init", "evaluation"]
+Stream = Literal["environment", "exploration", "replay", "init", "evaluation", "noise"]
 # A stream's number is part of every result: append, never renumber.
-_STREAMS: dict[Stream, int] = {"environment": 0, "exploration": 1, "replay": 2, "init": 3, "evaluation": 4}
+_STREAMS: dict[Stream, int] = {
+    "environment": 0,
+    "exploration": 1,
+    "replay": 2,
+    "init": 3,
+    "evaluation": 4,
+    "noise": 5,
+}
 
 
 def seed_sequence(seed: int, stream: Stream, *key: int) -> np.random.SeedSequence:

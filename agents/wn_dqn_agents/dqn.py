@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from wn_dqn.nn.instruments import (
 )
 from wn_dqn.nn.layers import layers_of
 from wn_dqn.nn.networks import QNetwork
+from wn_dqn.nn.noisy import Noise, Pass, noisy_layers
 from wn_dqn.nn.optimizers import load_optimizer_state, optimizer_state
 from wn_dqn.nn.weight_norm import first_order
 from wn_dqn.replay.transitions import TransitionBatch
@@ -48,12 +50,14 @@ class DQN:
         self.num_actions = self.online.num_actions
         self._initialize, self._optimizer, self._loss = parts.initialize, parts.optimizer, parts.loss
         self._exploration = parts.exploration
+        self._noise = Noise(self.online, parts.noise) if noisy_layers(self.online) else None
         self._device = next(self.online.parameters()).device
         self._autocast = parts.precision == "bf16"
         # On a GPU, the same two functions replayed from CUDA graphs; everything else stays as it is.
         on_gpu = self._device.type == "cuda"
         self._run_update = CudaGraph(self._update) if on_gpu else self._update
         self._run_forward = CudaGraph(self._forward) if on_gpu else self._forward
+        self._run_noisy_forward = CudaGraph(self._noisy_forward) if on_gpu else self._noisy_forward
         # Its small kernels leave most of a GPU idle: the targets are computed beside the pass that is learned from.
         # Not with running statistics: that pass changes them, and Double DQN's targets depend on them.
         self._side = torch.cuda.Stream() if on_gpu and not list(self.online.buffers()) else None  # type: ignore[no-untyped-call]
@@ -65,10 +69,14 @@ class DQN:
         return metrics
 
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
-        """Epsilon-greedy actions [N] for `obs` [N, *obs_shape]. The random numbers do not depend on the network."""
+        """Epsilon-greedy actions [N] for `obs` [N, *obs_shape]. The random numbers do not depend on the network.
+
+        Noisy layers add noise, one sample for all N; `q_values` has none.
+        """
         explore = self._exploration.random(len(obs)) < epsilon
         random_action = self._exploration.integers(0, self.num_actions, len(obs))
-        return epsilon_greedy(explore, random_action, self.q_values, obs).action
+        q_values = self.q_values if self._noise is None else self._noisy_q_values
+        return epsilon_greedy(explore, random_action, q_values, obs).action
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Q-values float32 [B, A] of the online network for `obs` [B, *obs_shape], without gradients."""
@@ -78,9 +86,31 @@ class DQN:
     def _forward(self, obs: Tensor) -> tuple[Tensor]:
         return (self._q(self.online, obs),)
 
+    def _noisy_q_values(self, obs: Tensor) -> Tensor:
+        assert self._noise is not None
+        self._noise.draw_("acting")
+        return self._run_noisy_forward(obs.to(self._device))[0]
+
+    def _noisy_forward(self, obs: Tensor) -> tuple[Tensor]:
+        with self._noisy(self.online, "acting"):
+            return self._forward(obs)
+
+    def _noisy(self, network: QNetwork, name: Pass) -> contextlib.AbstractContextManager[None]:
+        """Inside, `network` adds the noise that was drawn for this pass, if it has noisy layers."""
+        return contextlib.nullcontext() if self._noise is None else self._noise.of(network, name)
+
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
         """One gradient step on the loss of the TD error. The returned tensors are valid until the next call."""
+        self._draw_noise()
         return self._run_update(*_graph_inputs(batch))
+
+    def _draw_noise(self) -> None:
+        """Draw the noise of an update: one sample of each network for all transitions, as Fortunato et al. and Rainbow.
+
+        The online network has another when it chooses the next action (Double DQN) than when it is learned from.
+        """
+        if self._noise is not None:
+            self._noise.draw_("learning", "target", "choosing")
 
     def _update(
         self,
@@ -91,10 +121,12 @@ class DQN:
         next_obs: Tensor,
         weight: Tensor | None = None,
     ) -> UpdateMetrics:
-        with torch.no_grad(), beside(self._side):
+        noise = self._noisy(self.target, "target"), self._noisy(self.online, "choosing")
+        with torch.no_grad(), beside(self._side), noise[0], noise[1]:
             target = self._td_target(reward, discount, next_obs)
         self.online.train()
-        outputs = self._outputs(self.online, obs)
+        with self._noisy(self.online, "learning"):
+            outputs = self._outputs(self.online, obs)
         self.online.eval()
         wait_for(self._side)
         loss = self._loss(outputs, action, target, weight=weight)
@@ -181,6 +213,8 @@ class DQN:
         updated = copy.copy(self)
         updated.online, updated._optimizer = copy.deepcopy((self.online, self._optimizer))
         updated._optimizer._warned_capturable_if_run_uncaptured = True  # torch forgets it in copying; this is meant
+        updated._noise = copy.deepcopy(self._noise)
+        updated._draw_noise()
         return updated, updated._update(*_graph_inputs(batch))
 
     def check_finite(self) -> None:
@@ -192,13 +226,15 @@ class DQN:
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """Both networks, the optimizer and the exploration generator."""
+        """Both networks, the optimizer, and the generators of exploration and, if there is any, of noise."""
+        noise = {} if self._noise is None else {"noise": self._noise.generator.bit_generator.state}
         return {
             "num_actions": self.num_actions,
             "online": dict(self.online.state_dict()),
             "target": dict(self.target.state_dict()),
             "optimizer": optimizer_state(self._optimizer),
             "exploration": self._exploration.bit_generator.state,
+            **noise,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -208,6 +244,8 @@ class DQN:
         self._hold_target()
         load_optimizer_state(self._optimizer, state.get("optimizer", {}))
         self._exploration.bit_generator.state = state["exploration"]
+        if self._noise is not None:
+            self._noise.generator.bit_generator.state = state["noise"]
 
 
 def _graph_inputs(batch: TransitionBatch) -> list[Tensor]:

@@ -183,7 +183,7 @@ def test_later_layers_win_key_by_key() -> None:
         ({"game": 3}, "invalid value 3 for game"),
         ({"param": "wm"}, "invalid value 'wm' for param: Input should be 'standard', 'wn', "),
         ({"param": "wm"}, "or 'bn' (did you mean wn?)"),
-        ({"network": {"name": "natur"}}, "Input should be 'auto', 'nature', 'minatar' or 'mlp' (did you mean nature"),
+        ({"network": {"name": "natur"}}, "'minatar', 'mlp' or 'impala' (did you mean nature"),
         ({"network": {"hidden": []}}, "invalid value [] for network.hidden"),
         ({"network": {"hidden": [64, 0]}}, "invalid value 0 for network.hidden.1: Input should be greater than 0"),
         ({"network": {"hidden": ["64"]}}, "invalid value '64' for network.hidden.0: Input should be a valid integer"),

@@ -18,18 +18,19 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import CPU, OBS_SHAPE, assert_same, outcome, settings_for, train
+from small_runs import CPU, OBS_SHAPE, RAINBOW, assert_same, outcome, settings_for, train
 from stacked import Stacked
 from torch import Tensor, nn
 
 from wn_dqn.cli import main as cli
-from wn_dqn.config.files import dump_yaml
+from wn_dqn.config.files import dump_yaml, merge
 from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError
 from wn_dqn.interop import import_run
 from wn_dqn.interop.export import onnx_model
 from wn_dqn.interop.import_weights import assign, read_weights
+from wn_dqn.interop.load_export import load_exported
 from wn_dqn.nn.layers import LayerKit, layer_kit
 from wn_dqn.nn.networks import DuelingMlpNetwork, MlpNetwork, NatureNetwork, QNetwork
 from wn_dqn.nn.standard import PLAIN
@@ -432,29 +433,41 @@ class TestExport:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_dueling_heads_go_out_and_not_in(tmp_path: Path, command: Command) -> None:
-    """A run with them is trained, played, exported and run by onnxruntime; only plain networks are imported."""
-    settings, run = settings_for(network={"dueling": True}, learning={"total_steps": 120}), tmp_path / "run"
+def test_rainbow_goes_out_and_not_in(tmp_path: Path, command: Command) -> None:
+    """A run of it is trained, played, exported and run by onnxruntime, without noise; only plain networks are imported.
+
+    What goes out are the means of its distributions.
+    """
+    changed = merge([RAINBOW, {"learning": {"total_steps": 120}}])
+    settings, run = settings_for(**changed), tmp_path / "run"
     assert train(settings, run) == 0
     assert command("evaluate", run, "--protocol", "nature", "--games", 2, "--device", "cpu")[0] == 0
-    assert "and dueling heads (Wang et al., 2016)" in (run / "model_card.md").read_text()
+    card = (run / "model_card.md").read_text()
+    assert "and dueling heads (Wang et al., 2016)" in card
+    assert "distributions on 51 returns from -10 to 10. Its head has noisy layers (Fortunato et al., 2018)" in card
     onnx, tensors = tmp_path / "network.onnx", tmp_path / "network.safetensors"
     for path in (onnx, tensors):
         assert command("export", run, "-o", path)[0] == 0
-        assert json.loads(path.with_name(path.name + ".json").read_text())["dueling"] == (
-            "q = value + advantage - mean(advantage)"
-        )
+        contract = json.loads(path.with_name(path.name + ".json").read_text())
+        assert contract["dueling"] == "logits = value + advantage - mean(advantage)"
+        assert contract["distribution"] == {"atoms": 51, "v_min": -10, "v_max": 10, "q": "mean of softmax(logits)"}
     obs = observations()[:200]
     q = load_policy(run, "best", CPU).agent.q_values(obs).numpy()
     (theirs,) = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"]).run(None, {"obs": obs.numpy()})
     np.testing.assert_allclose(theirs, q, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(load_exported(tensors, CPU).agent.q_values(obs), q, rtol=0, atol=1e-4)
     assert {"value.weight", "advantage.weight"} <= load_file(tensors).keys()
+    assert not any("sigma" in name for name in load_file(tensors))
     torch.save(CleanRL(3).state_dict(), tmp_path / "catch.pt")
     for args, message in (
         ([tensors], f"{tensors} holds a network with dueling heads; only plain Nature networks are imported"),
         (
             [tmp_path / "catch.pt", "--set", "network.dueling=true"],
             "a network is imported without dueling heads: set network.dueling=false",
+        ),
+        (
+            [tmp_path / "catch.pt", "--set", "agent=c51"],
+            "a network is imported with Q-values, not for c51: set agent=dqn",
         ),
     ):
         status, out, err = command("import", *args, "-o", tmp_path / "imported", "--game", "catch")

@@ -22,6 +22,7 @@ from small_runs import (
     CPU,
     NATURE,
     OBS_SHAPE,
+    RAINBOW,
     SMALL_NETWORK,
     Widths,
     assert_same,
@@ -142,7 +143,7 @@ PRIORITIZED = {"priority_exponent": 0.6, "importance_anneal_steps": 300}
     "difference",
     [
         {"network": {"dueling": True}},
-        {"agent": "double-dqn", "learning": {"n_steps": 3}, "replay": PRIORITIZED},
+        RAINBOW,
     ],
     ids=str,
 )

@@ -44,7 +44,8 @@ def test_a_table_and_a_verdict(well: bool, script: ModuleType, tmp_path: Path, m
     config.write_text(dump_yaml(settings_for().model_dump()))
     trained: list[str] = []
 
-    def train_here(cell: script.Cell, config: str, output: Path, threads: int) -> None:  # type: ignore[name-defined]
+    def train_here(cell: script.Cell, config: str, changes: tuple[str, ...], output: Path, threads: int) -> None:  # type: ignore[name-defined]
+        assert changes == (() if well else ("agent=c51",))
         trained.append(cell.folder)
         assert train(settings_for(seed=cell.seed), output / cell.folder) == 0
 
@@ -53,7 +54,8 @@ def test_a_table_and_a_verdict(well: bool, script: ModuleType, tmp_path: Path, m
     command = ["--config", str(config), "--seeds", "3-4", "-o", str(runs)]
     refused = CliRunner().invoke(script.main, command)
     assert (refused.exit_code, "--bar" in refused.output, trained) == (1, True, [])  # random play scores below 0
-    done = CliRunner().invoke(script.main, [*command, "--bar", "0.25"])
+    changed = [] if well else ["--set", "agent=c51"]
+    done = CliRunner().invoke(script.main, [*command, *changed, "--bar", "0.25"])
     assert trained == ["wn-native-seed3", "wn-native-seed4"]
     assert done.exit_code == (0 if well else 1)
     assert f"wn, native: {2 * well} of 2 ended well" in done.output

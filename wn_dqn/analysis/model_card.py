@@ -84,6 +84,7 @@ def card_text(run: Run, *, picture: bool, repo_id: str | None = None) -> str:
         parameterization=PARAMETERIZATIONS[settings.param].label,
         dueling=settings.network.dueling,
         support=_support(settings.network),
+        noisy=settings.network.noisy,
         steps=f"{run.steps:,}",
         frames_per_step=run.game.frames_per_step,
         seed=settings.seed,

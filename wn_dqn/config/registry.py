@@ -146,6 +146,13 @@ NETWORKS: dict[str, NetworkRow] = {
     "mlp": NetworkRow(
         "multilayer perceptron", "wn_dqn.nn.networks:MlpNetwork", "wn_dqn.nn.networks:DuelingMlpNetwork", obs_ndim=1
     ),
+    "impala": NetworkRow(
+        "IMPALA network (Espeholt et al., 2018)",
+        "wn_dqn.nn.impala:ImpalaNetwork",
+        "wn_dqn.nn.impala:DuelingImpalaNetwork",
+        obs_ndim=3,
+        min_side=3,  # as minatar, which comes first: `auto` never means this one
+    ),
 }
 
 OPTIMIZERS: dict[str, OptimizerRow] = {

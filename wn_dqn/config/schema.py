@@ -144,9 +144,23 @@ class NetworkSettings(_Section):
     hidden: list[Annotated[int, Field(gt=0, le=65_536)]] = Field(
         [64, 64], min_length=1, description="units of the hidden layers of mlp, from the input on; the others ignore it"
     )
+    width: Whole = Field(
+        1, ge=1, le=64, description="of impala: its channels are 16, 32 and 32 times this; the others ignore it"
+    )
     dueling: bool = Field(
         False,
         description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",
+    )
+    noisy: bool = Field(
+        False,
+        description="learned noise on the weights of the head (Fortunato et al. 2018, factorized), which explores in "
+        "place of epsilon: set exploration.final=0. Tests and films are played without it",
+    )
+    noisy_sigma: float = Field(
+        0.5,
+        ge=0,
+        le=1e3,
+        description="sigma_0: noise begins as this over sqrt(fan-in), scaled with a layer's outputs",
     )
     init: Literal["data", "torch", "nature", "glorot"] = Field(
         "data",

@@ -123,7 +123,7 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "actions": list(spec.action_names),
         "discount": settings.learning.discount,
         "param": settings.param,
-        "dueling": "q = value + advantage - mean(advantage)" if settings.network.dueling else None,
+        "dueling": _dueling(settings.network),
         "distribution": _distribution(settings.network),
         "trained_steps": policy.steps,
         "checkpoint": {"name": policy.path.name, "manifest_sha256": _sha256(policy.path / "manifest.json")},
@@ -132,6 +132,13 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
         "settings": settings.model_dump(),
         "wn_dqn_version": __version__,
     }
+
+
+def _dueling(network: NetworkSettings) -> str | None:
+    """How the outputs of dueling heads are put together; None if there are none."""
+    if not network.dueling:
+        return None
+    return f"{'q' if network.atoms is None else 'logits'} = value + advantage - mean(advantage)"
 
 
 def _distribution(network: NetworkSettings) -> dict[str, Any] | None:

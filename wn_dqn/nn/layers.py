@@ -93,6 +93,8 @@ class LayerKit:
     """(in_features, out_features)"""
     conv2d: Callable[..., nn.Module]
     """(in_channels, out_channels, kernel_size, stride=, padding=)"""
+    head_linear: Callable[..., nn.Module] | None = None
+    """what makes the linear layers of a network's head; None: `linear`"""
 
 
 def layer_kit(param: str) -> LayerKit:

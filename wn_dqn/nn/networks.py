@@ -21,6 +21,7 @@ from wn_dqn.errors import UsageError, closest
 from wn_dqn.nn.input_normalization import InputNormalization
 from wn_dqn.nn.kernels import unit_interval
 from wn_dqn.nn.layers import LayerKit, layers_of
+from wn_dqn.nn.noisy import noisy_layers
 from wn_dqn.nn.value_distribution import Support
 
 
@@ -87,8 +88,9 @@ class QNetwork(nn.Module, ABC):
 
     def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
         """Make the layers of :meth:`head`, with `hidden` units between features and outputs."""
-        self.hidden = layers.linear(num_features, hidden)
-        self.output = layers.linear(hidden, self.num_actions * self.num_atoms)
+        linear = layers.head_linear or layers.linear
+        self.hidden = linear(num_features, hidden)
+        self.output = linear(hidden, self.num_actions * self.num_atoms)
 
     def head(self, features: Tensor) -> Tensor:
         """What :meth:`outputs` gives, from features [B, F]."""
@@ -124,10 +126,11 @@ class DuelingHead(QNetwork):
 
     def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
         """Make the layers of :meth:`head`, with `hidden` units in each of its two streams."""
-        self.hidden_value = layers.linear(num_features, hidden)
-        self.value = layers.linear(hidden, self.num_atoms)
-        self.hidden_advantage = layers.linear(num_features, hidden)
-        self.advantage = layers.linear(hidden, self.num_actions * self.num_atoms)
+        linear = layers.head_linear or layers.linear
+        self.hidden_value = linear(num_features, hidden)
+        self.value = linear(hidden, self.num_atoms)
+        self.hidden_advantage = linear(num_features, hidden)
+        self.advantage = linear(hidden, self.num_actions * self.num_atoms)
 
     def head(self, features: Tensor) -> Tensor:
         """What :meth:`outputs` gives, from features [B, F]."""
@@ -258,6 +261,8 @@ def make_network(
             )
         network.normalization = InputNormalization(*obs_shape)
     layers_of(network)
+    if layers.head_linear is not None and not noisy_layers(network):
+        raise UsageError(f"the network {name} makes a head of its own, without noise: set network.noisy=false")
     return network
 
 

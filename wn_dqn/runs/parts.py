@@ -13,6 +13,7 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.nn.initialization import initialize
 from wn_dqn.nn.layers import layer_kit
 from wn_dqn.nn.networks import make_network
+from wn_dqn.nn.noisy import noisy_kit
 from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.replay.prioritized import PrioritizedReplay
@@ -68,8 +69,9 @@ def make_agent(
     UsageError if the network is not for such observations.
     """
     dtype = getattr(torch, spec.frame_dtype)
+    kit = layer_kit(settings.param)
     network = make_network(
-        layer_kit(settings.param),
+        noisy_kit(kit, settings.network.noisy_sigma) if settings.network.noisy else kit,
         spec.obs_shape,
         dtype,
         spec.num_actions,
@@ -88,6 +90,7 @@ def make_agent(
             initialize, settings=settings.network, generator=torch_generator(settings.seed, "init")
         ),
         exploration=numpy_generator(settings.seed, "exploration"),
+        noise=numpy_generator(settings.seed, "noise"),
         precision=settings.learning.precision,
     )
     agent: Agent = (code or import_code(AGENTS[settings.agent].code))(parts)

@@ -31,6 +31,8 @@ class AgentParts:
     """sets `network` from an early replay batch"""
     exploration: np.random.Generator
     """draws the random actions"""
+    noise: np.random.Generator
+    """draws the noise of noisy layers"""
     precision: Precision = "float32"
     """bf16: matrix products and convolutions run in bfloat16; the others are settings of the process"""
 
