@@ -17,7 +17,6 @@ environment's time for 4 steps.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -43,27 +42,6 @@ FORWARD_FLOP = (2 * 400 * 32 * 256, 2 * 81 * 64 * 512, 2 * 49 * 64 * 576, 2 * 31
 UPDATE_FLOP_PER_SAMPLE = 4 * sum(FORWARD_FLOP) - FORWARD_FLOP[0]
 
 
-class Window(Exception):  # noqa: N818 - it stops a loop, nothing went wrong
-    """The window of steps is over."""
-
-
-class Windows:
-    """A host of the loop that ends a window of training when `over`, and does nothing else."""
-
-    def __init__(self, over: Callable[[], bool]) -> None:
-        self._over = over
-
-    def check_stop(self) -> None:
-        if self._over():
-            raise Window
-
-    def save(self, state: Any, score: float | None) -> None: ...
-    def after_step(self, state: Any) -> None: ...
-    def on_initialized(self, figures: Any) -> None: ...
-    def evaluate(self, steps: int) -> Any:
-        raise AssertionError
-
-
 def settings_for(arm: dict[str, Any]) -> Any:
     """The settings of a training: the arm's, and nothing but steps and updates."""
     from wn_dqn.config.files import make_settings
@@ -82,34 +60,6 @@ def settings_for(arm: dict[str, Any]) -> Any:
     )
 
 
-def trainer(
-    settings: Any, device: Any, *, full_replay: bool = False
-) -> tuple[Any, Callable[[Callable[[], bool]], None]]:
-    """The state of a training as ``wn-dqn train`` has it, and a function that goes on with it until another is true."""
-    from wn_dqn.config.games import find_game
-    from wn_dqn.envs.factory import make_env
-    from wn_dqn.envs.rules import training_rules
-    from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
-    from wn_dqn.training.loop import train
-    from wn_dqn.training.metrics import NullMetrics
-    from wn_dqn.training.state import new_state
-
-    num_envs = settings.environment.num_envs
-    env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
-    agent, sampler = make_agent(settings, env.spec, device), make_sampler(settings, env.spec, device)
-    if full_replay:
-        fill(sampler.replay)
-    plan = make_plan(settings)
-    state = new_state(env.spec, num_envs, plan)
-
-    def run(over: Callable[[], bool]) -> None:
-        with contextlib.suppress(Window):
-            train(plan, env, agent, sampler, NullMetrics(), Windows(over), state)
-        synchronize(device)
-
-    return state, run
-
-
 def synchronize(device: Any) -> None:
     """Wait for what a GPU still has to do."""
     import torch
@@ -123,6 +73,7 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     import numpy as np
     import torch
 
+    from wn_dqn.runs.bench import trainer
     from wn_dqn.system.hardware import prepare_torch
 
     device = torch.device(arm["device"])
@@ -140,22 +91,6 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     run(WARM_UP_STEPS + 256)
     assert np.isfinite(state.period.metrics()["train/loss"])
     yield from timed(run, arm["window_steps"], figures)
-
-
-def fill(replay: Any) -> None:
-    """Put as many random transitions into `replay` as it holds.
-
-    Rewards are not all 0: the gradients of a network that predicts them would become denormal, and a CPU slow.
-    """
-    import numpy as np
-
-    generator = np.random.Generator(np.random.PCG64(0))
-    frames = generator.integers(0, 256, (replay.num_envs, 84, 84), dtype=np.uint8)
-    no = np.zeros(replay.num_envs, np.bool_)
-    replay.begin(frames)
-    for _ in range(replay.num_slots):
-        actions, rewards = generator.integers(0, 6, replay.num_envs), generator.integers(-1, 2, replay.num_envs)
-        replay.append(actions, rewards.astype(np.float32), no, no, frames, no)
 
 
 def sb3_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
@@ -262,7 +197,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
     from wn_dqn.config.games import find_game
     from wn_dqn.envs.factory import make_env
     from wn_dqn.envs.rules import training_rules
-    from wn_dqn.runs.doctor import random_batch
+    from wn_dqn.runs.bench import random_batch
     from wn_dqn.runs.parts import make_agent
     from wn_dqn.system.hardware import prepare_torch
 

@@ -31,7 +31,7 @@ from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.envs.atari import atari_spec
 from wn_dqn.nn import kernels
 from wn_dqn.nn.kernels import find_kernels
-from wn_dqn.runs.doctor import random_batch
+from wn_dqn.runs.bench import random_batch
 from wn_dqn.runs.parts import make_agent
 from wn_dqn.system.hardware import num_cores, prepare_torch
 from wn_dqn.training.agent import Measured

@@ -23,7 +23,7 @@ from wn_dqn import __version__, api
 from wn_dqn.cli.main import cli, main
 from wn_dqn.config.files import parse_yaml, setting_help
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.runs import doctor, reevaluation
+from wn_dqn.runs import bench, doctor, reevaluation
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -134,12 +134,52 @@ def test_settings_lists_every_setting() -> None:
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_SECONDS_PER_TEST", 0.01)
-    monkeypatch.setattr(doctor, "_NUMS_OF_ENVS", (1, 8))  # a game takes its time to begin
-    status, out, err = wn_dqn("doctor", "--device", "cpu")
-    assert (status, err) == (0, "")
-    for word in (__version__, "device: cpu", "cores: ", "memory available: ", "agent steps/s", "one update alone"):
-        assert word in out
+    """With figures that are easy to check: 4 of 5 is 0.80 of the limit, and bf16 takes half the time."""
+    loops = {
+        "quick": bench.Loop("KungFuMaster", 8, "float32", 4.0, 5.0, 1.5),
+        "mine": bench.Loop("Pong", 1, "bf16", 9.0, None, 72.0),
+    }
+    found = bench.Bench("cpu", 2, 2, {8: 2000.0}, {"float32": 20.0, "bf16": 10.0}, 30.0, {"float32": {8: 5.0}}, loops)
+    found.learner["bf16"] = {8: 10.0}
+    asked: list[bench.Effort] = []
+    monkeypatch.setattr(bench, "measure", lambda device, effort, config, tell: asked.append(effort) or found)
+    status, out, _ = wn_dqn("doctor", "--device", "cpu")
+    assert (status, asked) == (0, [bench.BRIEF])
+    for words in (
+        __version__,
+        "device: cpu",
+        "cores: ",
+        "memory available: ",
+        "float32 20.00 ms, bf16 10.00 ms; take --precision bf16",
+        "\n     8             2,000                        5                       10\n",
+        "quick (KungFuMaster, N = 8, float32): 4 agent steps/s (0.80 of the smaller limit), 90 minutes\n",
+        "mine (Pong, N = 1, bf16): 9 agent steps/s, 3.0 days\n",
+        "1.50 times as long with one thread: 2 runs at once, of one thread each, do 1.33",
+    ):
+        assert words in out
+
+
+def test_doctor_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every figure is measured, and the config at hand is one of the trainings."""
+    monkeypatch.setattr(bench, "WHOLE", bench.Effort(emulators=(8,), learner=(8,), seconds=0.01, loop_seconds=0.05))
+    monkeypatch.setattr(bench, "CONFIGS", ("salimans2016",))
+    monkeypatch.setattr(bench, "_REPLAY", 2048)
+    monkeypatch.setattr(bench, "_WARM_UP_UPDATES", 1)
+    status, out, _ = wn_dqn("doctor", "--bench", "--json", "--config", "cartpole", "--device", "cpu")
+    assert status == 0
+    found = json.loads(out)
+    assert found["update_ms"].keys() == {"float32", "bf16"}
+    assert found["learner"].keys() == {"float32", found["fastest_precision"]}
+    loop = found["loops"]["salimans2016"]
+    assert loop["smaller_limit"] == min(found["emulators"]["8"], found["learner"]["float32"]["8"])
+    assert found["loops"]["cartpole"]["smaller_limit"] is None  # another game, another network
+    figures = [*found["emulators"].values(), *found["update_ms"].values()]
+    assert min(figures + [each["hours"] for each in found["loops"].values()]) > 0
+
+
+def test_options_of_the_bench_need_it() -> None:
+    status, out, err = wn_dqn("doctor", "--json")
+    assert (status, out, err) == (2, "", "wn-dqn: --config and --json are options of --bench\n")
 
 
 def test_a_run_leaves_what_every_tool_reads(tiny_run: Path) -> None:
@@ -545,6 +585,8 @@ def nothing_is_played() -> Iterator[None]:
         mock.patch.object(api, "train"),
         mock.patch.object(reevaluation, "play_games", return_value=result),
         mock.patch.object(doctor, "examine", return_value=[]),
+        mock.patch.object(bench, "measure", return_value=mock.MagicMock()),
+        mock.patch.object(doctor, "report", return_value=[]),
     ):
         yield
 

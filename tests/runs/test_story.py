@@ -53,5 +53,6 @@ def test_settings_are_printed_only_if_asked_for(tmp_path: Path) -> None:
     assert status == 0
     assert "  batch_size: 8\n" in err
     lines = err.splitlines()
-    assert lines[lines.index("next:") - 1].startswith("best")
+    assert lines[lines.index("next:") - 2].startswith("best")
+    assert lines[lines.index("next:") - 1].startswith("random")
     assert f"{tmp_path / 'run'} is finished: 320 steps" in err

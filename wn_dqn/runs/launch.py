@@ -17,6 +17,7 @@ from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.runs.bench import precision_advice
 from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.experiment import Experiment, build_experiment
@@ -84,6 +85,8 @@ def train_run(
         directory.require_own_folders()
         for line in opening(settings, spec, run_dir, device):
             reporter.message(line)
+        if (advice := precision_advice(settings, device)) is not None:
+            reporter.message(advice)
         experiment = build_experiment(settings, directory, device, reporter, stop)
         experiment.audience = audience
         try:
