@@ -184,7 +184,7 @@ def command(*args: str, setup: Setup = lambda: None, streams: tuple[str, str, st
         raise Failure("traceback:\n" + told[-3000:])
     if status < 0 and -status not in (signal.SIGKILL,):
         raise Failure(f"signal {-status}")
-    if status not in (0, 1, 2, -signal.SIGKILL, 128 + 1, 128 + 2, 128 + 15):
+    if status not in (0, 1, 2, 3, -signal.SIGKILL, 128 + 2):
         raise Failure(f"exit status {status}: {told[-500:]}")
     last = told.splitlines()[-1] if told.strip() else ""
     # Where nobody reads what it prints any more, a command ends without a word, as everywhere.

@@ -60,7 +60,8 @@ from wn_dqn.runs.reevaluation import (
     evaluate_policy,
     read_records,
 )
-from wn_dqn.runs.run_directory import RunDirectory, default_name
+from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.status import default_name
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.seeding import numpy_generator
 from wn_dqn.system.hardware import find_device, num_cores

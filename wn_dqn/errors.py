@@ -5,9 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FINISHED, FAILED, MISTAKE, STOPPED = range(4)
+"""Exit statuses: all is done; the run failed; a mistake of the user's; to be started again, and nothing is lost."""
+
 
 class UsageError(Exception):
     """The command cannot be carried out as it was given (exit status 2)."""
+
+    exit_status = MISTAKE
+
+
+class BusyError(UsageError):
+    """Another process has the run now: the same command goes on later (exit status 3)."""
+
+    exit_status = STOPPED
 
 
 class RunError(Exception):

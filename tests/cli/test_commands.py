@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from wn_dqn import __version__, api
 from wn_dqn.cli.main import cli, main
 from wn_dqn.config.files import parse_yaml, setting_help
+from wn_dqn.errors import STOPPED
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
 from wn_dqn.runs import bench, doctor, reevaluation
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -71,7 +72,7 @@ def just_begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(run: Path, *options: str) -> Path:
     """A run of Catch; returns its folder."""
     status, out, err = wn_dqn("train", *TINY, "--run-dir", str(run), *options)
-    assert (status, out) == (0, ""), err
+    assert (status, out) == (STOPPED if "--stop-after" in options else 0, ""), err
     return run
 
 
@@ -206,7 +207,7 @@ def test_a_run_is_stopped_continued_and_extended() -> None:
     """By the same command, and by one that asks for more steps."""
     for steps, options, end in ((64, ["--stop-after", "0s"], "paused"), (64, [], "finished"), (72, [], "finished")):
         status, _, err = wn_dqn("train", *TINY, "--steps", str(steps), "--run-dir", "run", *options)
-        assert status == 0, err
+        assert status == (STOPPED if end == "paused" else 0), err
         assert json.loads(Path("run/status.json").read_text())["status"] == end
         assert "model card" not in err  # only a run that is finished has one
         assert Path("run/model_card.md").exists() == (end == "finished")
@@ -261,7 +262,7 @@ def test_a_network_with_fewer_outputs_than_actions_is_refused(tmp_path: Path) ->
     status, _, err = wn_dqn(
         "train", *TINY, "--game", "breakout", "--num-envs", "1", "--stop-after", "0s", "--run-dir", "run"
     )
-    assert status == 0, err
+    assert status == STOPPED, err
     assert saved_settings("run")["game"] == "Breakout"
     before = contents(tmp_path)
     status, out, err = wn_dqn("evaluate", "run", "--protocol", "machado2018", "--num-envs", "1", "--device", "cpu")
@@ -284,7 +285,7 @@ def test_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"WN_DQN_{name}", value)
     small = TINY[TINY.index("--set") :]
     status, _, err = wn_dqn("train", *small, "--stop-after", "0s")
-    assert status == 0, err
+    assert status == STOPPED, err
     saved = saved_settings("own/run")
     assert (saved["game"], saved["param"], saved["seed"]) == ("Catch", "standard", 5)
     assert (saved["learning"]["total_steps"], saved["learning"]["discount"]) == (72, 0.5)
@@ -303,7 +304,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WN_DQN_SEED", "2")
     monkeypatch.setenv("WN_DQN_NUM_ENVS", "3")
     status, _, err = wn_dqn("train", *TINY, "--config", "own.yaml", "--seed", "3", "--stop-after", "0s")
-    assert status == 0, err
+    assert status == STOPPED, err
     saved = saved_settings("runs/Catch-wn-seed3")
     assert (saved["game"], saved["seed"], saved["environment"]["num_envs"]) == ("Catch", 3, 4)  # option
     assert saved["param"] == "wn"  # environment variable
@@ -314,7 +315,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_set_is_an_option_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WN_DQN_SEED", "2")
     status, _, err = wn_dqn("train", *TINY, "--set", "seed=3", "--stop-after", "0s", "--run-dir", "run")
-    assert status == 0, err
+    assert status == STOPPED, err
     assert saved_settings("run")["seed"] == 3
 
 
@@ -335,7 +336,7 @@ def test_the_replay_can_be_left_out(
     if variable is not None:
         monkeypatch.setenv("WN_DQN_SAVE_REPLAY", variable)
     status, _, err = wn_dqn("train", *TINY, *arguments, "--stop-after", "0s", "--run-dir", "run")
-    assert status == 0, err
+    assert status == STOPPED, err
     assert saved_settings("run")["output"]["save_replay"] is saved
     assert any(Path("run/replay").glob("*.arrays")) is saved
 
@@ -414,11 +415,11 @@ def somebodys_files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def assert_refused(folder: Path, args: list[str], message: str) -> str:
-    """Exit status 2, the message last, and nothing created or overwritten; returns what went to standard error."""
+def assert_refused(folder: Path, args: list[str], message: str, expected: int = 2) -> str:
+    """The `expected` exit status, the message last, and nothing created or overwritten; returns standard error."""
     before = contents(folder)
     status, out, err = wn_dqn(*args)
-    assert (status, out) == (2, "")
+    assert (status, out) == (expected, "")
     assert message in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("wn-dqn: ")
     assert contents(folder) == before
@@ -459,7 +460,7 @@ def test_a_run_directory_in_use_is_refused(tmp_path: Path) -> None:
     run.create()
     with run.locked():
         message = f"run is in use by process {os.getpid()} on "
-        assert_refused(tmp_path, ["train", *TINY, "--run-dir", "run"], message)
+        assert_refused(tmp_path, ["train", *TINY, "--run-dir", "run"], message, STOPPED)
 
 
 def test_resume_never_keeps_what_is_there(tiny_run: Path) -> None:

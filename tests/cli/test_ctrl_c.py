@@ -14,6 +14,7 @@ from small_runs import settings_for
 from wn_dqn.analysis import model_card
 from wn_dqn.config import trust
 from wn_dqn.config.files import dump_yaml
+from wn_dqn.errors import STOPPED
 from wn_dqn.runs import experiment, launch
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.training import loop
@@ -59,7 +60,7 @@ def test_ctrl_c(stage: str, command: list[str], tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(module, name, interrupting(getattr(module, name), at_call))
         status, out, err = wn_dqn(*command)
-    assert (status, out) == (130, "")
+    assert (status, out) == (130 if stage == "start" else STOPPED, "")
     *_, last = err.splitlines()
     assert last.startswith(line)
     assert "same command" in last
@@ -72,12 +73,12 @@ def test_ctrl_c(stage: str, command: list[str], tmp_path: Path, monkeypatch: pyt
 
 def test_ctrl_c_while_games_are_restored(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has changed by then, so nothing is saved."""
-    assert wn_dqn(*command, "--stop-after", "0.000001s")[0] == 0
+    assert wn_dqn(*command, "--stop-after", "0.000001s")[0] == STOPPED
     before = RunDirectory(tmp_path / "run").read_status()
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "restore_games", interrupting(experiment.restore_games))
         status, _, err = wn_dqn(*command)
-    assert status == 130
+    assert status == STOPPED
     assert err.splitlines()[-1].startswith("stopped before it went on (SIGINT)")
     assert RunDirectory(tmp_path / "run").read_status() == before
     assert wn_dqn(*command)[0] == 0

@@ -16,6 +16,7 @@ import pytest
 from small_runs import settings_for
 
 from wn_dqn.config.files import dump_yaml
+from wn_dqn.errors import STOPPED
 from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -152,7 +153,7 @@ def test_a_terminal_that_closes_stops_the_run_as_a_signal_does(tmp_path: Path) -
             os.read(terminal, 1000)
         os.close(terminal)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(60) == 128 + signal.SIGHUP
+        assert process.wait(60) == STOPPED
     status = RunDirectory(tmp_path / "run").read_status()
     assert (status["status"], status["reason"]) == ("paused", "SIGHUP")
     assert RunDirectory(tmp_path / "run").find_checkpoint("last").steps == status["steps"]

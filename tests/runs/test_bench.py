@@ -56,8 +56,7 @@ def test_how_long_a_run_takes() -> None:
         "network": {"init_batch_size": 32},
         "evaluation": {"epoch_steps": 5000, "steps": 500, "held_out_states": 32},
     }
-    found = bench.Bench("cpu", 2, 2, emulators={8: 150.0, 64: 200.0})
-    assert bench._hours(make_settings({"game": "Pong", **changes}), 10.0, found) * 3600 == pytest.approx(920.0)
+    assert bench.hours_of(make_settings({"game": "Pong", **changes}), 10.0, 200.0) * 3600 == pytest.approx(920.0)
 
 
 def test_only_the_same_work_has_the_measured_limits() -> None:

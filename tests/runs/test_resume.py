@@ -37,7 +37,7 @@ from wn_dqn.analysis.read_runs import read_run
 from wn_dqn.config.files import dump_yaml, make_settings
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import Settings
-from wn_dqn.errors import RunError, UsageError
+from wn_dqn.errors import STOPPED, RunError, UsageError
 from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.interop import import_run
 from wn_dqn.nn.layers import layer_kit
@@ -386,10 +386,10 @@ main()
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "undisturbed"))
 
 
-def test_a_time_budget_saves_and_exits_with_0(uninterrupted: Any, tmp_path: Path) -> None:
+def test_a_time_budget_saves_and_exits_with_3(uninterrupted: Any, tmp_path: Path) -> None:
     """`--stop-after`: the status says paused and why, and the same command goes on."""
     settings, folder = settings_for(), tmp_path / "run"
-    assert launch.train_run(settings, folder, CPU, ProgressReporter(), stop=StopRequest(0.0)) == 0
+    assert launch.train_run(settings, folder, CPU, ProgressReporter(), stop=StopRequest(0.0)) == STOPPED
     status = RunDirectory(folder).read_status()
     assert (status["status"], status["reason"], status["steps"]) == ("paused", "time budget used up", 8)
     assert outcome_state(folder)["training"]["steps"] == 8
@@ -413,7 +413,7 @@ def test_other_settings_are_refused_and_listed(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_with_its_status(number: signal.Signals, tmp_path: Path) -> None:
-    """The process ends with 128 + signal, its checkpoint loads, and the status says paused."""
+    """The process ends with status 3, its checkpoint loads, and the status says paused."""
     config = tmp_path / "config.yaml"
     config.write_text(dump_yaml(settings_for(learning={"total_steps": 1_000_000}).model_dump()))
     command = [sys.executable, "-m", "wn_dqn", "train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
@@ -422,7 +422,7 @@ def test_a_signal_saves_and_exits_with_its_status(number: signal.Signals, tmp_pa
         for line in process.stderr:
             if line.startswith("step 120:"):  # the first evaluation is over
                 process.send_signal(number)
-        assert process.wait(60) == 128 + number
+        assert process.wait(60) == STOPPED
     status = RunDirectory(tmp_path / "run").read_status()
     assert (status["status"], status["reason"]) == ("paused", number.name)
     assert outcome_state(tmp_path / "run")["training"]["steps"] == status["steps"]

@@ -13,6 +13,7 @@ from wn_dqn.config.files import dump_yaml
 from wn_dqn.config.games import game_of
 from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import training_rules
+from wn_dqn.errors import STOPPED
 from wn_dqn.runs.story import details, opening
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -44,7 +45,7 @@ def test_settings_are_printed_only_if_asked_for(tmp_path: Path) -> None:
     config.write_text(dump_yaml(settings_for().model_dump()))
     command = ["train", "--device", "cpu", "--config", str(config), "--run-dir", str(tmp_path / "run")]
     status, _, err = wn_dqn(*command, "--stop-after", "0.000001s")
-    assert status == 0
+    assert status == STOPPED
     assert "batch_size" not in err
     first, *_, last = err.splitlines()
     assert first.startswith("DQN (Mnih et al., 2015) learns Catch in 320 steps")

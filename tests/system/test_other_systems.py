@@ -12,6 +12,7 @@ from small_runs import settings_for
 
 from wn_dqn.cli.signals import stopping_on_signals
 from wn_dqn.config.files import dump_yaml
+from wn_dqn.errors import STOPPED
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.training.host import Stop
 
@@ -83,7 +84,7 @@ train = ["train", "--config", sys.argv[1], "--run-dir", "run"]
 wn_dqn(0, *train, "--steps", "120")
 wn_dqn(0, *train)
 with RunDirectory(Path("run")).locked():
-    wn_dqn(2, *train, "--steps", "400")
+    wn_dqn(3, *train, "--steps", "400")
 wn_dqn(0, "evaluate", "run", "--games", "2")
 wn_dqn(0, "checkpoint", "verify", "run")
 wn_dqn(0, "card", "run")
@@ -116,7 +117,7 @@ def test_a_terminal_that_closes_stops_the_run_as_sigterm_does() -> None:
             signal.raise_signal(signal.SIGHUP)
         with pytest.raises(Stop) as stop:
             request.check()
-    assert stop.value.args == ("SIGHUP", 129)
+    assert stop.value.args == ("SIGHUP", STOPPED)
     assert signal.getsignal(signal.SIGHUP) is before
 
 

@@ -10,7 +10,7 @@ from wn_dqn.analysis.read_runs import Run, read_run
 from wn_dqn.analysis.scores import training_hours
 from wn_dqn.config.trust import code_of
 from wn_dqn.errors import UsageError
-from wn_dqn.runs.run_directory import portable_name
+from wn_dqn.runs.status import portable_name
 from wn_dqn.runs.story import pasteable
 from wn_dqn.system.text import printable, score_text
 

@@ -22,6 +22,7 @@ from wn_dqn.cli.cmd_plot import plot
 from wn_dqn.cli.cmd_push import push
 from wn_dqn.cli.cmd_report import report
 from wn_dqn.cli.cmd_settings import settings
+from wn_dqn.cli.cmd_sweep import sweep
 from wn_dqn.cli.cmd_train import train
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.system.text import printable
@@ -44,7 +45,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, checkpoint, evaluate, play),
+    *(train, sweep, checkpoint, evaluate, play),
     *(plot, report, card, export, import_, push),
     *(games, settings, doctor),
 ):
@@ -102,7 +103,7 @@ def _run() -> None:
         sys.exit(error.exit_code)
     except UsageError as error:
         _tell(str(error))
-        sys.exit(2)
+        sys.exit(error.exit_status)
     except RunError as error:
         _tell(str(error))
         sys.exit(1)

@@ -14,12 +14,17 @@ from wn_dqn.runs.stop_request import StopRequest
 
 @contextmanager
 def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into a request to `stop`. A second SIGINT or SIGTERM ends the process at once."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to `stop`. A second SIGINT or SIGTERM ends the process at once.
+
+    SIGHUP never does, and does not count as the first: a terminal that closes may send it twice, and a parent that
+    passes a signal on sends SIGHUP, since its scheduler may have sent SIGTERM to both.
+    """
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        stop.request(signal.Signals(number).name, 128 + number)
-        for each in (signal.SIGINT, signal.SIGTERM):  # not SIGHUP: a terminal that closes may send it twice
-            signal.signal(each, _end_at_once)
+        stop.request(signal.Signals(number).name)
+        if number in (signal.SIGINT, signal.SIGTERM):
+            for each in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(each, _end_at_once)
 
     previous = {number: signal.signal(number, on_signal) for number in _signals()}
     try:

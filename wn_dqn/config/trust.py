@@ -22,9 +22,14 @@ _KNOWN = {"gymnasium", "minatar", "ale_py"}
 
 def code_of(settings: Settings) -> tuple[str, ...]:
     """The code from outside of wn_dqn and of gymnasium's registry that `settings` name, as they name it."""
-    if ":" not in settings.game:
+    return code_of_game(settings.game)
+
+
+def code_of_game(name: str) -> tuple[str, ...]:
+    """As :func:`code_of`, of the game or environment of this name."""
+    if ":" not in name:
         return ()
-    game = find_game(settings.game)
+    game = find_game(name)
     assert isinstance(game, OutsideGame)
     foreign = bool(game.module) and game.module.split(".")[0] not in _KNOWN
     return (game.name,) if foreign or game.factory else ()
@@ -32,7 +37,13 @@ def code_of(settings: Settings) -> tuple[str, ...]:
 
 def require_trust(settings: Settings, named: Collection[str] = (), trust: bool = False) -> None:
     """UsageError, with the remedy, if `settings` name code that is not among `named`, unless `trust`."""
-    for code in () if trust else code_of(settings):
+    if not trust:
+        require_trust_in_game(settings.game, named)
+
+
+def require_trust_in_game(name: str, named: Collection[str]) -> None:
+    """As :func:`require_trust`, for the game or environment of this name."""
+    for code in code_of_game(name):
         if code not in named:
             raise UsageError(
                 f"this would run code from outside of wn-dqn, {code}; if you trust it, add --env {code} "

@@ -327,9 +327,21 @@ def _loop(name: str, device: torch.device, bench: Bench, effort: Effort) -> Loop
     """Train as the config says, for a few seconds."""
     chosen = make_settings({"game": GAME} | read_config(name))
     num_envs, precision = chosen.environment.num_envs, chosen.learning.precision
-    prepare_torch(device, precision)
+    speed = training_speed(chosen, device, effort.loop_seconds)
+    limits = [bench.emulators.get(num_envs), bench.learner.get(precision, {}).get(num_envs)]
+    known = [limit for limit in limits if limit is not None] if _works_as_measured(chosen) else []
+    hours = hours_of(chosen, speed, max(bench.emulators.values(), default=speed))
+    return Loop(chosen.game, num_envs, precision, speed, min(known) if len(known) == 2 else None, hours)
+
+
+def training_speed(chosen: Settings, device: torch.device, seconds: float) -> float:
+    """Agent steps/s of a training in the phase of learning, from `seconds` of it."""
+    prepare_torch(device, chosen.learning.precision)
     short = {
-        "learning": {"start_steps": max(chosen.learning.batch_size, 32, num_envs * chosen.learning.n_steps)},
+        "learning": {
+            "total_steps": 10**9,
+            "start_steps": max(chosen.learning.batch_size, 32, chosen.environment.num_envs * chosen.learning.n_steps),
+        },
         "network": {"init_batch_size": 32},
         "replay": {"capacity": min(chosen.replay.capacity, _REPLAY)},
         "exploration": {"initial": chosen.exploration.final},
@@ -339,14 +351,8 @@ def _loop(name: str, device: torch.device, bench: Bench, effort: Effort) -> Loop
     state, run = trainer(make_settings(merge([chosen.model_dump(), short])), device)
     run(lambda: state.updates >= _WARM_UP_UPDATES)
     before, began_s = state.steps, time.perf_counter()
-    until_s = began_s + effort.loop_seconds
-    run(lambda: time.perf_counter() >= until_s)
-    speed = (state.steps - before) / (time.perf_counter() - began_s)
-    limits = [bench.emulators.get(num_envs), bench.learner.get(precision, {}).get(num_envs)]
-    known = [limit for limit in limits if limit is not None] if _works_as_measured(chosen) else []
-    return Loop(
-        chosen.game, num_envs, precision, speed, min(known) if len(known) == 2 else None, _hours(chosen, speed, bench)
-    )
+    run(lambda: time.perf_counter() >= began_s + seconds)
+    return (state.steps - before) / (time.perf_counter() - began_s)
 
 
 def _works_as_measured(settings: Settings) -> bool:
@@ -362,10 +368,9 @@ def _works_as_measured(settings: Settings) -> bool:
     )
 
 
-def _hours(settings: Settings, steps_per_s: float, bench: Bench) -> float:
-    """Of the whole run. Random play, and games of evaluations, are as fast as the loop at least."""
+def hours_of(settings: Settings, steps_per_s: float, played: float = 0.0) -> float:
+    """Of the whole run. Random play, and games of evaluations, are as fast as the loop at least; `played`: steps/s."""
     learning, evaluation = settings.learning, settings.evaluation
     tests = -(-learning.total_steps // evaluation.epoch_steps) * evaluation.steps
-    played = max(bench.emulators.values(), default=steps_per_s)
-    train_s = (learning.total_steps - learning.start_steps) / steps_per_s
-    return (train_s + (learning.start_steps + tests) / max(played / 2, steps_per_s)) / 3600
+    learning_steps = max(learning.total_steps - learning.start_steps, 0)
+    return (learning_steps / steps_per_s + (learning.start_steps + tests) / max(played / 2, steps_per_s)) / 3600

@@ -49,8 +49,9 @@ from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.runs.policy import Player, load_policy
 from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
-from wn_dqn.runs.run_directory import SAVED_STEPS, RunDirectory, arithmetic
+from wn_dqn.runs.run_directory import RunDirectory, arithmetic
 from wn_dqn.runs.snapshot import MISFITS, Snapshot, load_snapshot, replay_index
+from wn_dqn.runs.status import SAVED_STEPS
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.runs.story import details
 from wn_dqn.seeding import env_seeds, numpy_generator

@@ -63,8 +63,7 @@ def train_run(
     directory = RunDirectory(run_dir)
     spec = spec_of(game_of(settings), training_rules(settings.environment))
     settings = _knowing_whether_it_repeats(settings, directory, reporter)
-    capacity, num_envs = settings.replay.capacity, settings.environment.num_envs
-    needs = spec, capacity, num_envs, settings.evaluation.held_out_states, device
+    needs = settings, spec, device
     if not directory.exists:
         _require_memory(*needs)  # before anything is written
     directory.create()
@@ -168,7 +167,13 @@ def _is_finished(directory: RunDirectory, total_steps: int) -> bool:
     return status.get("status") == "finished" and steps >= total_steps
 
 
-def _require_memory(spec: EnvSpec, capacity: int, num_envs: int, held_out_states: int, device: torch.device) -> None:
-    replay_bytes = ReplayBuffer.memory_bytes(spec, capacity, num_envs)
-    held_out_bytes = 2 * held_out_states * spec.stack * spec.frame_bytes  # twice while they are saved
-    require_memory(replay_bytes, _OTHER_BYTES + held_out_bytes, replay_bytes // capacity + 1, device)
+def memory_needs(settings: Settings, spec: EnvSpec) -> tuple[int, int]:
+    """The bytes of the full replay, and of all else: what a training is refused without."""
+    replay_bytes = ReplayBuffer.memory_bytes(spec, settings.replay.capacity, settings.environment.num_envs)
+    held_out_bytes = 2 * settings.evaluation.held_out_states * spec.stack * spec.frame_bytes  # twice while saved
+    return replay_bytes, _OTHER_BYTES + held_out_bytes
+
+
+def _require_memory(settings: Settings, spec: EnvSpec, device: torch.device) -> None:
+    replay_bytes, other_bytes = memory_needs(settings, spec)
+    require_memory(replay_bytes, other_bytes, replay_bytes // settings.replay.capacity + 1, device)

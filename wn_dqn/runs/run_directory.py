@@ -4,6 +4,7 @@ config.yaml        resolved settings           metrics.csv       a row per log p
 provenance.json    versions, command, commit   evaluations.csv   a row per evaluation
 status.json        running, paused, finished   events.out...     TensorBoard
 checkpoints/       newest ones and the best    replay/           segments of the replay buffer
+train.log          what a sweep's run printed
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -28,7 +28,7 @@ from pydantic import Field, TypeAdapter
 from wn_dqn import __version__
 from wn_dqn.config.files import CONFIG_BYTES, dump_yaml, parse_yaml, stored_settings
 from wn_dqn.config.schema import Settings
-from wn_dqn.errors import RunError, UsageError
+from wn_dqn.errors import BusyError, RunError, UsageError
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
     CheckpointInfo,
@@ -38,46 +38,19 @@ from wn_dqn.runs.checkpoint import (
     list_checkpoints,
     set_aside,
 )
+from wn_dqn.runs.status import LOCK, SAVED_STEPS, TRAIN_LOG, read_status, write_status
 from wn_dqn.system import reading
-from wn_dqn.system.durable import open_file, write_all, write_durably
+from wn_dqn.system.durable import write_durably
 from wn_dqn.system.hardware import num_cores
 from wn_dqn.system.locking import InUseError, hold, hold_folder
 from wn_dqn.system.reading import MIB, Record, Steps, Text
 
 CONFIG = "config.yaml"
-_STATUS, _PROVENANCE, _LOCK = "status.json", "provenance.json", ".lock"
+_PROVENANCE = "provenance.json"
 REEVALUATIONS = "reevaluations.jsonl"
-SAVED_STEPS = "saved_steps"
-"""in status.json: the steps of the newest checkpoint, null if none was ever saved"""
 _PROVENANCE_BYTES = 16 * MIB
 _ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
-# What the name of a file may not contain, and may not be up to its first dot, on Windows.
-_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
-_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³])[ ]*(\.|$)", re.IGNORECASE)
-
-
-def default_name(game: str, param: str, agent: str, seed: int) -> str:
-    """The folder of a run if none is asked for: GAME-PARAM-seedSEED, with the agent if it is another than dqn."""
-    other_agent = "" if agent == "dqn" else f"-{agent}"
-    return portable_name(f"{game}-{param}{other_agent}-seed{seed}")
-
-
-def portable_name(text: str) -> str:
-    """`text` as a name that every system allows for a file. What Windows does not allow becomes "_" or is left out."""
-    name = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
-    return f"_{name}" if _DEVICES.match(name) else name
-
-
-class _Status(Record):
-    """``status.json``."""
-
-    status: Text
-    steps: Steps = 0
-    saved_steps: Steps | None = None
-    time: Text | None = None
-    error: Text | None = None
-    reason: Text | None = None
 
 
 class _Machine(Record):
@@ -139,26 +112,26 @@ class RunDirectory:
             raise UsageError(f"cannot write to {self.path}: {error.strerror}; choose another --run-dir") from None
 
     def _is_left_by_a_failed_beginning(self, item: Path) -> bool:
-        """Whether it is hidden, or an empty folder of ours: a disk was full before there were settings."""
+        """Whether it is hidden, a log, or an empty folder of ours: a disk was full before there were settings."""
         empty = item in (self.replay, self.checkpoints) and item.is_dir() and not item.is_symlink()
-        return item.name.startswith(".") or (empty and not any(item.iterdir()))
+        return item.name.startswith(".") or item.name == TRAIN_LOG or (empty and not any(item.iterdir()))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; UsageError, naming the holder, if another one lives in it.
+        """Hold the directory for this process; BusyError, naming the holder, if another one lives in it.
 
         The system drops the lock of a process that died, however it died.
         """
         with contextlib.ExitStack() as locks:
             try:
                 self._locked = self.path.stat()
-                locks.enter_context(hold(self.path / _LOCK))
+                locks.enter_context(hold(self.path / LOCK))
                 locks.enter_context(hold_folder(self.path))  # the file may have been removed from its holder
             except InUseError as error:
                 remedy = "wait for it, or choose another --run-dir"
-                raise UsageError(f"{self.path} is in use by {error}; {remedy}") from None
+                raise BusyError(f"{self.path} is in use by {error}; {remedy}") from None
             except OSError as error:
-                lock = self.path / _LOCK
+                lock = self.path / LOCK
                 raise UsageError(f"cannot lock {lock}: {error.strerror}; choose another --run-dir") from None
             yield
 
@@ -224,21 +197,11 @@ class RunDirectory:
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is; OSError if not even a full disk's old status can be overwritten."""
-        content = {"status": status, **details, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        data = json.dumps(content, indent=2).encode()
-        try:
-            write_durably(self.path / _STATUS, data)
-        except OSError:  # a full disk, but there is room where the old status stands
-            with open_file(self.path / _STATUS, "r+b") as file:
-                write_all(file, data)
-                file.truncate()
+        write_status(self.path, status, **details)
 
     def read_status(self) -> dict[str, Any]:
         """What `write_status` wrote; empty if nothing or nothing readable."""
-        try:
-            return reading.read_json(self.path / _STATUS, MIB, _Status).model_dump(exclude_unset=True)
-        except OSError:
-            return {}
+        return read_status(self.path)
 
     def read_provenance(self) -> list[dict[str, Any]]:
         """The entries of ``provenance.json``, one for each process; empty if nothing or nothing readable."""

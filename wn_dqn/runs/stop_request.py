@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from wn_dqn.errors import FINISHED, STOPPED
 from wn_dqn.training.host import Stop
 
 
@@ -14,17 +15,17 @@ class StopRequest:
         """`stop_after_s`: the time budget in seconds, from now; None for no limit."""
         self._deadline_s = None if stop_after_s is None else time.monotonic() + stop_after_s
         self._requested: tuple[str, int] | None = None
-        self.exit_status = 0
+        self.exit_status = FINISHED
         """of the Stop that was raised"""
 
-    def request(self, reason: str, exit_status: int) -> None:
+    def request(self, reason: str, exit_status: int = STOPPED) -> None:
         """Ask the loop to save and stop once its step is complete; from a signal handler or another thread."""
         self._requested = (reason, exit_status)
 
     def check(self) -> None:
         """Raise Stop(reason, exit status) if it is time to."""
+        if self._requested is None and self._deadline_s is not None and time.monotonic() >= self._deadline_s:
+            self.request("time budget used up")
         if self._requested is not None:
             self.exit_status = self._requested[1]
             raise Stop(*self._requested)
-        if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
-            raise Stop("time budget used up", 0)

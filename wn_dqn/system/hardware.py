@@ -1,4 +1,7 @@
-"""What this machine has: cores, memory (its cgroup's limit included), and the processor torch would use."""
+"""What this machine has: cores, memory (its cgroup's limit included), and the processor torch would use.
+
+Torch is imported by the functions that need it: a sweep asks for cores and memory, and must stay small.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,23 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from wn_dqn.errors import UsageError
 
+if TYPE_CHECKING:
+    import torch
+
 GIB = 2**30
+CORES_VARIABLE = "WN_DQN_CORES"
+"""the environment variable by which a sweep tells each of its runs how many cores are its own"""
 
 
 def num_cores() -> int:
-    """Cores that this process may use: its affinity, and the share of time that its cgroup grants."""
+    """Cores that this process may use: its affinity, the share of time that its cgroup grants, and `CORES_VARIABLE`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *_cgroup_cores()]))
+    granted = os.environ.get(CORES_VARIABLE, "")
+    return max(1, min([cores, *_cgroup_cores(), *([int(granted)] if granted.isdecimal() else [])]))
 
 
 def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
@@ -89,6 +97,8 @@ def _cgroup_memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/
 
 def find_device(name: str) -> torch.device:
     """The device called `auto`, `cpu`, `cuda` or `cuda:N`; UsageError if it is not here."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -110,6 +120,8 @@ def prepare_torch(device: torch.device, precision: str, *, deterministic: bool =
     Commands and training call it; nothing that only loads a network does. UsageError if `device` has no such
     `precision`.
     """
+    import torch
+
     if precision == "tf32" and device.type != "cuda":
         raise UsageError("precision tf32 is a GPU's; use float32 or bf16 on a cpu")
     if device.type == "cuda":
@@ -130,6 +142,8 @@ def computing_on(device: torch.device, precision: str) -> Iterator[None]:
 
     Only a GPU has anything to set: `precision` other than tf32 means that float32 is not rounded.
     """
+    import torch
+
     if device.type != "cuda":
         yield
         return
@@ -143,6 +157,8 @@ def computing_on(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def _allow_tf32(allowed: bool) -> None:
+    import torch
+
     # float32 means float32: left alone, torch lets convolutions round to TF32.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
@@ -166,6 +182,8 @@ def require_memory(replay_bytes: int, other_bytes: int, bytes_per_transition: in
 
     `replay_bytes` are needed on `device`, `other_bytes` in this machine's own memory.
     """
+    import torch
+
     available = available_memory_bytes()
     needed = other_bytes + (replay_bytes if device.type == "cpu" else 0)
     where, replay_room = "memory", None if available is None else available - other_bytes

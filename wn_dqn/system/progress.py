@@ -135,7 +135,7 @@ class _Pace:
         (began_s, before), (last_s, last) = self._behind[0], self._behind[-1]
         if last <= before:
             return ""
-        return _duration((last_s - began_s) / (last - before) * max(self.total - self.done, 0))
+        return duration_text((last_s - began_s) / (last - before) * max(self.total - self.done, 0))
 
 
 class _Bar(ProgressTask):
@@ -213,7 +213,8 @@ class _Lines(ProgressTask):
         return f"{min(pace.done, pace.total):,} of {pace.total:,} ({pace.share:.0%}){left}"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds, like 0:01:00."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,86 @@
+"""The driver: which cells are to be trained, by which executor, and what it says in the end."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from wn_dqn.config.trust import require_trust_in_game
+from wn_dqn.errors import FAILED, FINISHED, STOPPED, UsageError
+from wn_dqn.sweeps.cells import Cell, Standing, standing
+from wn_dqn.sweeps.child import Ending
+from wn_dqn.sweeps.stopping import Stopping
+from wn_dqn.system.text import number_of, printable
+
+
+class Executor(Protocol):
+    """Trains cells somewhere."""
+
+    def __call__(
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+    ) -> None:
+        """Train the cells to their ends, or until they were evaluated at `until_steps`; tell how each ended.
+
+        Returns when all have ended, or soon after `stop` says so.
+        """
+        ...
+
+
+def require_allowed(cells: Sequence[Cell], named: Sequence[str], plugins: Sequence[str]) -> None:
+    """UsageError if a cell's command is not `train`, or names code from outside that nobody has allowed."""
+    for cell in cells:
+        words = list(zip(cell.command, cell.command[1:], strict=False))
+        if cell.command[:1] != ("train",):
+            raise UsageError(f"the command of {cell.name} is not `wn-dqn train`")
+        for game in {value for option, value in words if option in ("--env", "--game")}:
+            require_trust_in_game(game, named)
+        for plugin in {value for option, value in words if option == "--plugin"} - {*plugins}:
+            raise UsageError(f"this would run the plugin {plugin}; if you trust it, add --plugin {plugin}")
+
+
+def drive(cells: Sequence[Cell], executor: Executor, stop: Stopping, message: Callable[[str], None]) -> None:
+    """Train the cells that wait or run elsewhere, and say how each ended."""
+    done = 0
+
+    def tell(cell: Cell, ending: Ending) -> None:
+        nonlocal done
+        done += 1
+        now = standing(cell)
+        why = f": {now.reason}" if now.reason else ""
+        message(f"{done} of {len(cells)}: {cell.name} {'finished' if ending == 'done' else ending}{why}")
+
+    executor(cells, None, stop, tell)
+
+
+def unfinished(cells: Sequence[Cell]) -> list[Cell]:
+    """Those that a sweep has to train: not finished, not stopped early, not failed."""
+    return [cell for cell in cells if standing(cell).state in ("waiting", "running")]
+
+
+def conclude(folder: Path, cells: Sequence[Cell], stop: Stopping, message: Callable[[str], None]) -> int:
+    """Say what finished, what failed and what to do next; returns the exit status."""
+    standings = [standing(cell) for cell in cells]
+    message(count_text(standings))
+    for each in standings:
+        if each.state == "failed":
+            message(f"failed: {folder / each.name}: {printable(each.reason)}; its log: {folder / each.name}/train.log")
+    states = Counter(each.state for each in standings)
+    if stop.reason:
+        message(f"stopped ({stop.reason}); the same command goes on")
+    if states["failed"]:
+        message(f"again: wn-dqn sweep retry {os.fspath(folder)}")
+    if states["finished"]:
+        message(f"next: wn-dqn report {os.fspath(folder)}")
+    if states["failed"]:
+        return FAILED if states["failed"] + states["finished"] + states["stopped early"] == len(cells) else STOPPED
+    return STOPPED if states["waiting"] or states["running"] else FINISHED
+
+
+def count_text(standings: Sequence[Standing]) -> str:
+    """One line: how many cells are in which state."""
+    states = Counter(each.state for each in standings)
+    counts = [f"{states[state]:,} {state}" for state in ("finished", "running", "waiting", "stopped early", "failed")]
+    return f"{number_of(len(standings), 'cell')}: " + ", ".join(text for text in counts if not text.startswith("0 "))

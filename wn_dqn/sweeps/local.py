@@ -1,0 +1,72 @@
+"""The executor of one machine: N children at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from wn_dqn.errors import UsageError
+from wn_dqn.sweeps.cells import Cell
+from wn_dqn.sweeps.child import PERIOD_S, Child, Ending, Judge, is_elsewhere
+from wn_dqn.sweeps.stopping import Stopping
+from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
+
+PAUSE_S = 5.0
+"""before a cell that another process trains is looked at again"""
+
+
+class Local:
+    """Trains cells in child processes. `cores` are divided between the jobs."""
+
+    def __init__(self, jobs: int, memory_bytes: Sequence[int], pause_s: float = PAUSE_S) -> None:
+        """`memory_bytes`: what each cell needs. UsageError, saying how many fit, if the largest `jobs` do not."""
+        self.jobs, self._pause_s = jobs, pause_s
+        self._cores = max(num_cores() // jobs, 1)
+        available, needed = available_memory_bytes(), sorted(memory_bytes, reverse=True)
+        if available is not None and sum(needed[:jobs]) > available:
+            fit = sum(sum(needed[: n + 1]) <= available for n in range(len(needed)))
+            remedy = f"--jobs {fit} fits" if fit else "not even one fits: lower replay.capacity"
+            raise UsageError(
+                f"too little memory: {min(jobs, len(needed))} runs at a time need {sum(needed[:jobs]) / GIB:.1f} GiB, "
+                f"{available / GIB:.1f} GiB are available; {remedy}"
+            )
+
+    def __call__(
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+    ) -> None:
+        """Train the cells, each to its end or to `until_steps`, and tell how each ended; return early if told to stop.
+
+        A child that ends without being finished is started again. A cell that somebody else trains is waited for.
+        """
+        judge, children = Judge(), list[Child]()
+        queue = deque((0.0, cell) for cell in cells)
+        while children or (queue and not stop()):
+            for child in children:
+                if stop.at_once:
+                    child.kill()
+                elif stop():
+                    child.ask_to_stop()
+            if not stop():
+                self._begin(queue, children, until_steps)
+            for child in [child for child in children if child.poll() is not None]:
+                children.remove(child)
+                ending = judge.ending(child.cell, child.poll() or 0, until_steps)
+                if ending == "again":
+                    queue.appendleft((0.0, child.cell))
+                else:
+                    tell(child.cell, ending)
+            time.sleep(PERIOD_S)
+
+    def _begin(self, queue: deque[tuple[float, Cell]], children: list[Child], until_steps: int | None) -> None:
+        """Start those cells that there is room for, and that nobody else trains."""
+        for _ in range(len(queue)):
+            if len(children) == self.jobs:
+                return
+            not_before_s, cell = queue.popleft()
+            if time.monotonic() < not_before_s:
+                queue.append((not_before_s, cell))
+            elif is_elsewhere(cell):
+                queue.append((time.monotonic() + self._pause_s, cell))
+            else:
+                children.append(Child(cell, self._cores, until_steps))

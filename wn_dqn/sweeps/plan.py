@@ -1,0 +1,105 @@
+"""What a sweep would take on this machine: memory, disk and time. Imports torch; a driver runs it as a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wn_dqn.config.games import game_of
+from wn_dqn.config.schema import Settings
+from wn_dqn.envs.factory import spec_of
+from wn_dqn.envs.rules import training_rules
+from wn_dqn.runs.bench import hours_of, training_speed
+from wn_dqn.runs.launch import memory_needs
+from wn_dqn.sweeps.cells import Cell
+from wn_dqn.system.hardware import GIB, prepare_torch
+from wn_dqn.system.progress import duration_text
+
+_TABLE_ROWS = 40
+_TEST_S = 0.1
+PATIENCE_S = 0.8
+"""for all measurements, unless a person has more"""
+_CHECKPOINT_BYTES = 27_000_000
+"""Of the Nature network and its optimizer, the largest that most runs have; a replay is apart."""
+_IMAGES_COMPRESSED = 0.04
+"""The share that is left of a replay of images on the disk: 0.26 of 7 GB for Space Invaders under random play."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one cell takes."""
+
+    memory_bytes: int
+    disk_bytes: int
+    """at the end, roughly"""
+    seconds: float | None
+    """alone on this machine, with its evaluations; None where the speed was not measured"""
+
+
+def needs_of(settings: Sequence[Settings], device: torch.device, patience_s: float = PATIENCE_S) -> list[Need]:
+    """What each run takes. Cells of one kind, which differ in no size, are measured once, as long as patience lasts."""
+    prepare_torch(device, "float32")
+    until_s = time.monotonic() + patience_s
+    kinds: dict[tuple[object, ...], _Kind] = {}
+    for each in settings:
+        if _key(each) not in kinds:
+            kinds[_key(each)] = _examined(each, device, measured=time.monotonic() < until_s)
+    return [_need(each, kinds[_key(each)]) for each in settings]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What runs have in common that differ in no size."""
+
+    memory_bytes: int
+    disk_bytes: int
+    steps_per_s: float | None
+
+
+def _examined(settings: Settings, device: torch.device, *, measured: bool) -> _Kind:
+    spec = spec_of(game_of(settings), training_rules(settings.environment))
+    replay_bytes, other_bytes = memory_needs(settings, spec)
+    saved = replay_bytes * (_IMAGES_COMPRESSED if spec.is_image else 1.0) if settings.output.save_replay else 0.0
+    checkpoints = (settings.output.keep_checkpoints + 1) * _CHECKPOINT_BYTES
+    memory_bytes = other_bytes + (replay_bytes if device.type == "cpu" else 0)
+    speed = training_speed(settings, device, _TEST_S) if measured else None
+    return _Kind(memory_bytes, round(saved + checkpoints), speed)
+
+
+def _key(settings: Settings) -> tuple[object, ...]:
+    """What decides how fast a run is and how much it holds."""
+    learning = settings.learning
+    return (
+        *(settings.game, settings.param, settings.agent),
+        *(repr(settings.environment), repr(settings.network), repr(settings.replay)),
+        *(learning.batch_size, learning.update_period_steps, settings.evaluation.held_out_states),
+    )
+
+
+def _need(settings: Settings, kind: _Kind) -> Need:
+    seconds = None if kind.steps_per_s is None else 3600 * hours_of(settings, kind.steps_per_s)
+    return Need(kind.memory_bytes, kind.disk_bytes, seconds)
+
+
+def plan_lines(cells: Sequence[Cell], needs: Sequence[Need], folder: Path) -> list[str]:
+    """The runs, the first ones of many, what each takes, and what all take."""
+    width = max(len(cell.name) for cell in cells)
+    rows = [("run", "steps", "memory", "disk", "time")]
+    for cell, need in list(zip(cells, needs, strict=True))[:_TABLE_ROWS]:
+        time_text = "-" if need.seconds is None else duration_text(need.seconds)
+        memory, disk = f"{need.memory_bytes / GIB:.1f} GiB", f"{need.disk_bytes / 1e6:,.0f} MB"
+        rows.append((cell.name, f"{cell.total_steps:,}", memory, disk, time_text))
+    lines = [f"{row[0]:{width}} {row[1]:>14} {row[2]:>9} {row[3]:>11} {row[4]:>10}" for row in rows]
+    if len(cells) > _TABLE_ROWS:
+        lines.append(f"... and {len(cells) - _TABLE_ROWS:,} more")
+    measured = [need for need in needs if need.seconds is not None]
+    time_text = duration_text(sum(need.seconds or 0 for need in measured))
+    disk_gb = sum(need.disk_bytes for need in needs) / 1e9
+    lines.append(f"{len(cells):,} runs in {folder}: {time_text} here, one after another; {disk_gb:,.1f} GB of disk")
+    if len(measured) < len(needs):
+        lines.append(f"{len(needs) - len(measured):,} of them are not measured and not in this time: --cost does all")
+    return lines
