@@ -1,8 +1,8 @@
-"""Microseconds per update, by agent, parameterization, batch, precision, and way of running it.
+"""Microseconds per update, by agent, network, parameterization, batch, precision, and way of running it.
 
     python scripts/benchmark_update.py
     python scripts/benchmark_update.py --params wn,standard --batches 32,64,128 --precisions float32,bf16
-    python scripts/benchmark_update.py --params standard --agents dqn,c51,double-c51
+    python scripts/benchmark_update.py --params standard --agents dqn,c51 --networks nature,noisy,impala
     python scripts/benchmark_update.py --device cuda --precisions float32,tf32,bf16
 
 An update is two forward passes, the loss, its gradient and the optimizer's step, on random frames. All arms take turns
@@ -39,11 +39,21 @@ from wn_dqn.training.agent import Measured
 SPEC = atari_spec("Space Invaders", map(str, range(6)))
 
 
+NETWORKS: dict[str, dict[str, Any]] = {
+    "nature": {},
+    "dueling": {"dueling": True},
+    "noisy": {"noisy": True},
+    "dueling-noisy": {"dueling": True, "noisy": True},
+    "impala": {"name": "impala"},
+}
+"""what --networks names, and its settings"""
+
+
 def functions(
-    agent_name: str, param: str, batch_size: int, precision: str, way: str, device: torch.device, dueling: bool
+    agent_name: str, network: str, param: str, batch_size: int, precision: str, way: str, device: torch.device
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """An update (CALLS of them on a GPU), and the instruments of one log period."""
-    arm = {"agent": agent_name, "param": param, "learning": {"precision": precision}, "network": {"dueling": dueling}}
+    arm = {"agent": agent_name, "param": param, "learning": {"precision": precision}, "network": NETWORKS[network]}
     settings = make_settings({"game": "SpaceInvaders", **arm})
     agent: Any = make_agent(settings, SPEC, device)
     batch = random_batch(SPEC, batch_size, device)
@@ -82,20 +92,20 @@ CALLS = 50  # a GPU works through calls that are queued
 
 @click.command(help=__doc__)
 @click.option("--agents", default="dqn", show_default=True)
+@click.option("--networks", default="nature", show_default=True, help=", ".join(NETWORKS))
 @click.option("--params", default=",".join(PARAMETERIZATIONS), show_default=True)
 @click.option("--batches", default="64", show_default=True)
 @click.option("--precisions", default="float32", show_default=True, help="float32, tf32 (a GPU's), bf16")
 @click.option("--ways", help="eager, plain, graph (a GPU's), compiled  [default: graph and eager on a GPU, else eager]")
-@click.option("--dueling", is_flag=True, help="Networks with dueling heads.")
 @click.option("--device", "device_name", default="cpu", show_default=True, help="cpu or cuda")
 @click.option("--rounds", default=30, show_default=True)
 def main(
     agents: str,
+    networks: str,
     params: str,
     batches: str,
     precisions: str,
     ways: str | None,
-    dueling: bool,
     device_name: str,
     rounds: int,
 ) -> None:
@@ -103,11 +113,11 @@ def main(
     prepare_torch(device, "float32")
     ways = ways or ("graph,eager" if device.type == "cuda" else "eager")
     sizes = [int(batch) for batch in batches.split(",")]
-    choices = [agents.split(","), params.split(","), sizes, precisions.split(","), ways.split(",")]
-    arms = {arm: functions(*arm, device, dueling) for arm in itertools.product(*choices)}
+    choices = [agents.split(","), networks.split(","), params.split(","), sizes, precisions.split(","), ways.split(",")]
+    arms = {arm: functions(*arm, device) for arm in itertools.product(*choices)}
     settings = make_settings({"game": "SpaceInvaders"})
     updates_per_period = settings.output.log_period_steps // settings.learning.update_period_steps
-    seconds: dict[tuple[str, str, int, str, str], list[float]] = {arm: [] for arm in arms}
+    seconds: dict[tuple[str, str, str, int, str, str], list[float]] = {arm: [] for arm in arms}
     calls = CALLS if device.type == "cuda" else 1
     for _ in range(rounds):
         for arm, (update, _) in arms.items():
@@ -118,19 +128,19 @@ def main(
     print(f"{name}, {num_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}")
     first = next(iter(seconds.values()))
     print(
-        "| agent | parameterization | batch | precision | run | microseconds per update (quartiles) | time / first row "
-        f"| instruments, ms (share of {updates_per_period:,} updates) |"
+        "| agent | network | parameterization | batch | precision | run | microseconds per update (quartiles) "
+        f"| time / first row | instruments, ms (share of {updates_per_period:,} updates) |"
     )
-    print("|---|---|---|---|---|---|---|---|")
-    for (agent, param, batch, precision, way), times in seconds.items():
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (agent, network, param, batch, precision, way), times in seconds.items():
         low, median, high = (1e6 * quartile for quartile in statistics.quantiles(times, n=4))
         ratio = statistics.median(a / b for a, b in zip(times, first, strict=True))
-        _, instruments = arms[agent, param, batch, precision, way]
+        _, instruments = arms[agent, network, param, batch, precision, way]
         instruments_s = statistics.median(timeit.repeat(instruments, number=1, repeat=5))
         share = instruments_s / (updates_per_period * statistics.median(times))
         print(
-            f"| {agent} | {param} | {batch} | {precision} | {way} | {median:,.0f} ({low:,.0f} to {high:,.0f}) "
-            f"| {ratio:.3f} | {1e3 * instruments_s:,.0f} ({share:.2%}) |"
+            f"| {agent} | {network} | {param} | {batch} | {precision} | {way} "
+            f"| {median:,.0f} ({low:,.0f} to {high:,.0f}) | {ratio:.3f} | {1e3 * instruments_s:,.0f} ({share:.2%}) |"
         )
 
 

@@ -78,6 +78,14 @@ MECHANISMS = {
         "dueling heads": {"network": {"dueling": True}},
         "3-step returns": {"learning": {"n_steps": 3}, "replay": {"capacity": 1000}},
         "prioritized replay": {"replay": {"priority_exponent": 0.6, "importance_anneal_steps": 3600}},
+        "Rainbow": {
+            "game": "CatchVector",  # in a third of the time
+            "agent": "double-c51",
+            "network": {"dueling": True, "noisy": True, "v_min": -2.0, "v_max": 2.0},
+            "learning": {"total_steps": 3200, "n_steps": 3},
+            "replay": {"priority_exponent": 0.5, "importance_anneal_steps": 2800},
+            "exploration": {"final": 0.0, "decay_steps": 1},
+        },
     }.items()
 }
 
@@ -94,7 +102,7 @@ def mean_return_after_training(case: Case, seed: int, folder: Path) -> float:
         assert train_run(settings, folder / "run", cpu, silent) == 0
         policy = load_policy(folder / "run", "best", cpu)
     protocol = EvaluationProtocol("200 games", epsilon=0.0, games=200)
-    return play_games(policy, find_game("Catch"), protocol, num_envs=16, seed=1, reporter=silent).mean
+    return play_games(policy, find_game(settings.game), protocol, num_envs=16, seed=1, reporter=silent).mean
 
 
 def main(name: str, seeds: int) -> None:

@@ -109,7 +109,11 @@ def test_it_goes_on_bit_for_bit_from_its_state_and_instruments_draw_from_a_copy(
         seen, again = learn(agent, number), learn(restored, number)
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen, again, strict=True))
     assert_same(agent.state_dict(), restored.state_dict())
-    expected = agent.diagnostics(Measured(minibatch(9), OBS))["td_error/abs_td_error"]
+    metrics = agent.diagnostics(Measured(minibatch(9), OBS))
+    sigma = agent.online.get_parameter("hidden_value.sigma")
+    assert metrics["layers/hidden_value/sigma_norm_mean"] == pytest.approx(sigma.norm(dim=1).mean().item())
+    assert "layers/trunk.0/sigma_norm_mean" not in metrics
+    expected = metrics["td_error/abs_td_error"]
     assert agent.update(minibatch(9)).td_error.abs().mean().item() == pytest.approx(expected)
 
 

@@ -40,15 +40,22 @@ def float32() -> Iterator[None]:
 
 
 def settings_for(
-    param: str = "wn", optimizer: str = "adamax", precision: Precision = "float32", *, dueling: bool = False
+    param: str = "wn",
+    optimizer: str = "adamax",
+    precision: Precision = "float32",
+    *,
+    dueling: bool = False,
+    rainbow: bool = False,
 ) -> Settings:
+    """`rainbow`: Double C51 with dueling heads and noisy layers."""
     return make_settings(
         {
             "game": "Catch",
             "param": param,
+            "agent": "double-c51" if rainbow else "dqn",
             "optimizer": {"name": optimizer},
             "learning": {"precision": precision},
-            "network": {"dueling": dueling},
+            "network": {"dueling": dueling or rainbow, "noisy": rainbow},
         }
     )
 
@@ -102,12 +109,16 @@ def trained(
 
 
 @pytest.mark.parametrize(
-    ("param", "optimizer", "dueling"),
-    [*((param, optimizer, False) for param in PARAMETERIZATIONS for optimizer in OPTIMIZERS), ("wn", "adamax", True)],
+    ("param", "optimizer", "changed"),
+    [
+        *((param, optimizer, "") for param in PARAMETERIZATIONS for optimizer in OPTIMIZERS),
+        ("wn", "adamax", "dueling"),
+        *((param, "adam", "rainbow") for param in PARAMETERIZATIONS),
+    ],
 )
-def test_graphs_equal_eager_updates(param: str, optimizer: str, dueling: bool, deterministic: None) -> None:
+def test_graphs_equal_eager_updates(param: str, optimizer: str, changed: str, deterministic: None) -> None:
     """To the bit, with the targets in a branch of their own or not."""
-    settings = settings_for(param, optimizer, dueling=dueling)
+    settings = settings_for(param, optimizer, dueling=changed == "dueling", rainbow=changed == "rainbow")
     eager, graphed = trained(settings, CUDA, graphs=False), trained(settings, CUDA)
     for (name, ours), theirs in zip(graphed.online.named_parameters(), eager.online.parameters(), strict=True):
         assert torch.equal(ours, theirs), f"{name} differs"
@@ -121,10 +132,25 @@ def test_float32_graphs_equal_eager_q_values() -> None:
         torch.testing.assert_close(agent.q_values(obs), eager, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("param", PARAMETERIZATIONS)
-def test_a_gpu_learns_what_a_cpu_does(param: str) -> None:
+def test_it_acts_with_the_noise_that_was_drawn() -> None:
+    """Graphs read each new sample, and the mean has none."""
+    agent, eager = (trained(settings_for(rainbow=True), CUDA) for _ in range(2))
+    eager.load_state_dict(agent.state_dict())
+    eager._run_noisy_forward = eager._noisy_forward
+    obs = filled_replay(CUDA).latest_observation()
+    seen = []
+    for _ in range(8):
+        q = agent._noisy_q_values(obs).clone()
+        torch.testing.assert_close(q, eager._noisy_q_values(obs), rtol=1e-5, atol=1e-5)
+        seen.append(q)
+    assert len({tuple(q.flatten().tolist()) for q in seen}) == 8
+    torch.testing.assert_close(agent.q_values(obs), eager.q_values(obs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("param", "rainbow"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
+def test_a_gpu_learns_what_a_cpu_does(param: str, rainbow: bool) -> None:
     """In float64: sums are in another order, and twenty updates make of a last bit a million times as much."""
-    settings = settings_for(param)
+    settings = settings_for(param, rainbow=rainbow)
     on_gpu, on_cpu = (trained(settings, device, dtype=torch.float64) for device in (CUDA, CPU))
     obs = filled_replay(CPU).latest_observation()
     torch.testing.assert_close(on_gpu.q_values(obs).cpu(), on_cpu.q_values(obs), rtol=1e-5, atol=1e-5)
@@ -146,8 +172,9 @@ def test_lower_precision_is_close(precision: Precision) -> None:
     torch.testing.assert_close(rounded.update(batch).loss, loss, rtol=0.1, atol=0.0)
 
 
-def test_updates_never_wait_for_the_gpu() -> None:
-    agent, replay = agent_for(settings_for(), 3, CUDA), filled_replay(CUDA)
+@pytest.mark.parametrize("rainbow", [False, True])
+def test_updates_never_wait_for_the_gpu(rainbow: bool) -> None:
+    agent, replay = agent_for(settings_for(rainbow=rainbow), 3, CUDA), filled_replay(CUDA)
     generator = np.random.default_rng(1)
     agent.initialize(next(iter(replay.sample(generator, 256))).obs)
     for batch in replay.sample(generator, 32, 5):  # eager calls and the capture may wait

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wn_dqn.config import registry
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.config.schema import NetworkSettings
 from wn_dqn.errors import UsageError
@@ -153,11 +154,11 @@ class OwnHead(MlpNetwork):
         self.only = layers.linear(num_features, self.num_actions)
 
 
-def test_what_cannot_be_noisy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wn_dqn.config import registry
-
+def test_a_head_that_lacks_what_is_asked_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.NETWORKS, "own", registry.NetworkRow("own", OwnHead))
     with pytest.raises(UsageError, match=r"network own makes a head of its own, without noise: .*network\.noisy=false"):
         make_network(noisy_kit(PLAIN, 0.5), (5,), torch.float32, 3, NetworkSettings(name="own"))
+    with pytest.raises(UsageError, match=r"network own makes a head of its own, without atoms: set agent=dqn"):
+        make_network(PLAIN, (5,), torch.float32, 3, NetworkSettings(name="own", atoms=51))
     with pytest.raises(UsageError, match=r"network\.noisy needs linear layers that a class makes"):
         noisy_kit(LayerKit(linear=lambda *sizes: PLAIN.linear(*sizes), conv2d=PLAIN.conv2d), 0.5)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks
 from wn_dqn.nn.layers import Layer
+from wn_dqn.nn.noisy import NoisyLayer
 from wn_dqn.nn.weight_norm import WeightNormLayer
 
 UPDATE_METRICS = ("step_ratio", "angle_degrees", "gradient_ratio")
@@ -23,10 +24,12 @@ TD_METRICS = ("abs_td_error", "clipped_share")
 
 @torch.no_grad()
 def weight_metrics(layer: Layer) -> dict[str, float]:
-    """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||."""
+    """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||; ||sigma|| of noise."""
     metrics = {"w_norm_mean": _weight(layer).flatten(1).norm(dim=1).mean().item()}
     if isinstance(layer, WeightNormLayer):
         metrics |= {"g_mean": layer.g.mean().item(), "v_norm_mean": layer.v_norm().mean().item()}
+    if isinstance(layer, NoisyLayer):
+        metrics["sigma_norm_mean"] = layer.sigma.norm(dim=1).mean().item()
     return metrics
 
 

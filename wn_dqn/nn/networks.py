@@ -260,10 +260,18 @@ def make_network(
                 f"environment.normalize_observations is for vectors of float32, not for {kind} {list(obs_shape)}"
             )
         network.normalization = InputNormalization(*obs_shape)
-    layers_of(network)
+    _require_head(network, layers, name)
+    return network
+
+
+def _require_head(network: QNetwork, layers: LayerKit, name: str) -> None:
+    """UsageError unless the head has all that the settings ask for: a network may make one of its own."""
+    made = layers_of(network)
+    output = made.get(network.OUTPUT_LAYERS[-1])
+    if network.support and (output is None or output.direction_shape[0] != network.num_actions * network.num_atoms):
+        raise UsageError(f"the network {name} makes a head of its own, without atoms: set agent=dqn")
     if layers.head_linear is not None and not noisy_layers(network):
         raise UsageError(f"the network {name} makes a head of its own, without noise: set network.noisy=false")
-    return network
 
 
 def network_name(obs_shape: Sequence[int], settings: NetworkSettings) -> str:
