@@ -2,10 +2,16 @@
 
     python scripts/benchmark_replay.py
     python scripts/benchmark_replay.py --capacity 1000000
+    python scripts/benchmark_replay.py --games SpaceInvaders,Breakout,Seaquest,Enduro     compressed frames, their size
+    python scripts/benchmark_replay.py --games KungFuMaster --policy runs/KungFuMaster-wn-seed0
 
 The plain buffer stores both stacks of four of every transition, as most do, and reads them with one fancy index each.
 Both, and prioritized replay, are filled with the same random frames and take turns, round after round; ratios are taken
 within a round. Sampling by priority counts the priorities that the minibatch gets afterwards.
+
+With --games it measures `replay.compression=zstd` instead, on frames of random play, or of play by --policy: bytes a
+frame of the last three quarters, and what storing and gathering cost beside the plain store, which are compared bit by
+bit.
 """
 
 from __future__ import annotations
@@ -13,7 +19,8 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,9 +28,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wn_dqn.config.files import make_settings
+from wn_dqn.config.games import find_game
 from wn_dqn.envs.atari import atari_spec
+from wn_dqn.envs.factory import make_env
+from wn_dqn.envs.frame_stack import FrameStack
+from wn_dqn.envs.rules import training_rules
 from wn_dqn.replay.buffer import ReplayBuffer
+from wn_dqn.replay.frame_stores import CompressedFrames, PlainFrames
 from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.runs.policy import load_policy
 from wn_dqn.system.hardware import available_memory_bytes, num_cores, prepare_torch
 
 STACK_BYTES = 4 * 84 * 84
@@ -53,13 +67,74 @@ class PlainBuffer:
         return [torch.from_numpy(array[rows]) for array in arrays]
 
 
+def played(game: str, policy: str | None, steps: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames [8, 84, 84] of each step of eight games."""
+    loaded = None if policy is None else load_policy(Path(policy), "last", torch.device("cpu"))
+    env = make_env(find_game(game), 8, training_rules(make_settings({"game": game}).environment))
+    generator = np.random.default_rng(0)
+    frames = env.reset(np.arange(8))
+    stack = FrameStack(env.spec, 8)
+    obs = stack.begin(frames)
+    for _ in range(steps):
+        yield frames[:, 0]
+        actions = generator.integers(0, env.spec.num_actions, 8)
+        if loaded is not None:
+            best = loaded.q_values(torch.from_numpy(obs)).argmax(dim=1).numpy()
+            actions = np.where(generator.random(8) < 0.05, actions, best)
+        env.send(actions)
+        step = env.receive()
+        frames, obs = step.frame, stack.push(step.frame, step.over)
+
+
+def measure_compression(games: str, policy: str | None, steps: int) -> None:
+    """The table of --games."""
+    print("| game | bytes a frame | GiB for 1,000,000 | store 8, ms (plain) | gather 320, ms (plain) |")
+    print("|---|---|---|---|---|")
+    generator = np.random.default_rng(1)
+    for game in games.split(","):
+        stores = (
+            CompressedFrames(8, steps, (84, 84), np.dtype(np.uint8)),
+            PlainFrames(8, steps, (84, 84), torch.uint8, torch.device("cpu")),
+        )
+        put, gather = ([], []), ([], [])
+        for slot, frames in enumerate(played(game, policy, steps)):
+            for times, store in zip(put, stores, strict=True):
+                times.append(seconds(lambda store=store, frames=frames, slot=slot: store.put(slot, frames)))
+        for _ in range(30):
+            rows = generator.integers(0, 8, 320) * steps + generator.integers(0, steps, 320)
+            found = [store.gather(torch.from_numpy(rows)) for store in stores]
+            assert torch.equal(*found)
+            for times, store in zip(gather, stores, strict=True):
+                times.append(seconds(lambda store=store, rows=rows: store.gather(torch.from_numpy(rows))))
+        size = stores[0].mean_bytes(steps // 4, steps)
+        ms = [1e3 * statistics.median(times) for times in (*put, *gather)]
+        # A transition has 8 bytes beside its frame, and a compressed frame 12 that say where it is.
+        total = 1e6 * (size + 20) / 2**30
+        print(f"| {game} | {size:,.0f} | {total:.2f} | {ms[0]:.2f} ({ms[1]:.2f}) | {ms[2]:.2f} ({ms[3]:.2f}) |")
+
+
 @click.command(help=__doc__)
+@click.option("--games", help="measure compressed frames of these games")
+@click.option("--policy", help="a run directory, whose last network plays")
+@click.option("--steps", default=2000, show_default=True, help="of eight games each, with --games")
 @click.option("--capacity", default=100_000, show_default=True, help="transitions in ours")
 @click.option("--plain-capacity", default=100_000, show_default=True, help="transitions in the plain one")
 @click.option("--num-envs", default=8, show_default=True)
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rounds", default=300, show_default=True)
-def main(capacity: int, plain_capacity: int, num_envs: int, batch: int, rounds: int) -> None:
+def main(
+    games: str | None,
+    policy: str | None,
+    steps: int,
+    capacity: int,
+    plain_capacity: int,
+    num_envs: int,
+    batch: int,
+    rounds: int,
+) -> None:
+    if games is not None:
+        measure_compression(games, policy, steps)
+        return
     needed = 2 * ReplayBuffer.memory_bytes(SPEC, capacity, num_envs) + 2 * plain_capacity * STACK_BYTES
     available = available_memory_bytes()
     if available is not None and needed > available:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from stacked import Stacked, StackedStep
 
+from wn_dqn.envs import atari
 from wn_dqn.envs.atari import AtariEnv
 from wn_dqn.envs.rules import EnvRules
 
@@ -197,3 +200,22 @@ def test_no_lives_left_is_not_game_over(rom_id: str) -> None:
     _, outcomes = play(Stacked(env), [1], 60)
     for field in ("terminated", "truncated", "terminal"):
         assert not stacked(outcomes, field).any()
+
+
+@pytest.mark.parametrize(
+    ("waits", "told"),
+    [
+        ([5.0] * 11, True),
+        ([5.0] * 10 + [6.0] * 10, False),  # that step came, and the next one is waited for
+        ([None, 5.0, 5.0, None, 5.0, 5.0], False),  # stopped by Ctrl-Z for an hour: one look, not an hour's
+    ],
+)
+def test_only_a_step_that_is_waited_for_again_and_again_hangs(
+    waits: list[float | None], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`waits`: since when `receive` waits, at each look of the watchdog; then the environment is gone."""
+    looks = iter([*(SimpleNamespace(waiting_since_s=since_s) for since_s in waits), None])
+    monkeypatch.setattr(atari, "threading", SimpleNamespace(Event=lambda: SimpleNamespace(wait=lambda _: False)))
+    heard: list[bool] = []
+    atari._watch(lambda: next(looks), lambda: heard.append(True))  # type: ignore[arg-type]
+    assert heard == [True] * told

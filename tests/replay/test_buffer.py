@@ -152,7 +152,8 @@ def test_a_million_transitions_fit_in_7_3_gb(num_envs: int) -> None:
 
 @pytest.mark.parametrize(("capacity", "num_envs"), [(1, 1), (10, 4), (33, 8)])
 def test_memory_bytes_is_what_the_arrays_occupy(capacity: int, num_envs: int) -> None:
-    owned = vars(ReplayBuffer(SPEC, capacity, num_envs, GAMMA, CPU)).values()
+    buffer = ReplayBuffer(SPEC, capacity, num_envs, GAMMA, CPU)
+    owned = [*vars(buffer).values(), *vars(buffer.frames).values()]
     tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in owned if torch.is_tensor(t)}
     arrays = sum(array.nbytes for array in owned if isinstance(array, np.ndarray))
     constant = 8 * num_envs  # where each ring begins

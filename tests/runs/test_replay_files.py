@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import mutated
@@ -29,7 +30,7 @@ from wn_dqn.runs.checkpoint import CheckpointError, VerifiedFile
 from wn_dqn.runs.replay_files import ReplayIndex, ReplayStore, read_arrays, write_arrays
 
 CAPACITY, NUM_ENVS = 50, 2
-MAGIC = b"wn_dqn arrays 1\n"
+MAGIC, OLD_MAGIC = b"wn_dqn arrays 2\n", b"wn_dqn arrays 1\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -317,15 +318,17 @@ def blank() -> dict[str, NDArray[Any]]:
     return {name: np.zeros_like(array) for name, array in ARRAYS.items()}
 
 
-def forged(folder: Path, data: bytes) -> VerifiedFile:
+def forged(folder: Path, data: bytes, name: str = "forged.arrays") -> VerifiedFile:
     """`data` as a file with the size and the hash that it should have."""
-    (folder / "forged.arrays").write_bytes(data)
-    return {"name": "forged.arrays", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / name).write_bytes(data)
+    return {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def array_file(header: Any, body: bytes) -> bytes:
+def array_file(header: Any, body: bytes, *, old: bool = False) -> bytes:
+    """As it is written, or as versions before wrote it."""
     header_bytes = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return MAGIC + len(header_bytes).to_bytes(4, "little") + header_bytes + zlib.compress(body)
+    beginning = len(header_bytes).to_bytes(4, "little") + header_bytes
+    return OLD_MAGIC + beginning + zlib.compress(body) if old else MAGIC + beginning + zstandard.compress(body)
 
 
 HEADER = {name: [array.dtype.str, list(array.shape)] for name, array in ARRAYS.items()}
@@ -335,7 +338,11 @@ BODY = b"".join(array.tobytes() for array in ARRAYS.values())
 def test_arrays_survive_the_round_trip(tmp_path: Path) -> None:
     """Also arrays that are not contiguous; the format is the one written down here."""
     file = write_arrays(tmp_path / "good.arrays", {**ARRAYS, "frames": ARRAYS["frames"].repeat(2, axis=2)[:, :, ::2]})
-    for described in (file, forged(tmp_path, array_file(HEADER, BODY))):
+    made = [
+        forged(tmp_path, array_file(HEADER, BODY, old=True), "old.arrays"),
+        forged(tmp_path, array_file(HEADER, BODY)),
+    ]
+    for described in (file, *made):
         read = read_arrays(tmp_path, described, blank())
         assert all(np.array_equal(read[name], array) for name, array in ARRAYS.items())
 
@@ -361,7 +368,11 @@ def test_an_array_may_be_empty(tmp_path: Path) -> None:
         pytest.param(array_file(HEADER, BODY)[:-700], id="cut off"),
         pytest.param(MAGIC, id="magic only"),
         pytest.param(MAGIC + (2**32 - 1).to_bytes(4, "little") + b"{}", id="endless header"),
-        pytest.param(array_file(HEADER, BODY).replace(b"arrays 1", b"arrays 2"), id="another version"),
+        pytest.param(array_file(HEADER, BODY[:-1], old=True), id="too short, old"),
+        pytest.param(array_file(HEADER, BODY, old=True)[:-700], id="cut off, old"),
+        pytest.param(array_file(HEADER, BODY).replace(b"arrays 2", b"arrays 1"), id="zstd for zlib"),
+        pytest.param(array_file(HEADER, BODY, old=True).replace(b"arrays 1", b"arrays 2"), id="zlib for zstd"),
+        pytest.param(array_file(HEADER, BODY).replace(b"arrays 2", b"arrays 3"), id="another version"),
         pytest.param(
             array_file(b"[" * 60_000, BODY),
             id="deep header",
@@ -379,9 +390,10 @@ def test_a_file_that_lies_is_refused_in_bounded_memory(data: bytes, tmp_path: Pa
         tracemalloc.stop()
 
 
-def test_a_zip_bomb_takes_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("old", [False, True])
+def test_a_zip_bomb_takes_no_memory(old: bool, tmp_path: Path) -> None:
     """A hundred kilobytes that would be a hundred megabytes: what was asked for is read, no more."""
-    file = forged(tmp_path, array_file(HEADER, BODY + bytes(10**8)))
+    file = forged(tmp_path, array_file(HEADER, BODY + bytes(10**8), old=old))
     tracemalloc.start()
     try:
         read = read_arrays(tmp_path, file, blank())
@@ -391,15 +403,16 @@ def test_a_zip_bomb_takes_no_memory(tmp_path: Path) -> None:
     assert np.array_equal(read["frames"], ARRAYS["frames"])
 
 
-def test_random_mutations_with_the_right_hash_are_refused_or_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("old", [False, True])
+def test_random_mutations_with_the_right_hash_are_refused_or_read(old: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    good = array_file(HEADER, BODY)
+    good = array_file(HEADER, BODY, old=old)
     num_refused = 0
-    for _ in range(600):
+    for _ in range(300):
         file, into = forged(tmp_path, mutated(good, rng)), blank()
         num_refused += refused(lambda file=file, into=into: read_arrays(tmp_path, file, into))
         assert all(into[name].shape == array.shape for name, array in ARRAYS.items())
-    assert 300 < num_refused < 600
+    assert 100 < num_refused < 300
 
 
 @pytest.fixture

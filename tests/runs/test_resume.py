@@ -464,3 +464,15 @@ class TestExtendedInTheMiddleOfAnEpoch:
             save_checkpoint(tmp_path, steps, {}, score)
         prune_checkpoints(tmp_path, 1, settings.counts_test_at, settings.ends_epoch)
         assert [info.steps for info in list_checkpoints(tmp_path)] == [120, 280]
+
+
+@pytest.mark.parametrize(("before", "after"), [("zstd", "none"), ("none", "zstd")])
+def test_compression_may_change(before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in mid-game, and resumed with the other kind of memory: the bits of a run that never stopped."""
+    kinds = {kind: settings_for(replay={"compression": kind}) for kind in (before, after)}
+    assert train(kinds[after], tmp_path / "whole") == 0
+    with monkeypatch.context() as context:
+        stop_when(context, STOPS["in mid-game, in the last epoch"])
+        train(kinds[before], tmp_path / "run")
+    assert train(kinds[after], tmp_path / "run") == 0
+    assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))

@@ -26,7 +26,7 @@ from wn_dqn.system import reading
 from wn_dqn.system.reading import LARGEST, MAX_STEPS
 
 # Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
-_NOT_PART_OF_A_GROUP = ("seed", "plugins", "learning.total_steps", "output.")
+_NOT_PART_OF_A_GROUP = ("seed", "plugins", "learning.total_steps", "replay.compression", "output.")
 
 _MAX_COLUMNS = 10_000
 

@@ -108,7 +108,15 @@ class EnvironmentSettings(_Section):
 class ReplaySettings(_Section):
     """The replay buffer, and prioritized replay (Schaul et al. 2016, the proportional variant)."""
 
-    capacity: Count = Field(1_000_000, description="transitions kept; each takes 7 KB of memory")
+    capacity: Count = Field(
+        1_000_000,
+        description="transitions kept; each takes 7 KB of memory, or 0.2 to 1.5 KB where frames are compressed",
+    )
+    compression: Literal["auto", "none", "zstd"] = Field(
+        "auto",
+        description="of the frames in memory, without loss: nothing that is learned depends on it. auto: zstd where "
+        "the replay would take more than half of the free memory. Never on a GPU",
+    )
     priority_exponent: Probability = Field(
         0.0,
         description=(

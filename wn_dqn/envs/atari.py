@@ -24,6 +24,7 @@ from wn_dqn.envs.vector_env import EnvStep, require_actions
 
 HANG_TIMEOUT_S = 45.0
 """A step takes milliseconds; on a machine that is busy beyond reason, a second."""
+_LOOKS = 10
 
 _NO_LIMIT = 2**31 - 2  # frames; ale-py adds one to a 32-bit integer
 
@@ -109,13 +110,15 @@ class AtariEnv:
 
 
 def _watch(watched: weakref.ref[AtariEnv], on_hang: Callable[[], None]) -> None:
-    never = threading.Event()
-    while not never.wait(HANG_TIMEOUT_S / 10):
+    """Count the looks at which the same step is waited for. A process that was stopped for an hour makes one look."""
+    never, since_s, looks = threading.Event(), None, 0
+    while not never.wait(HANG_TIMEOUT_S / _LOOKS):
         env = watched()
         if env is None:
             return
-        since_s = env.waiting_since_s
-        if since_s is not None and time.monotonic() - since_s > HANG_TIMEOUT_S:
+        before_s, since_s = since_s, env.waiting_since_s
+        looks = looks + 1 if since_s is not None and since_s == before_s else 0
+        if looks == _LOOKS:
             on_hang()
             return
         del env

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.replay.final_frames import FinalFrames
+from wn_dqn.replay.frame_stores import CompressedFrames, FrameStore, PlainFrames
 from wn_dqn.replay.transitions import TransitionBatch
 
 _MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to draw
@@ -49,7 +50,10 @@ class ReplayBuffer:
         discount: float,
         device: torch.device,
         n_steps: int = 1,
+        *,
+        compressed: bool = False,
     ) -> None:
+        """`compressed`: frames lie in the host's memory, see :class:`CompressedFrames`; what is drawn is the same."""
         self.spec = spec
         self.num_envs = num_envs
         self.capacity_per_env = -(-capacity // num_envs)
@@ -65,17 +69,19 @@ class ReplayBuffer:
         rings = (num_envs, self.num_slots)
         dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
         self._stored_shape = _stored_shape(spec)
-        self._frames = torch.empty((num_envs * self.num_slots + 1, *self._stored_shape), dtype=dtype, device=device)
-        self._frames[-1] = 0
         self._zero_frame = num_envs * self.num_slots
-        self._rings = self._frames[:-1].view(*rings, *self._stored_shape)
+        shape = num_envs, self.num_slots, self._stored_shape
+        self.frames: FrameStore = (
+            CompressedFrames(*shape, np.dtype(spec.dtype)) if compressed else PlainFrames(*shape, dtype, device)
+        )
         self._history = np.zeros(rings, np.uint8)  # earlier frames of the same game, less than the stack
         self._action = np.zeros(rings, np.min_scalar_type(spec.num_actions - 1))
         self._reward = np.zeros(rings, np.float32)
         self._terminal = np.zeros(rings, np.bool_)
         self._drawable = np.zeros(rings, np.bool_)
         self._first_slot_of_env = np.arange(num_envs) * self.num_slots
-        self._final = FinalFrames(self._frames, num_envs, self.num_slots)
+        empty = torch.empty((0, *self._stored_shape), dtype=dtype, device=device)
+        self._final = FinalFrames(empty, num_envs, self.num_slots)
 
     @staticmethod
     def memory_bytes(spec: EnvSpec, capacity: int, num_envs: int) -> int:
@@ -131,7 +137,7 @@ class ReplayBuffer:
             self._drawable[:, leaving] = False
             self._final.forget(leaving)
         slot = self.num_appended % self.num_slots
-        self._rings[:, slot] = self._to_device(frames.reshape(self.num_envs, *self._stored_shape))
+        self.frames.put(slot, self._to_device(frames.reshape(self.num_envs, *self._stored_shape)))
         self._history[:, slot] = history
         self._drawable[:, slot] = False
         self.num_appended += 1
@@ -200,13 +206,12 @@ class ReplayBuffer:
     def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Slots start..stop of all rings, counted from the first ever begun: arrays [N, stop - start, ...]."""
         slots = np.arange(start, stop) % self.num_slots
-        frames = self._rings[:, torch.from_numpy(slots).to(self.device)].cpu().numpy()
-        return {"frames": frames} | {name: ring[:, slots] for name, ring in self._host_rings().items()}
+        return {"frames": self.frames.read(slots)} | {name: ring[:, slots] for name, ring in self._host_rings().items()}
 
     def write(self, start: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Put back what `read` gave, from slot `start` on; ``finish_restoring`` makes it count."""
         slots = np.arange(start, start + arrays["frames"].shape[1]) % self.num_slots
-        self._rings[:, torch.from_numpy(slots).to(self.device)] = torch.from_numpy(arrays["frames"]).to(self.device)
+        self.frames.write(slots, arrays["frames"])
         for name, ring in self._host_rings().items():
             ring[:, slots] = arrays[name]
 
@@ -306,7 +311,7 @@ class ReplayBuffer:
         return terminal | (self._final.rows(env, slot) >= 0) if self._final.any else terminal
 
     def _stack_rows(self, env: NDArray[np.int64], slot: NDArray[np.int64], newest: int) -> NDArray[np.int64]:
-        """Rows of `_frames`: each slot's stack, oldest first, and `newest` frames after it: [..., stack + newest]."""
+        """Rows of `frames`: each slot's stack, oldest first, and `newest` frames after it: [..., stack + newest]."""
         offsets = np.arange(1 - self.spec.stack, newest + 1)
         rows = (slot[..., None] + offsets) % self.num_slots + self._first_slot_of_env[env][..., None]
         return np.where(-offsets > self._history[env, slot][..., None], self._zero_frame, rows)
@@ -315,7 +320,7 @@ class ReplayBuffer:
         """The frames at `rows` [B, k], side by side along their first dimension: [B, k * C, H, W] or [B, k * D]."""
         batch, count = rows.shape
         channels, *size = self.spec.frame_shape
-        return self._frames.index_select(0, rows.flatten()).view(batch, count * channels, *size)
+        return self.frames.gather(rows.flatten()).view(batch, count * channels, *size)
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         """`array` on its way to the device; nobody waits for it, and it may be changed at once on a GPU."""

@@ -41,9 +41,11 @@ class PrioritizedReplay(ReplayBuffer):
         n_steps: int,
         exponent: float,
         epsilon: float,
+        *,
+        compressed: bool = False,
     ) -> None:
         """`exponent` is alpha; the other arguments as for :class:`ReplayBuffer`."""
-        super().__init__(spec, capacity, num_envs, discount, device, n_steps)
+        super().__init__(spec, capacity, num_envs, discount, device, n_steps, compressed=compressed)
         self._exponent = exponent
         self._epsilon = epsilon
         self._tree = SumTree(num_envs * self.num_slots)

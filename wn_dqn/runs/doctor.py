@@ -19,6 +19,7 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.bench import GAME, Bench
+from wn_dqn.runs.replay_memory import expected_bytes
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
 
 
@@ -52,10 +53,11 @@ def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
     else:
         room = available_memory_bytes()
     have = "unknown" if room is None else f"{room / GIB:.1f} GiB"
-    verdict = (
-        "" if room is None else (", it fits" if needed < room - GIB else ", it does not fit: lower replay.capacity")
-    )
-    yield f"memory available: {have}; a replay of {capacity:,} takes {needed / GIB:.1f} GiB{verdict}"
+    verdict = "" if room is None else (", it fits" if needed < room - GIB else ", it does not fit as it is")
+    less = ""
+    if device.type == "cpu":
+        less = f"; compressed it takes at most {expected_bytes(settings, spec, compressed=True) / GIB:.1f} GiB"
+    yield f"memory available: {have}; a replay of {capacity:,} takes {needed / GIB:.1f} GiB{verdict}{less}"
 
 
 def report(bench: Bench) -> Iterator[str]:

@@ -49,6 +49,7 @@ from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.parts import make_agent, make_plan, make_sampler
 from wn_dqn.runs.policy import Player, load_policy
 from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
+from wn_dqn.runs.replay_memory import MemoryWatch
 from wn_dqn.runs.run_directory import RunDirectory, arithmetic
 from wn_dqn.runs.snapshot import MISFITS, Snapshot, load_snapshot, replay_index
 from wn_dqn.runs.status import SAVED_STEPS
@@ -83,6 +84,7 @@ class Experiment:
     state: TrainingState
     stop: StopRequest
     reporter: ProgressReporter
+    memory: MemoryWatch
     task: ProgressTask | None = None
     held_out_file: VerifiedFile | None = None
     test_env: VectorEnv | None = None
@@ -218,6 +220,7 @@ class Experiment:
         if now_s - self._status_s > _STATUS_PERIOD_S:
             self._status_s = now_s
             self.write_status("running")
+            self.memory.look()
 
     def _tell_whether_rows_wait(self) -> None:
         before, self._unwritten = self._unwritten, self.metrics.unwritten
@@ -399,6 +402,7 @@ def build_experiment(
         state=new_state(env.spec, num_envs, plan),
         stop=stop,
         reporter=reporter,
+        memory=MemoryWatch(sampler.replay, reporter.message, stop),
     )
 
 

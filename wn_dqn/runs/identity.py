@@ -9,7 +9,7 @@ from wn_dqn.config.files import differences
 from wn_dqn.errors import UsageError
 
 # They say how long a run is, what is written, and where code is found. Nobody is asked.
-_CHANGEABLE = ("learning.total_steps:", "output.", "plugins:")
+_CHANGEABLE = ("learning.total_steps:", "output.", "plugins:", "replay.compression:")
 # The saved network, games and replay have their shape. Nobody can accept another.
 _FIXED = (
     "game:",

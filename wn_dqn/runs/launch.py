@@ -16,16 +16,16 @@ from wn_dqn.envs.twin import first_difference
 from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import RunError, UsageError
 from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
-from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.bench import precision_advice
 from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.experiment import Experiment, build_experiment
 from wn_dqn.runs.identity import changed_settings, require_accepted
+from wn_dqn.runs.replay_memory import expected_bytes, is_compressed, plain_bytes
 from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.runs.story import opening
-from wn_dqn.system.hardware import GIB, prepare_torch, require_memory
+from wn_dqn.system.hardware import GIB, available_memory_bytes, prepare_torch, require_memory
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.host import Stop
 
@@ -63,9 +63,11 @@ def train_run(
     directory = RunDirectory(run_dir)
     spec = spec_of(game_of(settings), training_rules(settings.environment))
     settings = _knowing_whether_it_repeats(settings, directory, reporter)
-    needs = settings, spec, device
+    compressed = is_compressed(settings, spec, device)
+    if settings.replay.compression == "zstd" and not compressed:
+        raise UsageError(f"a replay on {device} is not compressed: leave out replay.compression")
     if not directory.exists:
-        _require_memory(*needs)  # before anything is written
+        _require_memory(settings, spec, device, compressed=compressed)  # before anything is written
     directory.create()
     with directory.locked():
         changes: list[str] = []
@@ -80,10 +82,15 @@ def train_run(
                 steps = directory.read_status()["steps"]
                 reporter.message(f"{run_dir} is finished: {steps:,} steps; raise --steps to go on")
                 return 0
-            _require_memory(*needs)
+            _require_memory(settings, spec, device, compressed=compressed)
         directory.require_own_folders()
         for line in opening(settings, spec, run_dir, device):
             reporter.message(line)
+        if compressed:
+            plain, available = plain_bytes(settings, spec) / GIB, (available_memory_bytes() or 0) / GIB
+            reporter.message(
+                f"frames of the replay are compressed: as they are they take {plain:.1f} GiB, {available:.1f} are free"
+            )
         if (advice := precision_advice(settings, device)) is not None:
             reporter.message(advice)
         experiment = build_experiment(settings, directory, device, reporter, stop)
@@ -167,13 +174,12 @@ def _is_finished(directory: RunDirectory, total_steps: int) -> bool:
     return status.get("status") == "finished" and steps >= total_steps
 
 
-def memory_needs(settings: Settings, spec: EnvSpec) -> tuple[int, int]:
+def memory_needs(settings: Settings, spec: EnvSpec, *, compressed: bool) -> tuple[int, int]:
     """The bytes of the full replay, and of all else: what a training is refused without."""
-    replay_bytes = ReplayBuffer.memory_bytes(spec, settings.replay.capacity, settings.environment.num_envs)
     held_out_bytes = 2 * settings.evaluation.held_out_states * spec.stack * spec.frame_bytes  # twice while saved
-    return replay_bytes, _OTHER_BYTES + held_out_bytes
+    return expected_bytes(settings, spec, compressed=compressed), _OTHER_BYTES + held_out_bytes
 
 
-def _require_memory(settings: Settings, spec: EnvSpec, device: torch.device) -> None:
-    replay_bytes, other_bytes = memory_needs(settings, spec)
+def _require_memory(settings: Settings, spec: EnvSpec, device: torch.device, *, compressed: bool) -> None:
+    replay_bytes, other_bytes = memory_needs(settings, spec, compressed=compressed)
     require_memory(replay_bytes, other_bytes, replay_bytes // settings.replay.capacity + 1, device)

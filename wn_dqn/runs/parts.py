@@ -17,6 +17,7 @@ from wn_dqn.nn.noisy import noisy_kit
 from wn_dqn.nn.optimizers import OPTIMIZERS
 from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.replay.prioritized import PrioritizedReplay
+from wn_dqn.runs.replay_memory import is_compressed
 from wn_dqn.seeding import numpy_generator, torch_generator
 from wn_dqn.training.agent import Agent, AgentParts
 from wn_dqn.training.categorical import categorical_loss
@@ -52,11 +53,13 @@ def make_plan(settings: Settings) -> TrainingPlan:
 def make_sampler(settings: Settings, spec: EnvSpec, device: torch.device) -> Sampler:
     """An empty replay buffer of the kind that the settings ask for, and what draws from it."""
     section, learning = settings.replay, settings.learning
+    compressed = is_compressed(settings, spec, device)
     shape = (spec, section.capacity, settings.environment.num_envs, learning.discount, device, learning.n_steps)
     if section.priority_exponent == 0.0:
-        replay = ReplayBuffer(*shape)
+        replay = ReplayBuffer(*shape, compressed=compressed)
     else:
-        replay = PrioritizedReplay(*shape, section.priority_exponent, section.priority_epsilon)
+        priority = section.priority_exponent, section.priority_epsilon
+        replay = PrioritizedReplay(*shape, *priority, compressed=compressed)
     beta = LinearSchedule(section.importance_exponent, 1.0, learning.start_steps, section.importance_anneal_steps)
     return Sampler(replay, learning.batch_size, beta)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import TypedDict  # see wn_dqn.runs.checkpoint
@@ -28,7 +29,8 @@ from wn_dqn.system import reading
 from wn_dqn.system.durable import is_own_file, replacing, write_all
 from wn_dqn.system.reading import Steps
 
-_MAGIC = b"wn_dqn arrays 1\n"
+_MAGIC = b"wn_dqn arrays 2\n"
+_ZLIB_MAGIC = b"wn_dqn arrays 1\n"  # what versions before wrote: the same, compressed by zlib
 _SEGMENT = re.compile(r"(segment-\d{8}|tail-\d{10}-\d{10})\.arrays")
 _SLOTS_PER_SEGMENT = 16_384  # over all rings: 115 MB of frames, a few MB compressed
 _BLOCK_BYTES = 2**22
@@ -168,7 +170,7 @@ def _write_compressed(file: FileIO, arrays: Mapping[str, NDArray[Any]]) -> tuple
         write_all(file, data)
 
     write(_MAGIC + len(header).to_bytes(4, "little") + header)
-    compress = zlib.compressobj(level=1)
+    compress = zstandard.ZstdCompressor(level=1).compressobj()
     for array in filter(np.size, arrays.values()):
         raw = memoryview(np.ascontiguousarray(array).data).cast("B")
         for start in range(0, len(raw), _BLOCK_BYTES):
@@ -183,28 +185,46 @@ def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]])
     CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.
     """
     num_bytes = sum(array.nbytes for array in into.values())
-    data = read_verified(folder, file, num_bytes + num_bytes // 100 + 2 * _MAX_HEADER_BYTES)  # zlib adds 0.03%
+    limit = num_bytes + num_bytes // 100 + 2 * _MAX_HEADER_BYTES  # what cannot be compressed grows a little
+    data = read_verified(folder, file, limit)
     header_start = len(_MAGIC) + 4
     header_length = int.from_bytes(data[len(_MAGIC) : header_start], "little")
     expected = {name: [array.dtype.str, list(array.shape)] for name, array in into.items()}
     try:
-        if not data.startswith(_MAGIC) or header_length > _MAX_HEADER_BYTES:
+        if not data.startswith((_MAGIC, _ZLIB_MAGIC)) or header_length > _MAX_HEADER_BYTES:
             raise ValueError("it is not a file of arrays")
         if reading.parse_json(data[header_start : header_start + header_length]) != expected:
             raise ValueError("its arrays have other shapes than this run's")
-        decompress = zlib.decompressobj()
-        rest = memoryview(data)[header_start + header_length :]
+        compressed = memoryview(data)[header_start + header_length :]
+        reader = _zstd_reader(compressed) if data.startswith(_MAGIC) else _Zlib(compressed)
         for array in filter(np.size, into.values()):
             raw = memoryview(array.data).cast("B")
             filled = 0
             while filled < len(raw):
-                block = decompress.decompress(rest, min(_BLOCK_BYTES, len(raw) - filled))
-                rest = memoryview(decompress.unconsumed_tail)
+                block = reader.readinto(raw[filled : filled + _BLOCK_BYTES])
                 if not block:
                     raise ValueError("it ends too early")
-                raw[filled : filled + len(block)] = block
-                filled += len(block)
-    except (OSError, ValueError, zlib.error) as error:
+                filled += block
+    except (OSError, ValueError, zlib.error, zstandard.ZstdError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{folder / file['name']} cannot be read: {reason}") from None
     return into
+
+
+def _zstd_reader(data: memoryview) -> zstandard.ZstdDecompressionReader:
+    """Reads what zstd has compressed; a file cannot ask for more than 8 MiB to remember."""
+    return zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(data)
+
+
+class _Zlib:
+    """Reads what zlib has compressed."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._decompress, self._rest = zlib.decompressobj(), data
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` from its beginning; returns how much of it."""
+        block = self._decompress.decompress(self._rest, len(buffer))
+        self._rest = memoryview(self._decompress.unconsumed_tail)
+        buffer[: len(block)] = block
+        return len(block)

@@ -15,6 +15,7 @@ from wn_dqn.envs.factory import spec_of
 from wn_dqn.envs.rules import training_rules
 from wn_dqn.runs.bench import hours_of, training_speed
 from wn_dqn.runs.launch import memory_needs
+from wn_dqn.runs.replay_memory import is_compressed, plain_bytes
 from wn_dqn.sweeps.cells import Cell
 from wn_dqn.system.hardware import GIB, prepare_torch
 from wn_dqn.system.progress import duration_text
@@ -62,8 +63,12 @@ class _Kind:
 
 def _examined(settings: Settings, device: torch.device, *, measured: bool) -> _Kind:
     spec = spec_of(game_of(settings), training_rules(settings.environment))
-    replay_bytes, other_bytes = memory_needs(settings, spec)
-    saved = replay_bytes * (_IMAGES_COMPRESSED if spec.is_image else 1.0) if settings.output.save_replay else 0.0
+    replay_bytes, other_bytes = memory_needs(settings, spec, compressed=is_compressed(settings, spec, device))
+    saved = (
+        plain_bytes(settings, spec) * (_IMAGES_COMPRESSED if spec.is_image else 1.0)
+        if settings.output.save_replay
+        else 0.0
+    )
     checkpoints = (settings.output.keep_checkpoints + 1) * _CHECKPOINT_BYTES
     memory_bytes = other_bytes + (replay_bytes if device.type == "cpu" else 0)
     speed = training_speed(settings, device, _TEST_S) if measured else None
