@@ -240,7 +240,7 @@ def load(
 ) -> Policy:
     """The policy in a run directory, in one of its checkpoints, or in a file that `wn-dqn export` wrote.
 
-    ``hf:USER/NAME`` is one on the Hugging Face Hub.
+    ``agent:NAME`` is one that comes with this package, ``hf:USER/NAME`` one on the Hugging Face Hub.
     `checkpoint` is best, last, or the number of steps, for a run directory. Nothing of the process changes: threads,
     allocator, determinism. UsageError if there is none, or if it names code from outside of wn_dqn, unless its
     environment is among `named` (its plugins are imported by you), or you `trust` it.
@@ -370,7 +370,7 @@ def evaluate(
     Each outcome is kept in ``reevaluations.jsonl`` of its run. `jobs` checkpoints are tested at the same time, in
     processes of their own; no result depends on it; None: one per core, one on a GPU. With `all_checkpoints`, every
     checkpoint of each run is tested. `named`: environments from outside that are allowed to run their code. Exported
-    networks and hf:USER/NAME are tested as well, before the others, and their outcome is kept nowhere.
+    networks, agent:NAME and hf:USER/NAME are tested as well, before the others, and their outcome is kept nowhere.
 
     >>> reports = wn_dqn.evaluate("runs/Catch", "nature", games=3)
     >>> len(reports[0].result.scores)

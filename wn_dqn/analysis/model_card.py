@@ -66,10 +66,10 @@ def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
         tell(f"no model card: {error}")
 
 
-def card_text(run: Run, *, picture: bool, repo_id: str | None = None) -> str:
+def card_text(run: Run, *, picture: bool, place: str | None = None) -> str:
     """The card as Markdown; `picture`: whether the curve is drawn beside it.
 
-    `repo_id`: the repository of the Hub, USER/NAME, whose card it is. A run's own stands in the run's folder.
+    `place`: where others find the network, like hf:USER/NAME or agent:NAME. A run's own card is in its folder.
     """
     settings = run.settings
     return render_markdown(
@@ -92,7 +92,7 @@ def card_text(run: Run, *, picture: bool, repo_id: str | None = None) -> str:
         epoch_steps=f"{settings.evaluation.epoch_steps:,}",
         protocol=", ".join(scores.protocol_words(training_protocol(settings.environment, settings.evaluation))),
         picture=CURVE if picture else None,
-        repo_id=repo_id,
+        place=place,
         version=__version__,
     )
 

@@ -10,6 +10,7 @@ from typing import TextIO
 import click
 
 from wn_dqn import __version__
+from wn_dqn.cli.cmd_agents import agents
 from wn_dqn.cli.cmd_card import card
 from wn_dqn.cli.cmd_checkpoint import checkpoint
 from wn_dqn.cli.cmd_doctor import doctor
@@ -45,7 +46,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, sweep, checkpoint, evaluate, play),
+    *(train, sweep, checkpoint, evaluate, play, agents),
     *(plot, report, card, export, import_, push),
     *(games, settings, doctor),
 ):

@@ -34,7 +34,7 @@ def write_files(run: Path, policy: Policy, repo_id: str, folder: Path, reporter:
     export(policy, folder / HUB_MODEL, "safetensors", read_records(policy.path)[0], folder / HUB_CONTRACT)
     figure, _ = plotting.learning_curves(group_runs([read])[0])
     write(folder / CURVE, plotting.figure_bytes(figure, "png"))
-    write(folder / CARD, card_text(read, picture=True, repo_id=repo_id).encode())
+    write(folder / CARD, card_text(read, picture=True, place=f"hf:{repo_id}").encode())
     for name in (CONFIG, EVALUATIONS_CSV):
         shutil.copyfile(run / name, folder / name)
     film = watch(policy, find_protocol("nature"), 1, 0, None, reporter)

@@ -1,0 +1,38 @@
+"""``wn-dqn agents``: the trained networks that come along."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def agents(as_json: bool) -> None:
+    """List the trained agents that come with wn-dqn: `wn-dqn play agent:NAME -o game.webm` shows one.
+
+    Each has a model card beside it, in the folder that is named last.
+    """
+    from wn_dqn.interop.places import pretrained, pretrained_folder
+
+    found = pretrained()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print_table(found)
+    click.echo(f"wn-dqn play agent:NAME -o game.webm, wn-dqn evaluate agent:NAME; cards: {pretrained_folder()}")
+
+
+def _print_table(found: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "game", "parameterization", "steps", "mean score", "games", "protocol")
+    for row in found:
+        score = row["score"]
+        table.add_row(row["name"], row["game"].removeprefix("gymnasium:"), row["param"], f"{row['steps']:,}", f"{score['mean']:,.1f}",
+                      f"{score['games']:,}", score["protocol"])  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
