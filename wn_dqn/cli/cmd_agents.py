@@ -32,7 +32,7 @@ def _print_table(found: list[dict[str, Any]]) -> None:
 
     table = Table("name", "game", "parameterization", "steps", "mean score", "games", "protocol")
     for row in found:
-        score = row["score"]
-        table.add_row(row["name"], row["game"].removeprefix("gymnasium:"), row["param"], f"{row['steps']:,}", f"{score['mean']:,.1f}",
-                      f"{score['games']:,}", score["protocol"])  # fmt: skip
+        score, game = row["score"], row["game"].removeprefix("gymnasium:")
+        tested = f"{score['mean']:,.1f}", f"{score['games']:,}", score["protocol"]
+        table.add_row(row["name"], game, row["param"], f"{row['steps']:,}", *tested)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
