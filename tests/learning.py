@@ -9,6 +9,9 @@ Measured on 2026-11-26 on an AMD Zen 4 with one thread: seeds 0 to 9 of every ca
 these 140 runs 139 scored 1.00, the most there is. Double DQN scored 0.68 with seed 9 and MKL_CBWR=COMPATIBLE: it missed
 one column of seven, which costs about 0.29. The bar of the narrow cases lies below that.
 
+Rainbow was measured later on that day, on the same machine: seeds 0 to 9, native and MKL_CBWR=COMPATIBLE. 20 of 20 runs
+scored 1.00.
+
 The last network of a run is a worse measure: in the standard case it missed one column of seven with three of ten
 seeds.
 """
