@@ -11,7 +11,7 @@ from command import wn_dqn
 
 from wn_dqn.runs.status import write_status
 from wn_dqn.sweeps import child
-from wn_dqn.sweeps.cells import STOPPED_EARLY, mark, read_manifest
+from wn_dqn.sweeps.cells import mark_stopped_early, read_manifest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 FAKE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_train.py")))
@@ -47,7 +47,7 @@ def test_a_sweep_from_its_plan_to_its_last_retry(study: Path) -> None:
         "next: wn-dqn report s",
     ]
     status, _, err = wn_dqn("sweep", "run", "s.yaml")
-    assert (status, err.count(" of ")) == (1, 0)  # nothing is trained that has failed or finished
+    assert (status, err.count("at step")) == (1, 0)  # nothing is trained that has failed or finished
 
     status, out, _ = wn_dqn("sweep", "status", "s")
     assert (status, out.splitlines()[-2:]) == (
@@ -63,9 +63,9 @@ def test_a_sweep_from_its_plan_to_its_last_retry(study: Path) -> None:
 def test_cells_that_stopped_early_are_left_alone(study: Path) -> None:
     wn_dqn("sweep", "run", "s.yaml")
     wn_dqn("sweep", "retry", "s")
-    loser = read_manifest(study)[1]
+    loser = read_manifest(study).cells[1]
     write_status(loser.folder, "paused", steps=50)
-    mark(loser, STOPPED_EARLY, "3 of 3 at step 50")
+    mark_stopped_early(loser, "place 3 of 3 at step 50", 50)
     status, _, err = wn_dqn("sweep", "run", "s.yaml")
     assert (status, err.splitlines()[0]) == (0, "3 cells: 2 finished, 1 stopped early")
 

@@ -194,7 +194,7 @@ def test_the_command_trains_stops_and_goes_on(study: Path) -> None:
         log = study / "CatchVector-wn-seed0" / "train.log"
         while not log.exists() or "step 800: mean score" not in log.read_text():
             time.sleep(0.02)
-        (each,) = read_manifest(study)
+        (each,) = read_manifest(study).cells
         trainer = int(standing(each).host.split()[1])
         driver.send_signal(signal.SIGTERM)
         os.kill(trainer, signal.SIGTERM)

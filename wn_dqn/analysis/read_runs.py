@@ -22,6 +22,7 @@ from wn_dqn.errors import UsageError
 from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV, TABLE_BYTES, flatten
 from wn_dqn.runs.records import Reevaluation, read_reevaluations
 from wn_dqn.runs.run_directory import RunDirectory
+from wn_dqn.runs.status import STOPPED_EARLY
 from wn_dqn.system import reading
 from wn_dqn.system.reading import LARGEST, MAX_STEPS
 
@@ -114,12 +115,19 @@ class Group:
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """The runs in `paths` (run directories, or folders of them), and a message about all that cannot be read."""
+    """The runs in `paths` (run directories, or folders of them), and a message about all that cannot be read.
+
+    Runs that stopped early because they were worse are no sample: in a folder, they are left out.
+    """
     runs: list[Run] = []
     problems: list[str] = []
-    found = dict.fromkeys(folder.resolve() for path in paths for folder in _run_folders(path))
+    given = [path.resolve() for path in paths]
+    found = dict.fromkeys(folder.resolve() for path in given for folder in _run_folders(path))
     for path in found:
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        if path not in given and (path / STOPPED_EARLY).is_file():
+            problems.append(f"{shown} lost a comparison of its sweep and stopped early: left out")
+            continue
         try:
             runs.append(read_run(shown))
             problems += runs[-1].problems

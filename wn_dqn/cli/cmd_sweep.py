@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wn_dqn.cli.options import DEVICE, NAMED_ENV, plugin_option, seconds
+from wn_dqn.errors import UsageError
 
 if TYPE_CHECKING:
     from wn_dqn.config.schema import Settings
-    from wn_dqn.sweeps.cells import Cell, Standing
+    from wn_dqn.sweeps.cells import Cell, Standing, Sweep
+    from wn_dqn.sweeps.driver import Executor
     from wn_dqn.sweeps.stopping import Stopping
     from wn_dqn.sweeps.study import Study
 
@@ -30,18 +33,61 @@ _INTO = click.option(
 _PLUGIN = plugin_option(expose_value=True)
 
 
+@dataclass(frozen=True)
+class _Orders:
+    """How a person wants a sweep to be trained."""
+
+    fleet: str
+    jobs: int | None
+    address: str
+    partition: str | None
+    sbatch: tuple[str, ...]
+    dry_run: bool
+    stop_after: str | None
+    named_env: str | None
+    plugins: tuple[str, ...]
+
+    @property
+    def named(self) -> list[str]:
+        return [self.named_env] if self.named_env else []
+
+    @property
+    def code(self) -> list[str]:
+        """The options that allow code from outside, for another process."""
+        return [*(f"--env={name}" for name in self.named), *(f"--plugin={name}" for name in self.plugins)]
+
+
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that train; the command gets one `orders`."""
     options = (
         click.option(
-            "--jobs", type=click.IntRange(1, 1024), default=1, show_default=True, help="Runs at a time, here."
+            "--on",
+            "fleet",
+            type=click.Choice(["local", "ray", "slurm"]),
+            default="local",
+            show_default=True,
+            help="In processes here, on a Ray cluster, or as a SLURM job array.",
         ),
+        click.option(
+            "--jobs", type=click.IntRange(1, 10_000), help="Runs at a time.  [default: 1 here; Ray and SLURM decide]"
+        ),
+        click.option("--address", default="auto", show_default=True, help="Of Ray: auto, local (its own), HOST:PORT."),
+        click.option("--partition", help="Of SLURM."),
+        click.option("--sbatch", multiple=True, help="An option for sbatch, like --sbatch=--time=8:00:00."),
+        click.option("--dry-run", is_flag=True, help="Of SLURM: print the script, and submit nothing."),
         click.option("--stop-after", metavar="DURATION", help="Save and stop after so long, like 8h."),
         NAMED_ENV,
         _PLUGIN,
     )
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        names = [field.name for field in fields(_Orders)]
+        command(orders=_Orders(**{name: given.pop(name) for name in names}), **given)
+
     for option in reversed(options):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @click.group()
@@ -97,44 +143,54 @@ def plan(
 @_STUDY
 @_INTO
 @_train_options
-def run(
-    study_name: str,
-    into: Path | None,
-    jobs: int,
-    stop_after: str | None,
-    named_env: str | None,
-    plugins: tuple[str, ...],
-) -> None:
+def run(study_name: str, into: Path | None, orders: _Orders) -> None:
     """Train the runs of FILE, or go on with them. Those that have failed wait for `wn-dqn sweep retry`."""
     from wn_dqn.config.files import dump_yaml
-    from wn_dqn.sweeps.cells import known_needs, write_manifest
+    from wn_dqn.sweeps.cells import Sweep, known_needs, write_manifest
     from wn_dqn.sweeps.driver import unfinished
     from wn_dqn.sweeps.study import base_settings
 
     study, path, folder = _study(study_name, into)
-    stop = _stopping(stop_after or study.stop_after)
-    planned = _planned(study, path, folder, named_env, plugins)
+    stop = _stopping(orders.stop_after or study.stop_after)
+    planned = _planned(study, path, folder, orders.named_env, orders.plugins)
     cells = known_needs(folder, [cell for cell, _ in planned])
     if not all(cell.memory_bytes for cell in cells):
-        memory_bytes = _memory_bytes(path, folder, named_env, plugins)
+        memory_bytes = _memory_bytes(path, folder, orders.code)
         cells = [replace(cell, memory_bytes=memory_bytes[cell.name]) for cell in cells]
-    write_manifest(folder, cells, dump_yaml(base_settings(study, path)))
-    _train(folder, cells, unfinished(cells), jobs, stop)
+    made = Sweep(folder, tuple(cells), study.resources, study.stop)
+    write_manifest(made, dump_yaml(base_settings(study, path)))
+    _train(made, unfinished(cells), orders, stop)
 
 
 @sweep.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @_train_options
-def retry(folder: Path, jobs: int, stop_after: str | None, named_env: str | None, plugins: tuple[str, ...]) -> None:
+def retry(folder: Path, orders: _Orders) -> None:
     """Train the failed runs of the sweep in FOLDER again."""
     from wn_dqn.sweeps.cells import read_manifest, standing
     from wn_dqn.sweeps.driver import require_allowed
 
-    cells = read_manifest(folder)
-    require_allowed(cells, [named_env] if named_env else [], plugins)
-    stop = _stopping(stop_after)
-    failed = [cell for cell in cells if standing(cell).state == "failed"]
-    _train(folder, cells, failed, jobs, stop)
+    found = read_manifest(folder)
+    require_allowed(found.cells, orders.named, orders.plugins)
+    failed = [cell for cell in found.cells if standing(cell).state == "failed"]
+    _train(found, failed, orders, _stopping(orders.stop_after))
+
+
+@sweep.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("index", type=click.IntRange(0))
+@NAMED_ENV
+@_PLUGIN
+def cell(folder: Path, index: int, named_env: str | None, plugins: tuple[str, ...]) -> None:
+    """Train one run of the sweep in FOLDER, by its place in sweep.json: what a task of a SLURM array does."""
+    from wn_dqn.sweeps.driver import require_allowed
+    from wn_dqn.sweeps.slurm import cell_at, train_one
+
+    chosen = cell_at(folder, index)
+    require_allowed([chosen], [named_env] if named_env else [], plugins)
+    stop = _stopping(None)
+    with stop.on_signals():
+        sys.exit(train_one(chosen, stop))
 
 
 @sweep.command()
@@ -146,7 +202,7 @@ def status(folder: Path, watch: bool, as_json: bool) -> None:
     from wn_dqn.sweeps.cells import read_manifest, standing, to_json
     from wn_dqn.sweeps.watching import show, watch_until_done
 
-    cells = read_manifest(folder)
+    cells = read_manifest(folder).cells
 
     def look() -> list[Standing]:
         return [standing(cell) for cell in cells]
@@ -180,13 +236,10 @@ def _planned(
     return planned
 
 
-def _memory_bytes(path: Path, folder: Path, named_env: str | None, plugins: Sequence[str]) -> dict[str, int]:
+def _memory_bytes(path: Path, folder: Path, code: Sequence[str]) -> dict[str, int]:
     """What each cell needs, found out by another process: it loads torch, and this one stays small for days."""
-    options = [word for plugin in plugins for word in ("--plugin", plugin)] + (
-        ["--env", named_env] if named_env else []
-    )
     command = [sys.executable, "-m", "wn_dqn", "sweep", "plan", str(path), "--into", str(folder), "--no-cost", "--json"]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, check=False)
+    done = subprocess.run([*command, *code], stdout=subprocess.PIPE, check=False)
     if done.returncode:
         sys.exit(done.returncode)  # it has said why
     return {cell["name"]: cell["memory_bytes"] for cell in json.loads(done.stdout)["cells"]}
@@ -198,14 +251,47 @@ def _stopping(stop_after: str | None) -> Stopping:
     return Stopping(None if stop_after is None else seconds(stop_after))
 
 
-def _train(folder: Path, cells: Sequence[Cell], todo: Sequence[Cell], jobs: int, stop: Stopping) -> None:
+def _train(made: Sweep, todo: Sequence[Cell], orders: _Orders, stop: Stopping) -> None:
     """Train the cells `todo` of a sweep, and exit with the status of the whole."""
     from wn_dqn.sweeps.driver import conclude, drive
-    from wn_dqn.sweeps.local import Local
     from wn_dqn.system.progress import ProgressReporter
 
+    if orders.fleet == "slurm":
+        _submit(made, todo, orders)
+        return
     message = ProgressReporter().message
+    executor = _executor(made, todo, orders) if todo else None  # before ours: Ray sets handlers of signals
     with stop.on_signals():
-        if todo:
-            drive(todo, Local(jobs, [cell.memory_bytes for cell in todo]), stop, message)
-        sys.exit(conclude(folder, cells, stop, message))
+        if executor is not None:
+            drive(made, todo, executor, stop, message)
+        sys.exit(conclude(made, stop, message))
+
+
+def _executor(made: Sweep, todo: Sequence[Cell], orders: _Orders) -> Executor:
+    if orders.fleet == "ray":
+        from wn_dqn.sweeps.on_ray import OnRay
+
+        return OnRay(orders.address, made.resources)
+    from wn_dqn.sweeps.local import Local
+
+    return Local(orders.jobs or 1, [cell.memory_bytes for cell in todo])
+
+
+def _submit(made: Sweep, todo: Sequence[Cell], orders: _Orders) -> None:
+    """Submit the cells `todo` as an array, or print its script."""
+    from wn_dqn.sweeps import slurm
+
+    if made.halving is not None:
+        raise UsageError("a SLURM array has nobody who compares its runs: leave `stop` out, or use --on local or ray")
+    indices = [index for index, each in enumerate(made.cells) if each in todo]
+    if not indices:
+        click.echo("nothing is left to do")
+        return
+    options = [*([f"--partition={orders.partition}"] if orders.partition else []), *orders.sbatch, *orders.code]
+    memory_bytes = max(each.memory_bytes for each in todo)
+    text = slurm.script(made.folder, indices, memory_bytes, made.resources, orders.jobs or len(indices), options)
+    if orders.dry_run:
+        click.echo(text, nl=False)
+        return
+    click.echo(slurm.submit(made.folder, text))
+    click.echo(f"wn-dqn sweep status {made.folder} --watch")

@@ -16,6 +16,8 @@ from wn_dqn.system.reading import MIB, Record, Steps, Text
 STATUS, LOCK = "status.json", ".lock"
 TRAIN_LOG = "train.log"
 """what the command printed, if a sweep started it"""
+STOPPED_EARLY = ".stopped-early.json"
+"""in a run that lost a comparison of its sweep: no statistic counts it"""
 SAVED_STEPS = "saved_steps"
 """in status.json: the steps of the newest checkpoint, null if none was ever saved"""
 # What the name of a file may not contain, and may not be up to its first dot, on Windows.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wn_dqn.config.files import parse_yaml
 from wn_dqn.errors import UsageError
-from wn_dqn.runs.status import TRAIN_LOG, holder, read_status
+from wn_dqn.runs.status import STOPPED_EARLY, TRAIN_LOG, holder, read_status
+from wn_dqn.sweeps.parts import Halving, Resources
 from wn_dqn.system import reading
 from wn_dqn.system.durable import write_durably
 from wn_dqn.system.reading import MIB, Record, Steps, Text
@@ -22,7 +23,7 @@ from wn_dqn.system.reading import MIB, Record, Steps, Text
 if TYPE_CHECKING:
     from wn_dqn.config.schema import Settings
 
-MANIFEST, BASE, FAILURE, STOPPED_EARLY = "sweep.json", "base.yaml", ".failed.json", ".stopped-early.json"
+MANIFEST, BASE, FAILURE = "sweep.json", "base.yaml", ".failed.json"
 _TAIL_BYTES = 4096
 State = Literal["finished", "running", "waiting", "failed", "stopped early"]
 
@@ -74,10 +75,23 @@ class _Entry(Record):
 
 class _Manifest(Record):
     cells: list[_Entry]
+    resources: Resources = Resources()
+    stop: Halving | None = None
 
 
 class _Mark(Record):
     reason: Text
+    at_steps: Steps | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the manifest of a sweep says."""
+
+    folder: Path
+    cells: tuple[Cell, ...]
+    resources: Resources
+    halving: Halving | None
 
 
 def command_of(settings: Settings, changes: Mapping[str, Any], folder: Path, name: str) -> tuple[str, ...]:
@@ -101,33 +115,38 @@ def _yaml_value(value: object) -> str:
     return json.dumps(value)
 
 
-def write_manifest(folder: Path, cells: Sequence[Cell], base: str) -> None:
+def write_manifest(sweep: Sweep, base: str) -> None:
     """Write the list of cells and their commands, and the settings that they share; UsageError if it cannot be."""
-    entries = [{**asdict(cell), "folder": cell.name} for cell in cells]
+    content = {
+        "cells": [{**asdict(cell), "folder": cell.name} for cell in sweep.cells],
+        "resources": sweep.resources.model_dump(),
+        "stop": sweep.halving and sweep.halving.model_dump(),
+    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / BASE, base.encode())
-        write_durably(folder / MANIFEST, json.dumps({"cells": entries}, indent=1).encode())
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        write_durably(sweep.folder / BASE, base.encode())
+        write_durably(sweep.folder / MANIFEST, json.dumps(content, indent=1).encode())
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
+        raise UsageError(f"cannot write to {sweep.folder}: {error.strerror}") from None
 
 
-def read_manifest(folder: Path) -> list[Cell]:
-    """The cells of the sweep in `folder`; UsageError if it is none."""
+def read_manifest(folder: Path) -> Sweep:
+    """The sweep in `folder`; UsageError if it is none."""
     try:
-        entries = reading.read_json(folder / MANIFEST, 64 * MIB, _Manifest).cells
+        found = reading.read_json(folder / MANIFEST, 64 * MIB, _Manifest)
     except OSError as error:
         raise UsageError(f"{folder} is no sweep: its {MANIFEST} cannot be read ({error.strerror})") from None
-    return [
+    cells = (
         Cell(entry.name, tuple(entry.command), folder / entry.name, entry.total_steps, entry.memory_bytes)
-        for entry in entries
-    ]
+        for entry in found.cells
+    )
+    return Sweep(folder, tuple(cells), found.resources, found.stop)
 
 
 def known_needs(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     """The cells, with what they need if the manifest in `folder` says so of the same commands."""
     try:
-        known = {cell.command: cell.memory_bytes for cell in read_manifest(folder)}
+        known = {cell.command: cell.memory_bytes for cell in read_manifest(folder).cells}
     except UsageError:
         return list(cells)
     return [replace(cell, memory_bytes=known.get(cell.command, 0)) for cell in cells]
@@ -150,17 +169,37 @@ def standing(cell: Cell) -> Standing:
 def _mark(cell: Cell) -> tuple[State, str]:
     marks: tuple[tuple[str, State], ...] = ((STOPPED_EARLY, "stopped early"), (FAILURE, "failed"))
     for name, state in marks:
-        try:
-            return state, reading.read_json(cell.folder / name, MIB, _Mark).reason
-        except OSError:
-            continue
+        if (found := _read_mark(cell, name)) is not None:
+            return state, found.reason
     return "waiting", ""
 
 
-def mark(cell: Cell, name: str, reason: str) -> None:
-    """Note in the cell's folder that it failed, or stopped early."""
+def _read_mark(cell: Cell, name: str) -> _Mark | None:
+    try:
+        return reading.read_json(cell.folder / name, MIB, _Mark)
+    except OSError:
+        return None
+
+
+def mark_failed(cell: Cell, reason: str) -> None:
+    """Note in the cell's folder that it failed."""
+    _write_mark(cell, FAILURE, {"reason": reason})
+
+
+def mark_stopped_early(cell: Cell, reason: str, at_steps: int) -> None:
+    """Note in the cell's folder that it lost the comparison at `at_steps`."""
+    _write_mark(cell, STOPPED_EARLY, {"reason": reason, "at_steps": at_steps})
+
+
+def stopped_early_at(cell: Cell) -> int | None:
+    """The steps of the comparison that the cell lost; None if it lost none."""
+    found = _read_mark(cell, STOPPED_EARLY)
+    return None if found is None else found.at_steps
+
+
+def _write_mark(cell: Cell, name: str, content: Mapping[str, Any]) -> None:
     cell.folder.mkdir(parents=True, exist_ok=True)
-    content = {"reason": reason, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    content = {**content, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_durably(cell.folder / name, json.dumps(content).encode())
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from wn_dqn.errors import FAILED, FINISHED, MISTAKE, STOPPED
 from wn_dqn.runs.status import SAVED_STEPS, holder, read_status
-from wn_dqn.sweeps.cells import FAILURE, Cell, last_line, mark, scores, unmark
+from wn_dqn.sweeps.cells import Cell, last_line, mark_failed, scores, unmark
 from wn_dqn.system.hardware import CORES_VARIABLE
 
 Ending = Literal["done", "again", "failed"]
@@ -96,12 +96,12 @@ class Judge:
         if status == FINISHED or (status == STOPPED and reached(cell, until_steps)):
             return "done"
         if status in (FAILED, MISTAKE):
-            mark(cell, FAILURE, last_line(cell) or f"exit status {status}")
+            mark_failed(cell, last_line(cell) or f"exit status {status}")
             return "failed"
         if status == STOPPED or self._count_deaths(cell) < _MAX_DEATHS:
             return "again"
         by = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        mark(cell, FAILURE, f"killed {_MAX_DEATHS} times without having saved anything new ({by}); too little memory?")
+        mark_failed(cell, f"killed {_MAX_DEATHS} times without having saved anything new ({by}); too little memory?")
         return "failed"
 
     def _count_deaths(self, cell: Cell) -> int:

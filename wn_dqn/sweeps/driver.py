@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from wn_dqn.config.trust import require_trust_in_game
 from wn_dqn.errors import FAILED, FINISHED, STOPPED, UsageError
-from wn_dqn.sweeps.cells import Cell, Standing, standing
-from wn_dqn.sweeps.child import Ending
+from wn_dqn.sweeps.cells import Cell, Standing, Sweep, standing
+from wn_dqn.sweeps.child import Ending, reached
+from wn_dqn.sweeps.halving import stop_losers
 from wn_dqn.sweeps.stopping import Stopping
 from wn_dqn.system.text import number_of, printable
 
@@ -41,18 +41,31 @@ def require_allowed(cells: Sequence[Cell], named: Sequence[str], plugins: Sequen
             raise UsageError(f"this would run the plugin {plugin}; if you trust it, add --plugin {plugin}")
 
 
-def drive(cells: Sequence[Cell], executor: Executor, stop: Stopping, message: Callable[[str], None]) -> None:
-    """Train the cells that wait or run elsewhere, and say how each ended."""
-    done = 0
+def drive(
+    sweep: Sweep, todo: Sequence[Cell], executor: Executor, stop: Stopping, message: Callable[[str], None]
+) -> None:
+    """Train the cells `todo`, from comparison to comparison if the sweep halves, and say how each ended."""
+    failed: set[str] = set()
 
     def tell(cell: Cell, ending: Ending) -> None:
-        nonlocal done
-        done += 1
         now = standing(cell)
-        why = f": {now.reason}" if now.reason else ""
-        message(f"{done} of {len(cells)}: {cell.name} {'finished' if ending == 'done' else ending}{why}")
+        if ending == "failed":
+            failed.add(cell.name)
+        message(f"{cell.name}: {now.state} at step {now.steps:,}" + (f": {now.reason}" if now.reason else ""))
 
-    executor(cells, None, stop, tell)
+    for until_steps in [*(sorted(sweep.halving.at_steps) if sweep.halving else ()), None]:
+        going_on = [cell for cell in todo if cell.name not in failed and not is_over(cell)]
+        executor([cell for cell in going_on if not reached(cell, until_steps)], until_steps, stop, tell)
+        if stop():
+            return
+        if sweep.halving and until_steps is not None:
+            for line in stop_losers(sweep.cells, sweep.halving, until_steps):
+                message(line)
+
+
+def is_over(cell: Cell) -> bool:
+    """Whether the cell is finished, or has stopped early."""
+    return standing(cell).state in ("finished", "stopped early")
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:
@@ -60,9 +73,9 @@ def unfinished(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if standing(cell).state in ("waiting", "running")]
 
 
-def conclude(folder: Path, cells: Sequence[Cell], stop: Stopping, message: Callable[[str], None]) -> int:
+def conclude(sweep: Sweep, stop: Stopping, message: Callable[[str], None]) -> int:
     """Say what finished, what failed and what to do next; returns the exit status."""
-    standings = [standing(cell) for cell in cells]
+    folder, standings = sweep.folder, [standing(cell) for cell in sweep.cells]
     message(count_text(standings))
     for each in standings:
         if each.state == "failed":
@@ -75,7 +88,9 @@ def conclude(folder: Path, cells: Sequence[Cell], stop: Stopping, message: Calla
     if states["finished"]:
         message(f"next: wn-dqn report {os.fspath(folder)}")
     if states["failed"]:
-        return FAILED if states["failed"] + states["finished"] + states["stopped early"] == len(cells) else STOPPED
+        return (
+            FAILED if states["failed"] + states["finished"] + states["stopped early"] == len(sweep.cells) else STOPPED
+        )
     return STOPPED if states["waiting"] or states["running"] else FINISHED
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from wn_dqn.config.files import make_settings, merge, nested, read_config, read_yaml_mapping, setting_help
 from wn_dqn.config.games import game_of
@@ -22,32 +22,13 @@ from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, closest
 from wn_dqn.runs.status import default_name
 from wn_dqn.sweeps.cells import Cell, command_of
+from wn_dqn.sweeps.parts import Halving, Part, Resources
 
 MAX_CELLS = 10_000
 _IN_EVERY_NAME = ("game", "param", "agent", "seed")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Halving(_Part):
-    """Successive halving (Jamieson & Talwalkar 2016): the worse cells of each comparison stop early."""
-
-    metric: str = Field(pattern=r"^evaluation/\w+$", description="a column of evaluations.csv; larger is better")
-    keep: float = Field(gt=0, lt=1, description="the share of a comparison's cells that go on")
-    at_steps: Annotated[list[int], Field(min_length=1)] = Field(description="agent steps at which cells are compared")
-
-
-class Resources(_Part):
-    """What a cell takes of a cluster."""
-
-    cpus: int = Field(1, gt=0, description="cores")
-    gpus: float = Field(0.0, ge=0, description="a share of a GPU, or several; Ray takes fractions")
-    memory_gib: float | None = Field(None, gt=0, description="null: what the plan says")
-
-
-class Override(_Part):
+class Override(Part):
     """Settings of the cells that match."""
 
     where: dict[str, Any] = Field(min_length=1)
@@ -66,7 +47,7 @@ def _axis(value: object) -> object:
 Axis = Annotated[list[Any], BeforeValidator(_axis), Field(min_length=1)]
 
 
-class Study(_Part):
+class Study(Part):
     """What a sweep file says."""
 
     base: str = Field(description="a config, by its name or its file; a file is looked for beside the sweep, too")

@@ -1,0 +1,118 @@
+"""The executor of Ray: a task a cell, which Ray starts again where a worker or a node dies, and train resumes exactly.
+
+Tasks, not Ray Tune: Tune keeps a state of its own, which may not change between two starts; here directories are the
+truth.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wn_dqn.errors import UsageError
+from wn_dqn.sweeps.cells import Cell, mark_failed
+from wn_dqn.sweeps.child import Child, Ending, Judge, is_elsewhere
+from wn_dqn.sweeps.parts import Resources
+from wn_dqn.sweeps.stopping import Stopping
+from wn_dqn.system.hardware import GIB
+
+_ANSWER_S = 15.0
+_PAUSE_S = 1.0
+
+
+class OnRay:
+    """Trains cells on a Ray cluster. Its nodes share the folder of the sweep, and have wn_dqn installed."""
+
+    def __init__(self, address: str, resources: Resources) -> None:
+        """Connect to the cluster; UsageError if Ray is not installed or the cluster does not answer."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # unless the user turns them on
+        if address.startswith(("127.", "localhost")):  # Ray would look for it at this machine's other address
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError("Ray is not installed: pip install 'wn-dqn[ray]'")
+        if address != "local":
+            _require_answer(address)
+        self._ray: Any = importlib.import_module("ray")
+        self._resources = resources
+        self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+
+    def __call__(
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+    ) -> None:
+        """As :class:`wn_dqn.sweeps.driver.Executor`."""
+        ray, cwd = self._ray, os.getcwd()
+        waiting = {self._task(cell).remote(cell, until_steps, self._resources.cpus, cwd): cell for cell in cells}
+        cancelled = False
+        while waiting:
+            if stop() and (stop.at_once or not cancelled):
+                cancelled = True
+                for reference in waiting:
+                    ray.cancel(reference, force=stop.at_once)
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=0.5)
+            for reference in ready:
+                cell = waiting.pop(reference)
+                ending = self._ending(reference, cell)
+                if ending != "again":
+                    tell(cell, ending)
+
+    def _task(self, cell: Cell) -> Any:
+        memory_gib = self._resources.memory_gib
+        return self._ray.remote(train_cell).options(
+            name=cell.name,
+            num_cpus=self._resources.cpus,
+            num_gpus=self._resources.gpus,
+            memory=round(memory_gib * GIB) if memory_gib else cell.memory_bytes,
+            max_retries=-1,  # of deaths of workers and nodes; a run that fails does not raise
+        )
+
+    def _ending(self, reference: Any, cell: Cell) -> Ending:
+        try:
+            ending: Ending = self._ray.get(reference)
+        except (self._ray.exceptions.TaskCancelledError, self._ray.exceptions.WorkerCrashedError):
+            return "again"
+        except self._ray.exceptions.RayError as error:
+            mark_failed(cell, str(error).strip().splitlines()[-1])
+            return "failed"
+        return ending
+
+
+def train_cell(cell: Cell, until_steps: int | None, cores: int, cwd: str) -> Ending:
+    """In a worker of Ray: train a cell to its end. "again" if the task was cancelled, after the child has saved."""
+    if not Path(cwd).is_dir():
+        raise UsageError(f"{socket.gethostname()} has no folder {cwd}: the nodes must share the folder of the sweep")
+    os.chdir(cwd)
+    judge = Judge()
+    ending: Ending = "again"
+    child: Child | None = None
+    try:
+        while ending == "again":
+            while is_elsewhere(cell):  # a child of a worker that died still saves
+                time.sleep(_PAUSE_S)
+            child = Child(cell, cores, until_steps)
+            ending = judge.ending(cell, child.wait(lambda: False), until_steps)
+    except KeyboardInterrupt:  # Ray's way to cancel a task
+        if child is not None:
+            child.wait(lambda: True)
+        return "again"
+    return ending
+
+
+def _require_answer(address: str) -> None:
+    """UsageError if no cluster answers soon. Ray itself asks for minutes, so another process tries."""
+    program = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, address], capture_output=True, timeout=_ANSWER_S, text=True, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"no Ray cluster answers at {address} within {_ANSWER_S:.0f} s; see `ray status`") from None
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it gives no reason"])[-1]
+        raise UsageError(f"no Ray cluster answers at {address}: {why}")
