@@ -18,9 +18,12 @@ from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.nn.cuda_graph import CudaGraph, beside, wait_for
 from wn_dqn.nn.instruments import (
     ACTIVATION_METRICS,
+    RANK_METRIC,
+    RELU_METRICS,
     TD_METRICS,
     UPDATE_METRICS,
     activation_metrics,
+    churn,
     td_metrics,
     update_metrics,
     weight_metrics,
@@ -184,21 +187,24 @@ class DQN:
     def diagnostics(self, measured: Measured | None) -> dict[str, float]:
         """The metrics of the instruments (:mod:`wn_dqn.nn.instruments`), per layer and of the TD errors, by tag."""
         layers = layers_of(self.online)
-        nothing = dict.fromkeys((*UPDATE_METRICS, *ACTIVATION_METRICS), math.nan)
+        nothing = dict.fromkeys((*UPDATE_METRICS, *ACTIVATION_METRICS, RANK_METRIC), math.nan)
         td, of_layer = dict.fromkeys(TD_METRICS, math.nan), dict.fromkeys(layers, nothing)
+        greedy_churn = math.nan
         if measured is not None:
             updated, metrics = self._after_one_more_update(measured.batch)
             td = td_metrics(metrics.td_error)
             updated_layers = layers_of(updated.online)
-            activations = activation_metrics(self.online, layers, measured.states.to(self._device))
+            states = measured.states.to(self._device)
+            with torch.no_grad():
+                greedy_churn = churn(self._q(self.online, states), self._q(updated.online, states))
+            activations = activation_metrics(self.online, layers, states, self.online.OUTPUT_LAYERS)
             for name, layer in layers.items():
                 of_layer[name] = update_metrics(layer, updated_layers[name]) | activations[name]
-        tagged = {f"td_error/{key}": value for key, value in td.items()}
+        tagged = {f"td_error/{key}": value for key, value in td.items()} | {"train/greedy_churn": greedy_churn}
         for name, layer in layers.items():
             rows = weight_metrics(layer) | of_layer[name]
-            if name in self.online.OUTPUT_LAYERS:
-                del rows["dead_share"]  # no ReLU follows
-            tagged |= {f"layers/{name}/{key}": value for key, value in rows.items()}
+            meaningless = RELU_METRICS if name in self.online.OUTPUT_LAYERS else (RANK_METRIC,)
+            tagged |= {f"layers/{name}/{key}": value for key, value in rows.items() if key not in meaningless}
         return tagged
 
     def histograms(self, measured: Measured | None) -> dict[str, Tensor]:

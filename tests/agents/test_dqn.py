@@ -556,8 +556,10 @@ def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) ->
 def test_diagnostics(param: str, dueling: bool) -> None:
     """Of a network from data: pre-activations as section 3 makes them, and of an update the step really made."""
     agent = initialized_agent(param, network={"dueling": dueling})
-    without_relu = {f"layers/{name}/dead_share" for name in ("output", "value", "advantage")}
+    outputs = ("output", "value", "advantage")
+    without_relu = {f"layers/{name}/{share}" for name in outputs for share in ("dead_share", "dormant_share")}
     before = copy.deepcopy(agent.online)
+    greedy = agent.q_values(FRAMES).argmax(dim=1)
     metrics = agent.diagnostics(Measured(minibatch(3), FRAMES))
     nothing = agent.diagnostics(None)
     assert list(nothing) == list(metrics)
@@ -565,6 +567,8 @@ def test_diagnostics(param: str, dueling: bool) -> None:
     errors = agent.update(minibatch(3)).td_error
     assert metrics.pop("td_error/abs_td_error") == pytest.approx(errors.abs().mean().item())
     assert metrics.pop("td_error/clipped_share") == pytest.approx((errors.abs() > 1).double().mean().item())
+    changed = (agent.q_values(FRAMES).argmax(dim=1) != greedy).double().mean().item()
+    assert metrics.pop("train/greedy_churn") == pytest.approx(changed)
     for name, layer in agent.online.named_children():
         old = before.get_submodule(name)
         own = {key: metrics.pop(f"layers/{name}/{key}") for key in LAYER_METRICS if f"layers/{name}/{key}" in metrics}
@@ -574,6 +578,9 @@ def test_diagnostics(param: str, dueling: bool) -> None:
         if param.startswith("wn"):
             assert own.pop("g_mean") == pytest.approx(old.g.mean().item())  # type: ignore[operator,union-attr]
             assert own.pop("v_norm_mean") == pytest.approx(v.norm(dim=1).mean().item())
+        w, new_w = (each.fold()[0].detach().flatten(1) for each in (old, layer))  # type: ignore[operator]
+        assert own.pop("w_step_ratio") == pytest.approx(((new_w - w).norm(dim=1) / w.norm(dim=1)).mean().item())
+        assert own.pop("sigma_1") == pytest.approx(np.linalg.norm(w.double().numpy(), 2))
         gradient = layer.get_parameter(trained).grad
         assert gradient is not None
         assert own.pop("step_ratio") == pytest.approx(((new_v - v).norm(dim=1) / v.norm(dim=1)).mean().item())
@@ -584,16 +591,19 @@ def test_diagnostics(param: str, dueling: bool) -> None:
         assert own.pop("preactivation_mean") == pytest.approx(0.0, abs=1e-4)
         assert 0.5 < own.pop("preactivation_std") <= 1.0 + 1e-4  # units that are dead on so few frames have 0
         assert 0.0 <= own.pop("dead_share", 0.0) < 0.5
+        assert 0.0 <= own.pop("dormant_share", 0.0) <= 1.0
+        assert (name in outputs) == ("feature_rank" in own)
+        assert 1.0 <= own.pop("feature_rank", 1.0) <= len(FRAMES)
         assert own == {}
     assert metrics == {}
     assert {key for key, value in nothing.items() if value == value} == {
-        key for key in nothing if key.endswith(("w_norm_mean", "g_mean", "v_norm_mean"))
+        key for key in nothing if key.endswith(("w_norm_mean", "g_mean", "v_norm_mean", "sigma_1"))
     }
 
 
 LAYER_METRICS = (
-    "w_norm_mean", "g_mean", "v_norm_mean", "step_ratio", "angle_degrees", "gradient_ratio",
-    "preactivation_mean", "preactivation_std", "dead_share",
+    "w_norm_mean", "g_mean", "v_norm_mean", "sigma_1", "step_ratio", "w_step_ratio", "angle_degrees", "gradient_ratio",
+    "preactivation_mean", "preactivation_std", "dead_share", "dormant_share", "feature_rank",
 )  # fmt: skip
 
 

@@ -12,8 +12,12 @@ from torch import nn
 from wn_dqn.evaluation.diagnostics import VisitedStates, discounted_returns
 from wn_dqn.nn.instruments import (
     activation_metrics,
+    churn,
+    dormant_share,
+    feature_rank,
     mean_angle_degrees,
     mean_relative_norm,
+    spectral_norm,
     td_metrics,
     update_metrics,
     weight_metrics,
@@ -62,9 +66,12 @@ def test_an_update_of_a_weight_normalized_layer() -> None:
     """v from (3, 4) by (4, -3), at a right angle: 5/5 long, and 45 degrees of turn; the gradient is 2.5 long."""
     before, after = one_unit([3.0, 4.0], 2.0), one_unit([7.0, 1.0], 7.0)
     after.v.grad = torch.tensor([[1.5, -2.0]])
-    assert weight_metrics(before) == {"w_norm_mean": pytest.approx(2.0), "g_mean": 2.0, "v_norm_mean": 5.0}
+    norms = {"w_norm_mean": pytest.approx(2.0), "g_mean": 2.0, "v_norm_mean": 5.0}
+    assert weight_metrics(before) == {**norms, "sigma_1": pytest.approx(2.0)}
     assert update_metrics(before, after) == {
         "step_ratio": pytest.approx(1.0),
+        # by the law of cosines: w from a length of 2 to one of 7, at 45 degrees
+        "w_step_ratio": pytest.approx(math.sqrt(4.0 + 49.0 - 28.0 * math.sqrt(0.5)) / 2.0),
         "angle_degrees": pytest.approx(45.0),
         "gradient_ratio": pytest.approx(0.5),
     }
@@ -86,9 +93,10 @@ def test_an_update_of_a_standard_layer() -> None:
         before.weight.copy_(torch.tensor([[2.0, 0.0]]))
         after.weight.copy_(torch.tensor([[2.0, 1.0]]))
     after.weight.grad = torch.tensor([[0.0, 3.0]])
-    assert weight_metrics(before) == {"w_norm_mean": 2.0}
+    assert weight_metrics(before) == {"w_norm_mean": 2.0, "sigma_1": 2.0}
     assert update_metrics(before, after) == {
         "step_ratio": pytest.approx(0.5),
+        "w_step_ratio": pytest.approx(0.5),
         "angle_degrees": pytest.approx(math.degrees(math.atan(0.5))),
         "gradient_ratio": pytest.approx(1.5),
     }
@@ -105,6 +113,7 @@ def test_activations_of_a_linear_layer() -> None:
             "preactivation_mean": pytest.approx((2 - 1 - 2) / 3),
             "preactivation_std": pytest.approx((1 + 0 + 2) / 3),
             "dead_share": pytest.approx(2 / 3),
+            "dormant_share": pytest.approx(2 / 3),  # means after the ReLU 2, 0, 0
         }
     }
 
@@ -131,6 +140,60 @@ def test_activations_leave_running_averages_alone() -> None:
     assert layer.training
     assert layer.running_mean is not None
     assert layer.running_mean.item() == 0.0
+
+
+def test_rank_of_a_named_layers_input() -> None:
+    """Of what the layer was given, not of what it puts out."""
+    first, second = Linear(3, 3), Linear(3, 1)
+    with torch.no_grad():
+        first.weight.copy_(torch.diag(torch.tensor([1.0, 1.0, 0.0])))
+    network = nn.Sequential(first, second)
+    figures = activation_metrics(network, {"0": first, "1": second}, torch.eye(3), ["1"])
+    assert "feature_rank" not in figures["0"]
+    assert figures["1"]["feature_rank"] == 2.0
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5, 12])
+def test_feature_rank_of_equal_singular_values_is_the_rank(rank: int) -> None:
+    generator = np.random.default_rng(rank)
+    left, _ = np.linalg.qr(generator.standard_normal((40, 12)))
+    right, _ = np.linalg.qr(generator.standard_normal((12, 12)))
+    features = 3.0 * left[:, :rank] @ right[:, :rank].T
+    assert feature_rank(torch.from_numpy(features).float()) == np.linalg.matrix_rank(features, tol=1e-6) == rank
+
+
+def test_feature_rank_leaves_out_a_hundredth_of_the_sum() -> None:
+    """90 + 9.5 of 100 are 99%, and 90 + 8.5 are not."""
+    assert feature_rank(torch.diag(torch.tensor([0.5, 90.0, 9.5]))) == 2.0
+    assert feature_rank(torch.diag(torch.tensor([1.5, 90.0, 8.5]))) == 3.0
+    assert math.isnan(feature_rank(torch.tensor([[1.0, math.nan]])))
+
+
+def test_dormant_units() -> None:
+    """Means 0, 0.25, 3 and 8.75, of which the mean is 3: a tenth of it is 0.3."""
+    activation = torch.tensor([[0.0, 0.5, 3.0, 8.75], [0.0, 0.0, 3.0, 8.75]])
+    assert dormant_share(activation) == 0.5
+    assert dormant_share(activation.view(1, 2, 4, 1).transpose(1, 2)) == 0.5  # a convolution's: [B, units, H, W]
+    assert dormant_share(torch.zeros(2, 3)) == 1.0
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 2, 3, 3)])
+def test_spectral_norm(shape: tuple[int, ...]) -> None:
+    weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    expected = np.linalg.norm(weight.reshape(shape[0], -1).astype(np.float64), 2)
+    assert spectral_norm(torch.from_numpy(weight)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_spectral_norm_of_what_has_none() -> None:
+    assert spectral_norm(torch.zeros(2, 3)) == 0.0
+    assert math.isnan(spectral_norm(torch.tensor([[1.0, math.inf]])))
+
+
+def test_churn() -> None:
+    """The greedy action of the second state of four changes; that of the last stays, though all its values move."""
+    before = torch.tensor([[1.0, 0.0], [1.0, 0.9], [0.0, 2.0], [3.0, 4.0]])
+    after = torch.tensor([[1.0, 0.5], [1.0, 1.1], [0.0, 2.0], [-4.0, -3.0]])
+    assert churn(before, after) == 0.25
 
 
 def test_td_errors() -> None:

@@ -7,7 +7,8 @@ metric that differs from unit to unit is given as its mean over the units of a l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,29 @@ from wn_dqn.nn.layers import Layer
 from wn_dqn.nn.noisy import NoisyLayer
 from wn_dqn.nn.weight_norm import WeightNormLayer
 
-UPDATE_METRICS = ("step_ratio", "angle_degrees", "gradient_ratio")
-ACTIVATION_METRICS = ("preactivation_mean", "preactivation_std", "dead_share")
+UPDATE_METRICS = ("step_ratio", "w_step_ratio", "angle_degrees", "gradient_ratio")
+ACTIVATION_METRICS = ("preactivation_mean", "preactivation_std", "dead_share", "dormant_share")
+RANK_METRIC = "feature_rank"
+"""of the input of an output layer: what the last hidden layer puts out"""
+RELU_METRICS = ("dead_share", "dormant_share")
+"""of the `ACTIVATION_METRICS`, those that mean something only where a ReLU follows"""
 TD_METRICS = ("abs_td_error", "clipped_share")
+DORMANT_BELOW = 0.1
+"""tau of Sokar et al. (2023)"""
+RANK_SHARE = 0.99
+"""1 - delta of Kumar et al. (2021)"""
 
 
 @torch.no_grad()
 def weight_metrics(layer: Layer) -> dict[str, float]:
-    """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||; ||sigma|| of noise."""
-    metrics = {"w_norm_mean": _weight(layer).flatten(1).norm(dim=1).mean().item()}
+    """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||; ||sigma|| of noise.
+
+    `sigma_1` is the :func:`spectral_norm` of the folded w.
+    """
+    metrics = {
+        "w_norm_mean": _weight(layer).flatten(1).norm(dim=1).mean().item(),
+        "sigma_1": spectral_norm(_folded(layer)),
+    }
     if isinstance(layer, WeightNormLayer):
         metrics |= {"g_mean": layer.g.mean().item(), "v_norm_mean": layer.v_norm().mean().item()}
     if isinstance(layer, NoisyLayer):
@@ -37,12 +52,14 @@ def weight_metrics(layer: Layer) -> dict[str, float]:
 def update_metrics(before: Layer, after: Layer) -> dict[str, float]:
     """`UPDATE_METRICS` of a layer, given as it was and as an update left it, with the gradient of that update.
 
-    ||dv||/||v||, the angle between w before and after, and ||gradient of v||/||v||; v is w itself in a layer that has
-    no v. The last one is NaN where v is computed, not trained.
+    ||dv||/||v||, ||dw||/||w|| of the folded w, the angle between w before and after, and ||gradient of v||/||v||; v is
+    w itself in a layer that has no v. The last one is NaN where v is computed, not trained.
     """
     old, new = _direction(before), _direction(after)
+    old_w, new_w = _folded(before), _folded(after)
     values = (
         mean_relative_norm(new - old, old),
+        mean_relative_norm(new_w - old_w, old_w),
         mean_angle_degrees(_weight(before), _weight(after)),
         mean_relative_norm(new.grad, old) if new.is_leaf and new.grad is not None else math.nan,
     )
@@ -58,6 +75,57 @@ def _weight(layer: Layer) -> Tensor:
     """w [units, ...]: the layer's attribute of that name, or what it folds to."""
     weight: Tensor | None = getattr(layer, "weight", None)
     return layer.fold()[0] if weight is None else weight
+
+
+def _folded(layer: Layer) -> Tensor:
+    """w [units, ...] of the plain layer that computes the same; where there is none, the layer's own w."""
+    try:
+        return layer.fold()[0]
+    except NotImplementedError:
+        return _weight(layer)
+
+
+@torch.no_grad()
+def spectral_norm(weight: Tensor) -> float:
+    """The largest singular value of w [units, ...] as a matrix [units, inputs]; NaN if a weight is not finite.
+
+    For a convolution that is the norm of the operator from one patch of the input to one position of the output. The
+    norm of the operator on whole images depends on their size and the stride, and is at most k times as large for
+    k x k kernels. Computed in float64 from the smaller Gram matrix, exact to about 1e-8 of itself.
+    """
+    matrix = weight.flatten(1).double()
+    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    if not gram.isfinite().all():  # LAPACK would raise
+        return math.nan
+    return math.sqrt(max(torch.linalg.eigvalsh(gram)[-1].item(), 0.0))
+
+
+@torch.no_grad()
+def feature_rank(features: Tensor) -> float:
+    """srank of features [B, F]: how many singular values, the largest first, make up `RANK_SHARE` of their sum.
+
+    Kumar et al. 2021. 0 for features that are all 0; NaN if one is not finite.
+    """
+    if not features.isfinite().all():  # LAPACK would raise
+        return math.nan
+    values = torch.linalg.svdvals(features.double())
+    total = values.sum()
+    return float((values.cumsum(0) < RANK_SHARE * total).sum() + 1) if total > 0.0 else 0.0
+
+
+def dormant_share(activation: Tensor) -> float:
+    """The share of units whose mean activation is at most `DORMANT_BELOW` of the layer's mean, of [B, units, ...].
+
+    s_i = E|h_i| / mean_k E|h_k|, over the batch, and the positions for a convolution (Sokar et al. 2023, ReDo).
+    A layer that is all 0 is all dormant.
+    """
+    size = activation.abs().transpose(0, 1).flatten(1).mean(dim=1)
+    return (size <= DORMANT_BELOW * size.mean()).float().mean().item()
+
+
+def churn(before: Tensor, after: Tensor) -> float:
+    """The share of states whose greedy action differs between Q-values [B, A] before and after (Schaul et al. 2022)."""
+    return (before.argmax(dim=1) != after.argmax(dim=1)).float().mean().item()
 
 
 def mean_relative_norm(change: Tensor, weight: Tensor) -> float:
@@ -80,22 +148,27 @@ def mean_angle_degrees(before: Tensor, after: Tensor) -> float:
     return math.degrees(angle.mean().item())
 
 
-def activation_metrics(network: nn.Module, layers: Mapping[str, Layer], obs: Tensor) -> dict[str, dict[str, float]]:
+def activation_metrics(
+    network: nn.Module, layers: Mapping[str, Layer], obs: Tensor, rank_of: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
     """For each layer, `ACTIVATION_METRICS` of its output for `obs` [B, ...], in evaluation mode, before any ReLU.
 
     Mean and standard deviation (1/N) of a unit are over the batch, and the positions for a convolution. Their means
     over units are 0 and 1 right after the data-dependent initialization. A dead unit is 0 after the ReLU for the
-    whole batch, and so has no gradient.
+    whole batch, and so has no gradient. The layers in `rank_of` have `RANK_METRIC` besides, of their input.
     """
     metrics: dict[str, dict[str, float]] = {}
 
     def measure(name: str) -> Hook:
-        def hook(_layer: object, _inputs: object, t: Tensor) -> None:
+        def hook(_layer: object, inputs: Any, t: Tensor) -> None:
             others = [0, *range(2, t.ndim)]
             var, mean = torch.var_mean(t, dim=others, correction=0)
             dead = t.amax(dim=others) <= 0.0
-            values = (mean.mean().item(), var.sqrt().mean().item(), dead.float().mean().item())
+            shares = dead.float().mean().item(), dormant_share(t.relu())
+            values = mean.mean().item(), var.sqrt().mean().item(), *shares
             metrics[name] = dict(zip(ACTIVATION_METRICS, values, strict=True))
+            if name in rank_of:
+                metrics[name][RANK_METRIC] = feature_rank(inputs[0].flatten(1))
 
         return hook
 

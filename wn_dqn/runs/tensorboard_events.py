@@ -34,14 +34,18 @@ LAYOUT = {
         "loss": ["Multiline", ["train/loss"]],
         "Q-values": ["Multiline", ["evaluation/held_out_max_q", "train/mean_q"]],
         "TD errors": ["Multiline", ["td_error/.*"]],
+        "share of greedy actions that one update changes": ["Multiline", ["train/greedy_churn"]],
     },
     "Layers": {
         "mean g per layer": ["Multiline", ["layers/.*/g_mean"]],
         "mean ||v|| per layer": ["Multiline", ["layers/.*/v_norm_mean"]],
         "mean ||w|| per layer": ["Multiline", ["layers/.*/w_norm_mean"]],
+        "largest singular value per layer": ["Multiline", ["layers/.*/sigma_1"]],
+        "feature rank of the last hidden layer": ["Multiline", ["layers/.*/feature_rank"]],
     },
     "One update": {
         "||dv||/||v|| per layer": ["Multiline", ["layers/.*/step_ratio"]],
+        "||dw||/||w|| per layer": ["Multiline", ["layers/.*/w_step_ratio"]],
         "angle in degrees per layer": ["Multiline", ["layers/.*/angle_degrees"]],
         "||gradient||/||v|| per layer": ["Multiline", ["layers/.*/gradient_ratio"]],
     },
@@ -49,6 +53,7 @@ LAYOUT = {
         "mean before the ReLU per layer": ["Multiline", ["layers/.*/preactivation_mean"]],
         "std before the ReLU per layer": ["Multiline", ["layers/.*/preactivation_std"]],
         "share of dead units per layer": ["Multiline", ["layers/.*/dead_share"]],
+        "share of dormant units per layer": ["Multiline", ["layers/.*/dormant_share"]],
     },
     "Values": {
         "max-Q and the return obtained": ["Multiline", ["evaluation/visited_max_q", "evaluation/visited_return"]],
