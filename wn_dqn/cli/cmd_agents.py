@@ -31,6 +31,7 @@ def _print_table(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("name", "game", "parameterization", "steps", "mean score", "games", "protocol")
+    table.columns[0].no_wrap = True  # it is typed
     for row in found:
         score, game = row["score"], row["game"].removeprefix("gymnasium:")
         tested = f"{score['mean']:,.1f}", f"{score['games']:,}", score["protocol"]
