@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 
-def load_script(name: str) -> ModuleType:
-    """The module that ``scripts/NAME.py`` is."""
-    path = Path(__file__).resolve().parents[1] / "scripts" / f"{name}.py"
+def load_script(name: str, folder: str = "scripts") -> ModuleType:
+    """The module that ``FOLDER/NAME.py`` is."""
+    path = Path(__file__).resolve().parents[1] / folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
