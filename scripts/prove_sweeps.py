@@ -185,12 +185,12 @@ def timed(*words: str) -> tuple[float, str]:
 
 def measure_many() -> None:
     """1,000 cells of which 999 are finished, and one is trained."""
-    path = write_study("many", 2000, 500)
+    path = write_study("many", 20_000, 500)
     subprocess.run(
         [*_COMMAND, "sweep", "run", str(path), "--on", "slurm", "--dry-run"], check=True, capture_output=True
     )
     cells = read_manifest(Path("many")).cells
-    status = json.dumps({"status": "finished", "steps": 2000, "saved_steps": 2000})
+    status = json.dumps({"status": "finished", "steps": 20_000, "saved_steps": 20_000})
     for cell in cells[1:]:
         cell.folder.mkdir()
         (cell.folder / "status.json").write_text(status)
