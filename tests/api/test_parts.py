@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -120,10 +121,11 @@ def test_a_run_with_a_plugin_is_read_by_whoever_trusts_it(plugin: str, tmp_path:
 
 
 def test_every_command_that_reads_or_begins_a_run_takes_plugins() -> None:
-    without = {"games", "settings", "doctor", "checkpoint"}
+    without = {"games", "settings", "doctor", "agents", "checkpoint", "sweep"}
     assert {name for name, each in cli.commands.items() if "plugins" not in {p.name for p in each.params}} == without
-    for each in cli.commands["checkpoint"].commands.values():  # type: ignore[attr-defined]
-        assert "plugins" in {param.name for param in each.params}
+    groups = [cli.commands[name].commands for name in ("checkpoint", "sweep")]  # type: ignore[attr-defined]
+    for name, each in itertools.chain.from_iterable(group.items() for group in groups):
+        assert name == "status" or "plugins" in {param.name for param in each.params}
 
 
 def test_workers_of_an_evaluation_import_the_plugin(plugin: str, tmp_path: Path) -> None:

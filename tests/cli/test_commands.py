@@ -24,7 +24,7 @@ from wn_dqn.cli.main import cli, main
 from wn_dqn.config.files import parse_yaml, setting_help
 from wn_dqn.errors import STOPPED
 from wn_dqn.evaluation.rollout import Evaluation, GameResult
-from wn_dqn.runs import bench, doctor, reevaluation
+from wn_dqn.runs import bench, doctor, reevaluation, replay_memory
 from wn_dqn.runs.checkpoint import load_checkpoint, save_checkpoint
 from wn_dqn.runs.run_directory import RunDirectory
 
@@ -142,6 +142,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     found = bench.Bench("cpu", 2, 2, {8: 2000.0}, {"float32": 20.0, "bf16": 10.0}, 30.0, {"float32": {8: 5.0}}, loops)
     found.learner["bf16"] = {8: 10.0}
+    monkeypatch.setattr(replay_memory, "_SAMPLED_STEPS", 8)
     asked: list[bench.Effort] = []
     monkeypatch.setattr(bench, "measure", lambda device, effort, config, tell: asked.append(effort) or found)
     status, out, _ = wn_dqn("doctor", "--device", "cpu")

@@ -349,7 +349,7 @@ def test_a_whole_layer_can_be_pickled(case: Case) -> None:
     reason="torch.compile writes code for vectors, and this setting leaves out what declares them",
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
-@pytest.mark.parametrize("name", ["linear", "strided padded conv"])
+@pytest.mark.parametrize("name", [pytest.param("linear", marks=pytest.mark.thorough), "strided padded conv"])
 def test_compiled_layer_is_the_same_function(name: str) -> None:
     case = CASES[name]
     layer = make(case)

@@ -103,6 +103,6 @@ def test_only_the_command_handles_signals(pytestconfig: pytest.Config) -> None:
         for path in package.rglob("*.py")
         if (found := re.findall(r"signal\.signal\(", path.read_text(encoding="utf-8")))
     }
-    in_processes = {"runs/reevaluation.py", "envs/gymnasium_env.py"}
-    assert set(handling) == {"cli/signals.py", *in_processes}
+    in_processes = {"runs/reevaluation.py", "envs/gymnasium_env.py", "sweeps/tied.py"}
+    assert set(handling) == {"cli/signals.py", "sweeps/stopping.py", *in_processes}  # both are the command's own
     assert all(handling[path] == 1 for path in in_processes)

@@ -127,7 +127,7 @@ def test_a_stopped_run_ends_in_the_same_bits(
     assert_stops_and_resumes(settings, where, uninterrupted(settings), tmp_path / "run", monkeypatch)
 
 
-@pytest.mark.parametrize(("param", "num_envs"), [("wn", 8), ("standard", 1)])
+@pytest.mark.parametrize(("param", "num_envs"), [("wn", 8), pytest.param("standard", 1, marks=pytest.mark.thorough)])
 @pytest.mark.usefixtures("nature_network")
 def test_a_stopped_run_with_the_real_network_ends_in_the_same_bits(
     param: str, num_envs: int, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -205,7 +205,7 @@ def test_a_run_stopped_after_every_few_steps_ends_in_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_envs", [1, 2, pytest.param(8, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("num_envs", [2, *(pytest.param(number, marks=pytest.mark.thorough) for number in (1, 8))])
 def test_a_real_game_with_sticky_actions_resumes_exactly(
     num_envs: int, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
