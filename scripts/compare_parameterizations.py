@@ -5,7 +5,11 @@
     python scripts/compare_parameterizations.py --config quick -o runs/comparison-quick
 
 First it shows that the starts are identical: for each seed, the largest difference between the Q-values of any two
-networks on the batch that initializes them. Then come the runs, one after the other or --jobs at once, each in a
+networks on 512 states of random play. Layer normalization makes another function of the same weights: its difference
+from the others is printed. OUTPUT/starts.json has all of this. Where `ws` is among them, all are drawn with centred
+directions (network.init_centred).
+
+Then come the runs, one after the other or --jobs at once, each in a
 process with one thread of torch; finished ones are skipped and stopped ones go on, so the same command can be given
 again after Ctrl-C. At the end: scores with their seeds, and OUTPUT/curves.svg.
 """
@@ -13,6 +17,7 @@ again after Ctrl-C. At the end: scores with their seeds, and OUTPUT/curves.svg.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +54,8 @@ from wn_dqn_agents.dqn import DQN
 CPU = torch.device("cpu")
 LARGEST_DIFFERENCE = 1e-4
 """Q-values begin with variance 1, so this is rounding."""
+STATES = 512
+"""of random play, on which starts are compared"""
 # After the settings with which the tests solve Catch.
 CATCH: dict[str, Any] = {
     "game": "Catch",
@@ -63,7 +70,7 @@ CATCH: dict[str, Any] = {
 
 
 class _UntilInitialization(DQN):
-    """Explores as every agent does before it learns, and stops there, keeping the batch."""
+    """Explores as every agent does before it learns, and stops there, keeping the batch that initializes it."""
 
     obs: Tensor | None = None
 
@@ -84,8 +91,14 @@ class _NoHost:
     def check_stop(self) -> None: ...
 
 
-def largest_difference(arms: Sequence[Settings]) -> float:
-    """Between the Q-values of any two arms, each initialized from the batch that their runs come upon."""
+def start_differences(arms: Sequence[Settings]) -> dict[str, float]:
+    """By parameterization: the largest difference of an arm's Q-values from those of the first with a common start.
+
+    Each arm is initialized from the batch that its run comes upon. UsageError if none has a common start.
+    """
+    common = [each for each in arms if PARAMETERIZATIONS[each.param].start != "own"]
+    if not common:
+        raise UsageError("starts are compared with one that others have: name standard among the parameterizations")
     settings = arms[0]
     num_envs = settings.environment.num_envs
     env = make_env(find_game(settings.game), num_envs, training_rules(settings.environment))
@@ -96,23 +109,33 @@ def largest_difference(arms: Sequence[Settings]) -> float:
         train(plan, env, explorer, sampler, NullMetrics(), _NoHost(), state)
     if explorer.obs is None:
         raise UsageError("these runs never begin to learn: learning.total_steps must exceed learning.start_steps")
-    q = []
-    for each in arms:
+    (states,) = sampler.replay.sample(np.random.default_rng(settings.seed), STATES)
+    q = {}
+    for each in (common[0], *arms):
         agent = make_agent(each, env.spec, CPU)
         agent.initialize(explorer.obs)
-        q.append(agent.q_values(explorer.obs))
-    values = torch.stack(q)
-    return (values.amax(dim=0) - values.amin(dim=0)).max().item()
+        agent.online.double()  # what it begins with, but for what its own float32 sums would round
+        q[each.param] = agent.q_values(states.obs)
+    first = q[common[0].param]
+    return {param: (values - first).abs().max().item() for param, values in q.items()}
 
 
-def check_starts(arms: dict[int, list[Settings]], reporter: ProgressReporter) -> None:
-    """Tell how equal the starts are; UsageError if the arms of a seed do not start as the same function."""
+def check_starts(arms: dict[int, list[Settings]], reporter: ProgressReporter) -> dict[int, dict[str, float]]:
+    """Tell how equal the starts are; UsageError if arms that should do not start as the same function."""
+    found = {}
     for seed, settings in arms.items():
         reporter.message(f"seed {seed}: playing up to the initialization")
-        difference = largest_difference(settings)
-        print(f"seed {seed}: Q-values of {len(settings)} networks differ by at most {difference:.1e} on the init batch")
-        if difference > LARGEST_DIFFERENCE:
-            raise UsageError(f"that is more than rounding ({LARGEST_DIFFERENCE:g}): the starts are not identical")
+        differences = found[seed] = start_differences(settings)
+        own = {param: value for param, value in differences.items() if PARAMETERIZATIONS[param].start == "own"}
+        common = {param: value for param, value in differences.items() if param not in own}
+        largest = max(common.values())
+        print(f"seed {seed}: Q-values of {len(common)} networks differ by at most {largest:.1e} on {STATES} states")
+        for param, value in own.items():
+            print(f"seed {seed}: {param} starts as a function of its own, which differs by up to {value:.2f}")
+        if largest > LARGEST_DIFFERENCE:
+            param = max(common, key=lambda name: common[name])
+            raise UsageError(f"that is more than rounding ({LARGEST_DIFFERENCE:g}): {param} starts as another function")
+    return found
 
 
 def train_all(arms: dict[Path, Settings], jobs: int, reporter: ProgressReporter) -> None:
@@ -175,18 +198,22 @@ def main(
 ) -> None:  # fmt: skip
     torch.set_num_threads(1)
     reporter = ProgressReporter()
-    layers = [CATCH if config is None else read_config(config)]
+    names = params.split(",")
+    centred = [row for name, row in PARAMETERIZATIONS.items() if name in names and row.start == "centred"]
+    layers = [{"network": {"init_centred": True}}] if centred else []
+    layers += [CATCH if config is None else read_config(config)]
     layers += [{"game": game}] if game else []
     layers += [{"learning": {"total_steps": steps}}] if steps else []
     layers += [parse_assignment(assignment) for assignment in assignments]
     arms = {
-        seed: [make_settings(merge([*layers, {"param": param, "seed": seed}])) for param in params.split(",")]
+        seed: [make_settings(merge([*layers, {"param": param, "seed": seed}])) for param in names]
         for seed in range(seeds)
     }
     output.mkdir(parents=True, exist_ok=True)
     figure_path = output / "curves.svg"
     file_format = output_file.require_writable(figure_path, FIGURE_FORMATS)
-    check_starts(arms, reporter)
+    starts = check_starts(arms, reporter)
+    output_file.write(output / "starts.json", json.dumps(starts, indent=2).encode())
     folders = {
         output / f"{each.game}-{each.param}-seed{seed}": each for seed, settings in arms.items() for each in settings
     }

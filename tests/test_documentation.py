@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = "docs/architecture.md"
 WATCHING = ("docs/tensorboard.md", "docs/live.md", "docs/instruments.md")
-OTHERS = ("docs/agents.md", "docs/environments.md", "docs/sweeps.md", "docs/what-survives-what.md")
+PARTS = ("docs/agents.md", "docs/environments.md", "docs/parameterizations.md")
+OTHERS = (*PARTS, "docs/sweeps.md", "docs/what-survives-what.md")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", ARCHITECTURE, *WATCHING, *OTHERS)
 # A path from the top of the repository: in backticks, in a link, in a command or in a drawing.
 PATH = re.compile(r"(?<![\w./-])(?:wn_dqn|agents|tests|scripts|configs|docs|\.github|\.ci)/[\w./-]*")

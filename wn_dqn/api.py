@@ -543,21 +543,26 @@ def register_parameterization(
     label: str | None = None,
     learning_rate: float = 3e-4,
     batch_statistics: bool = False,
+    last: type[Layer] | None = None,
+    folded: str = "standard",
 ) -> None:
     """Give layers of your own a name, for `param`: subclasses of :class:`wn_dqn.nn.Layer`.
 
     `linear` is called with (in_features, out_features), `conv2d` with (in_channels, out_channels, kernel_size, stride=,
     padding=); without it, only networks of linear layers can be built. `label` stands in plots, `learning_rate` is the
-    default for Adamax and Adam. `batch_statistics`: the training output depends on the whole minibatch.
+    default for Adamax and Adam. `batch_statistics`: the training output depends on the whole minibatch. `last` makes
+    the layers that no ReLU follows; None: `linear`. `folded` is the parameterization of exported networks: another
+    name than standard where the layers have no plain form (:meth:`wn_dqn.nn.Layer.fold_into_`).
 
     >>> class Mine(wn_dqn.nn.Linear):
     ...     "Like the standard layer, but a class of its own."
     >>> wn_dqn.register_parameterization("mine", linear=Mine)
     """
     _require_class(linear, Layer, "linear")
-    if conv2d is not None:
-        _require_class(conv2d, Layer, "conv2d")
-    row = ParameterizationRow(label or name, linear, conv2d, learning_rate, batch_statistics)
+    for argument, given in (("conv2d", conv2d), ("last", last)):
+        if given is not None:
+            _require_class(given, Layer, argument)
+    row = ParameterizationRow(label or name, linear, conv2d, learning_rate, batch_statistics, last=last, folded=folded)
     registry.register("parameterization", name, row)
 
 

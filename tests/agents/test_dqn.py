@@ -29,7 +29,9 @@ from wn_dqn_agents.dqn import DQN
 
 NUM_ACTIONS = 6
 BATCH_SIZE = 12
-each_param = pytest.mark.parametrize("param", PARAMETERIZATIONS)
+# To an agent, wn-projected and ws are wn, and ln is the part of ln-wn-projected that keeps nothing.
+PARAMS = [name for name in PARAMETERIZATIONS if name not in ("wn-projected", "ws", "ln")]
+each_param = pytest.mark.parametrize("param", PARAMS)
 
 
 def catch_frames(num: int = 48) -> Tensor:
@@ -73,6 +75,10 @@ def minibatch(number: int) -> TransitionBatch:
 def values(network: torch.nn.Module) -> list[Tensor]:
     """Parameters, and running statistics where there are any."""
     return [tensor.detach().clone() for tensor in (*network.parameters(), *network.buffers())]
+
+
+def named_values(network: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    return [*network.named_parameters(), *network.named_buffers()]
 
 
 def same(network: torch.nn.Module, other: torch.nn.Module | list[Tensor]) -> bool:
@@ -199,6 +205,7 @@ def naive_q(state: dict[str, Tensor], obs: Tensor, training: bool = False) -> Te
         ("wn", 3e-4, "mean", "huber", "weighted"),
         ("wn", 3e-4, "sum", "huber", ""),
         ("wn", 3e-4, "sum", "mse", "weighted"),
+        ("wn-projected", 3e-4, "mean", "huber", ""),
         ("wn-exp", 3e-4, "mean", "huber", ""),
         ("mean-only-bn", 1e-4, "mean", "huber", ""),
         ("wn-mean-only-bn", 3e-4, "mean", "huber", ""),
@@ -241,6 +248,11 @@ def test_updates_equal_a_naive_implementation(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()
+        if param == "wn-projected":
+            with torch.no_grad():
+                for name in ("conv1", "conv2", "conv3", "hidden", "output"):
+                    for direction in online[f"{name}.v"]:
+                        direction /= direction.square().sum().sqrt()
         assert metrics.loss.item() == pytest.approx(loss.item(), rel=1e-10)  # type: ignore[union-attr]
         assert metrics.mean_q.item() == pytest.approx(q.max(dim=1).values.mean().item(), rel=1e-10)
     assert 0 < num_clipped < 3 * BATCH_SIZE
@@ -294,8 +306,9 @@ def test_an_update_changes_the_online_network_only(param: str) -> None:
     before = values(agent.target)
     metrics = agent.update(minibatch(0))
     assert same(agent.target, before)
-    for new, old in zip(values(agent.online), before, strict=True):
-        assert not torch.equal(new, old)
+    kept = {name for name, _ in agent.online.named_buffers() if name.endswith(("scale", "first_norm"))}
+    for (name, new), old in zip(named_values(agent.online), before, strict=True):
+        assert torch.equal(new, old) == (name in kept), name
     assert all(parameter.grad is None for parameter in agent.target.parameters())
     for told, shape in zip(metrics, [(), (), (BATCH_SIZE,), (BATCH_SIZE,)], strict=True):
         assert told.shape == shape
@@ -351,9 +364,13 @@ def test_initialization_is_from_data_and_reaches_the_target_network(param: str) 
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("init", ["data", "torch", "nature"])
 def test_all_parameterizations_start_as_the_same_function(init: str, dueling: bool) -> None:
-    """With an equal seed, and with the output's scale; on the batch also as they are trained, with its statistics."""
-    network = {"init": init, "output_init_scale": 0.1, "dueling": dueling}
-    agents = {param: make_agent(param, network=network) for param in PARAMETERIZATIONS}
+    """With an equal seed, and with the output's scale; on the batch also as they are trained, with its statistics.
+
+    But for those with a start of their own.
+    """
+    network = {"init": init, "init_centred": True, "output_init_scale": 0.1, "dueling": dueling}
+    names = [name for name, row in PARAMETERIZATIONS.items() if row.start != "own"]
+    agents = {param: make_agent(param, network=network) for param in names}
     for agent in agents.values():
         agent.online.double()
         agent.target.double()
@@ -490,7 +507,7 @@ def learn(agent: DQN, numbers: range) -> list[Any]:
 each_param_and_each_optimizer = pytest.mark.parametrize(
     ("param", "optimizer"),
     [
-        *((param, "adamax") for param in PARAMETERIZATIONS),
+        *((param, "adamax") for param in PARAMS),
         *(("wn", name) for name in OPTIMIZERS if name != "adamax"),
     ],
 )
@@ -552,7 +569,7 @@ def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) ->
         agent.check_finite()
 
 
-@pytest.mark.parametrize(("param", "dueling"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
+@pytest.mark.parametrize(("param", "dueling"), [*((param, False) for param in PARAMS), ("wn", True)])
 def test_diagnostics(param: str, dueling: bool) -> None:
     """Of a network from data: pre-activations as section 3 makes them, and of an update the step really made."""
     agent = initialized_agent(param, network={"dueling": dueling})
@@ -573,12 +590,16 @@ def test_diagnostics(param: str, dueling: bool) -> None:
         old = before.get_submodule(name)
         own = {key: metrics.pop(f"layers/{name}/{key}") for key in LAYER_METRICS if f"layers/{name}/{key}" in metrics}
         assert own.pop("w_norm_mean") == pytest.approx(old.weight.flatten(1).norm(dim=1).mean().item())  # type: ignore[operator,union-attr]
-        trained = "v" if param.startswith("wn") else "weight"
+        trained = "v" if hasattr(layer, "v") else "weight"
         v, new_v = (each.get_parameter(trained).detach().flatten(1) for each in (old, layer))
-        if param.startswith("wn"):
+        if hasattr(layer, "g"):
             assert own.pop("g_mean") == pytest.approx(old.g.mean().item())  # type: ignore[operator,union-attr]
             assert own.pop("v_norm_mean") == pytest.approx(v.norm(dim=1).mean().item())
-        w, new_w = (each.fold()[0].detach().flatten(1) for each in (old, layer))  # type: ignore[operator]
+        has_plain_form = PARAMETERIZATIONS[param].start != "own"
+        w, new_w = (
+            (each.fold()[0] if has_plain_form else each.weight).detach().flatten(1)  # type: ignore[operator,union-attr]
+            for each in (old, layer)
+        )
         assert own.pop("w_step_ratio") == pytest.approx(((new_w - w).norm(dim=1) / w.norm(dim=1)).mean().item())
         assert own.pop("sigma_1") == pytest.approx(np.linalg.norm(w.double().numpy(), 2))
         gradient = layer.get_parameter(trained).grad

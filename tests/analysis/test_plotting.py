@@ -160,7 +160,10 @@ def test_a_parameterization_looks_the_same_in_every_plot(tmp_path: Path) -> None
         write_run(folders[1] / f"{rate}", "Pong", "wn-exp", 0, [1.0, 2.0], optimizer__learning_rate=rate)
     variants, _ = group_runs(read_runs([folders[1] / f"{rate}" for rate in (1e-4, 1e-3)])[0])
     looks, (first, second) = (
-        [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.get_lines()[:6]]
+        [
+            (line.get_color(), line.get_linestyle(), line.get_marker())
+            for line in axes.get_lines()[: len(PARAMETERIZATIONS)]
+        ]
         for (axes,) in (axes_of(folders[0])[0], plotting.learning_curves(variants)[0].axes)
     )
     assert len({color for color, _, _ in looks}) == len(looks) == len(PARAMETERIZATIONS)

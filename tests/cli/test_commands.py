@@ -359,7 +359,7 @@ MISTAKES: list[Mistake] = [  # arguments, and a part of the message
     (["train"], "setting 'game' is missing: give --game or put it in the config"),
     (["train", "--game", "Pomg"], "unknown game 'Pomg'; did you mean Pong"),
     (["train", "--game", "xyzzy"], "unknown game 'xyzzy'; `wn-dqn games` lists all"),
-    (["train", "--game", "Pong", "--param", "wm"], "(did you mean wn?)"),
+    (["train", "--game", "Pong", "--param", "wm"], "(did you mean ws or wn?)"),
     (["train", "--game", "Pong", "--config", "quikc"], "no config 'quikc': neither a file nor a name; did you"),
     (["train", "--game", "Pong", "--seed", "one"], "'one' is not a valid integer"),
     (["train", "--game", "Pong", "--seed", "-1"], "invalid value -1 for seed"),

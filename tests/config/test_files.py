@@ -182,7 +182,7 @@ def test_later_layers_win_key_by_key() -> None:
         ({"game": None}, "invalid value None for game: Input should be a valid string"),
         ({"game": 3}, "invalid value 3 for game"),
         ({"param": "wm"}, "invalid value 'wm' for param: Input should be 'standard', 'wn', "),
-        ({"param": "wm"}, "or 'bn' (did you mean wn?)"),
+        ({"param": "wm"}, "or 'wn-all' (did you mean ws or wn?)"),
         ({"network": {"name": "natur"}}, "'minatar', 'mlp' or 'impala' (did you mean nature"),
         ({"network": {"hidden": []}}, "invalid value [] for network.hidden"),
         ({"network": {"hidden": [64, 0]}}, "invalid value 0 for network.hidden.1: Input should be greater than 0"),

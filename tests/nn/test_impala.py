@@ -34,7 +34,7 @@ def make(param: str, **settings: Any) -> Any:
         layer_kit(param), SHAPE, torch.uint8, 5, NetworkSettings(name="impala", **settings), normalize=False
     )
     network.double().eval()
-    initialize_from_data(network, OBS, torch.Generator().manual_seed(1))
+    initialize_from_data(network, OBS, torch.Generator().manual_seed(1), centre=True)
     adopt_batch_statistics(network, OBS)
     return network
 
@@ -53,6 +53,10 @@ class Residual(nn.Module):
         return self.body(x) + x  # type: ignore[no-any-return]
 
 
+# With layer normalization a network is another function.
+LINEAR = [name for name, row in PARAMETERIZATIONS.items() if row.start != "own"]
+
+
 def in_torchs_modules() -> nn.Sequential:
     """As the paper's figure shows it."""
     modules: list[nn.Module] = []
@@ -62,7 +66,7 @@ def in_torchs_modules() -> nn.Sequential:
     return nn.Sequential(*modules, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 2 * 2, 9), nn.ReLU(), nn.Linear(9, 5))
 
 
-@pytest.mark.parametrize("param", PARAMETERIZATIONS)
+@pytest.mark.parametrize("param", LINEAR)
 def test_it_is_the_network_of_the_figure(param: str) -> None:
     """Folded weights, put into torch's modules in their order, give the same Q-values."""
     network, theirs = make(param), in_torchs_modules().double()
@@ -92,7 +96,7 @@ def test_one_pass_over_the_data_initializes_every_layer(dueling: bool) -> None:
         torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-9, msg=name)
         torch.testing.assert_close(var, torch.ones_like(var), rtol=0, atol=1e-9, msg=name)
     q = network(OBS)
-    for param in PARAMETERIZATIONS:
+    for param in LINEAR:
         torch.testing.assert_close(make(param, dueling=dueling)(OBS), q, rtol=0, atol=1e-9, msg=param)
 
 

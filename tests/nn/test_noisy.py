@@ -26,6 +26,7 @@ from wn_dqn.nn.standard import PLAIN
 
 OBS = torch.rand(32, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 each_param = pytest.mark.parametrize("param", PARAMETERIZATIONS)
+LINEAR = [name for name, row in PARAMETERIZATIONS.items() if row.start != "own"]
 
 
 def make_noisy(param: str, kind: type[QNetwork] = MlpNetwork, initial_sigma: float = 0.5) -> QNetwork:
@@ -51,7 +52,7 @@ def samples(network: QNetwork, seed: int = 0) -> Noise:
 
 @each_param
 def test_noise_is_the_papers(param: str) -> None:
-    """y = (w + sigma * f(e_out) f(e_in)^T) x + b + sigma_b * f(e_out), as plain weights, layer by layer."""
+    """y = (w + sigma * f(e_out) f(e_in)^T) x + b + sigma_b * f(e_out), layer by layer; w x + b is the layer without."""
     network = initialized(param)
     noise = samples(network)
     with noise.of(network, "acting"), torch.no_grad():
@@ -59,15 +60,19 @@ def test_noise_is_the_papers(param: str) -> None:
         for name in ("hidden", "output"):
             layer: Any = getattr(network, name)
             of_inputs, of_outputs = layer.noise
-            w, b = layer.fold()
-            noisy_w, noisy_b = w.clone(), b.clone()
-            for i in range(len(w)):
-                noisy_b[i] += layer.sigma_bias[i] * of_outputs[i]
-                for j in range(w.shape[1]):
-                    noisy_w[i, j] += layer.sigma[i, j] * of_outputs[i] * of_inputs[j]
-            expected = x @ noisy_w.T + noisy_b
+            noise_w, noise_b = torch.zeros_like(layer.sigma), torch.zeros_like(layer.sigma_bias)
+            for i in range(len(noise_b)):
+                noise_b[i] = layer.sigma_bias[i] * of_outputs[i]
+                for j in range(noise_w.shape[1]):
+                    noise_w[i, j] = layer.sigma[i, j] * of_outputs[i] * of_inputs[j]
+            layer.noise = None
+            mean = layer(x)
+            layer.noise = of_inputs, of_outputs
+            if param in LINEAR:
+                torch.testing.assert_close(mean, F.linear(x, *layer.fold()), rtol=0, atol=1e-9)
+            expected = mean + x @ noise_w.T + noise_b
             torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-9)
-            assert (layer(x) - (x @ w.T + b)).abs().max() > 1e-2
+            assert (layer(x) - mean).abs().max() > 1e-2
             x = expected.clamp(min=0)
 
 
@@ -116,12 +121,12 @@ def test_without_noise_it_is_the_network_without_noise(param: str, kind: type[QN
     torch.testing.assert_close(folded(OBS).double(), q, rtol=0, atol=1e-5)
 
 
-@each_param
+@pytest.mark.parametrize("param", LINEAR)
 @pytest.mark.parametrize("init", ["data", "torch"])
 def test_all_parameterizations_start_with_the_same_noise(param: str, init: Any) -> None:
     """sigma_0/sqrt(in) where weights are published ones; rescaled with the outputs where they come from data."""
     networks = [make_noisy(each, DuelingMlpNetwork) for each in ("standard", param)]
-    settings = NetworkSettings(hidden=[8, 6], init=init, output_init_scale=0.1)
+    settings = NetworkSettings(hidden=[8, 6], init=init, init_centred=True, output_init_scale=0.1)
     outcomes = []
     for network in networks:
         initialize(network, OBS, settings=settings, generator=torch.Generator().manual_seed(3))

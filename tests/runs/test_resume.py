@@ -105,6 +105,8 @@ def assert_stops_and_resumes(
     assert_same(outcome(folder), expected)
 
 
+# What a run saves of these is what it saves of wn, standard and bn.
+LIKE_OTHERS = ("wn-projected", "ws", "ln", "wn-all")
 IN_MID_GAME = "in mid-game, in the last epoch"
 
 
@@ -112,7 +114,7 @@ IN_MID_GAME = "in mid-game, in the last epoch"
     ("param", "num_envs", "where"),
     [
         *itertools.product(("wn",), (1, 8), STOPS),
-        *((param, 8, IN_MID_GAME) for param in PARAMETERIZATIONS if param != "wn"),
+        *((param, 8, IN_MID_GAME) for param in PARAMETERIZATIONS if param not in ("wn", *LIKE_OTHERS)),
         *(
             pytest.param("standard", num_envs, where, marks=pytest.mark.thorough)
             for num_envs, where in itertools.product((1, 8), STOPS)

@@ -110,10 +110,12 @@ def test_a_cell_that_another_process_trains_is_waited_for(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_the_children(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_reaches_the_children(number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """By SIGHUP, which does no harm where the scheduler has sent its own to all."""
     cells = [cell(tmp_path, "forever", name) for name in "abc"]
     stop = Stopping()
+    heard = signal.signal(number, signal.SIG_DFL)  # tests in the background of a shell have SIGINT ignored
+    request.addfinalizer(lambda: signal.signal(number, heard))
     with stop.on_signals(), _when(lambda: all("ready" in _log(each) for each in cells[:2]), number):
         assert Driver(Local(2, []), stop).train(*cells) == {}
     assert [standing(each).state for each in cells] == ["waiting"] * 3

@@ -1,7 +1,8 @@
 """Plots of learning curves, after Figure 5 of Salimans & Kingma (2016).
 
-Colours are those of Okabe and Ito, which people with any colour vision can tell apart; the lines differ in their
-dashes and markers too, for print in black and white. The same data gives the same bytes, whatever matplotlibrc says.
+Colours are those of Okabe and Ito, then of Paul Tol, which people with any colour vision can tell apart. The lines
+differ in their dashes and markers too, for print in black and white. The same data gives the same bytes,
+whatever matplotlibrc says.
 
 matplotlib takes most of a second to import: only functions that draw import it.
 """
@@ -40,6 +41,11 @@ _STYLES: list[dict[str, Any]] = [
     {"color": "#56B4E9", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D"},
     {"color": "#E69F00", "linestyle": (0, (8, 2)), "marker": "P"},
     {"color": "#000000", "linestyle": (0, (3, 3)), "marker": "x"},
+    {"color": "#882255", "linestyle": (0, (6, 1, 1, 1)), "marker": "<"},
+    {"color": "#332288", "linestyle": (0, (4, 4)), "marker": ">"},
+    {"color": "#44AA99", "linestyle": (0, (2, 1)), "marker": "p"},
+    {"color": "#999933", "linestyle": (0, (8, 1, 2, 1)), "marker": "h"},
+    {"color": "#661100", "linestyle": (0, (1, 2)), "marker": "*"},
 ]
 """of the parameterizations, in the order of their registry"""
 _SETTINGS: Any = {

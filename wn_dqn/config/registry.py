@@ -33,6 +33,12 @@ class ParameterizationRow:
     """whether the training output depends on the whole minibatch"""
     learned_by_others: bool = False
     """whether a plain network of another program becomes exactly this one: it can be imported"""
+    last: Code | None = None
+    """The layers that no ReLU follows; None: `linear`."""
+    folded: str = "standard"
+    """the parameterization of its folded networks; standard: plain weights and biases"""
+    start: Literal["same", "centred", "own"] = "same"
+    """with equal seeds: as the same function as the others; so only with network.init_centred; as one of its own"""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,53 @@ PARAMETERIZATIONS: dict[str, ParameterizationRow] = {
         "wn_dqn.nn.batch_statistics:BatchNormConv2d",
         learning_rate=3e-4,
         batch_statistics=True,
+    ),
+    "wn-projected": ParameterizationRow(
+        "projected weight normalization",
+        "wn_dqn.nn.projected:ProjectedLinear",
+        "wn_dqn.nn.projected:ProjectedConv2d",
+        learning_rate=3e-4,
+        learned_by_others=True,
+    ),
+    "sn": ParameterizationRow(
+        "spectral normalization",
+        "wn_dqn.nn.spectral_normalization:SpectralNormLinear",
+        "wn_dqn.nn.spectral_normalization:SpectralNormConv2d",
+        learning_rate=1e-4,
+        learned_by_others=True,
+    ),
+    "ws": ParameterizationRow(
+        "weight standardization",
+        "wn_dqn.nn.weight_standardization:WeightStandardizedLinear",
+        "wn_dqn.nn.weight_standardization:WeightStandardizedConv2d",
+        learning_rate=3e-4,
+        start="centred",
+    ),
+    "ln": ParameterizationRow(
+        "layer normalization",
+        "wn_dqn.nn.layer_normalization:LayerNormLinear",
+        "wn_dqn.nn.layer_normalization:LayerNormConv2d",
+        learning_rate=1e-4,
+        last="wn_dqn.nn.standard:Linear",
+        folded="ln",
+        start="own",
+    ),
+    "ln-wn-projected": ParameterizationRow(
+        "normalize-and-project",
+        "wn_dqn.nn.normalize_and_project:NormalizedProjectedLinear",
+        "wn_dqn.nn.normalize_and_project:NormalizedProjectedConv2d",
+        learning_rate=1e-4,
+        last="wn_dqn.nn.normalize_and_project:FirstNormLinear",
+        folded="ln",
+        start="own",
+    ),
+    "wn-all": ParameterizationRow(
+        "batch norm. of projected weights",
+        "wn_dqn.nn.projected_batch_norm:ProjectedBatchNormLinear",
+        "wn_dqn.nn.projected_batch_norm:ProjectedBatchNormConv2d",
+        learning_rate=3e-4,
+        batch_statistics=True,
+        last="wn_dqn.nn.projected_batch_norm:DecayedLinear",
     ),
 }
 

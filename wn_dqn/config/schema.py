@@ -170,6 +170,9 @@ class NetworkSettings(_Section):
         le=1e3,
         description="sigma_0: noise begins as this over sqrt(fan-in), scaled with a layer's outputs",
     )
+    spectral_layers: list[str] = Field(
+        [], description="layers that sn normalizes, by name, like conv1 or hidden; []: the last hidden ones"
+    )
     init: Literal["data", "torch", "nature", "glorot"] = Field(
         "data",
         description=(
@@ -183,6 +186,11 @@ class NetworkSettings(_Section):
         ge=2,
         description="transitions in the batch of the data-dependent initialization, and of the first running "
         "statistics (our choice)",
+    )
+    init_centred: bool = Field(
+        False,
+        description="each unit's weights are drawn less their mean; with it, ws starts as the same function as the "
+        "other parameterizations",
     )
     output_init_scale: float = Field(
         1.0,

@@ -19,7 +19,7 @@ from wn_dqn.config.trust import require_trust
 from wn_dqn.errors import RunError, UsageError, first_line
 from wn_dqn.interop.export import CONTRACT_BYTES, contract_of
 from wn_dqn.interop.import_weights import MAX_BYTES, read_tensors
-from wn_dqn.nn.layers import LayerKit
+from wn_dqn.nn.layers import LayerKit, layer_kit
 from wn_dqn.nn.networks import QNetwork, make_network
 from wn_dqn.nn.standard import PLAIN
 from wn_dqn.runs.policy import Policy
@@ -140,7 +140,9 @@ def load_exported(path: Path, device: torch.device, named: Collection[str] = (),
 def _plain_network(path: Path, contract: _Contract, settings: Settings, weights: Mapping[str, Tensor]) -> QNetwork:
     shape, num_actions, dtype = contract.obs_shape, contract.num_actions, getattr(torch, contract.input.dtype)
     normalize = settings.environment.normalize_observations
-    network = make_network(PLAIN, shape, dtype, num_actions, settings.network, normalize=normalize)
+    network = make_network(
+        layer_kit(layer_kit(settings.param).folded), shape, dtype, num_actions, settings.network, normalize=normalize
+    )
     network.requires_grad_(False)
     try:
         network.load_state_dict(weights)

@@ -105,7 +105,7 @@ class WeightNormMeanOnlyBatchNormConv2d(_MeanOnlyBatchNorm, WeightNormConv2d):
     """Mean-only batch normalization of a weight-normalized convolution: section 4 as the paper uses it."""
 
 
-class _BatchNorm(_RunningStatistics):
+class BatchNormLayer(_RunningStatistics):
     """Batch normalization (Ioffe & Szegedy 2015) of a standard layer: y = gain (t - mean[t]) / std[t] + b, t = w.x.
 
     std is the root of the variance plus EPSILON; the running variance is an average of unbiased ones, as in torch.
@@ -159,7 +159,7 @@ class _BatchNorm(_RunningStatistics):
         return self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1)), self.bias - scale * self.running_mean
 
 
-class BatchNormLinear(_BatchNorm, Linear):
+class BatchNormLinear(BatchNormLayer, Linear):
     """Batch normalization of a standard linear layer, [B, in_features] to [B, out_features]."""
 
     def pre_activation(self, x: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class BatchNormLinear(_BatchNorm, Linear):
         return F.linear(x, self.weight)
 
 
-class BatchNormConv2d(_BatchNorm, Conv2d):
+class BatchNormConv2d(BatchNormLayer, Conv2d):
     """Batch normalization of a standard convolution, [B, in, H, W] to [B, out, H', W']."""
 
     def pre_activation(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wn_dqn.nn.layer_statistics import Hook, forward_with_hooks, unit_statistics
-from wn_dqn.nn.layers import layers_of
+from wn_dqn.nn.layers import centred, layers_of
 
 V_STD = 0.05
 """Standard deviation of the elements of v (section 3)."""
@@ -37,7 +37,12 @@ class InitReport:
 
 @torch.no_grad()
 def initialize_from_data(
-    network: nn.Module, batch: Tensor, generator: torch.Generator, besides: Collection[str] = ()
+    network: nn.Module,
+    batch: Tensor,
+    generator: torch.Generator,
+    besides: Collection[str] = (),
+    *,
+    centre: bool = False,
 ) -> InitReport:
     """Set all parameters of `network` from `generator` and one forward pass over `batch` [B, ...].
 
@@ -46,7 +51,8 @@ def initialize_from_data(
     every parameterization starts as the same function. `generator` is a CPU generator. The network computes in
     evaluation mode; where that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics`
     comes next. Modules that `besides` names keep what they have: recurrent ones resort to standard methods (section 3).
-    UsageError if any other parameter is in no layer.
+    With `centre` each v is drawn less its mean: weight standardization has no others. UsageError if any other
+    parameter is in no layer.
 
     A dead unit is constant on the batch, up to rounding. Dividing by its standard deviation would only magnify the
     rounding, so it is centred and keeps ||w|| = 1.
@@ -71,7 +77,8 @@ def initialize_from_data(
         return hook
 
     for layer in layers.values():
-        layer.set_direction_(torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator))
+        v = torch.empty(layer.direction_shape).normal_(0.0, V_STD, generator=generator)
+        layer.set_direction_(centred(v.double()) if centre else v)
     forward_with_hooks(network, batch, {layer: normalize(name) for name, layer in layers.items()})
     return InitReport(batch_size=len(batch), dead_units=dead_units)
 

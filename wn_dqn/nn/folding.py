@@ -1,26 +1,28 @@
-"""Folding: a network of any parameterization as plain weights and biases, for what only runs it."""
+"""Folding: a network of any parameterization as plain weights and biases, for what only runs it.
+
+Layer normalization stays: it depends on the sample, and no weight can hold it.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from wn_dqn.errors import UsageError
-from wn_dqn.nn.layers import layers_of
+from wn_dqn.nn.layers import layer_kit, layers_of
 from wn_dqn.nn.networks import QNetwork
-from wn_dqn.nn.standard import PLAIN
 
 
 @torch.no_grad()
 def fold(network: QNetwork) -> QNetwork:
-    """A copy of a Q-network in standard layers, on the CPU, with the same Q-values but for rounding.
+    """A copy of a Q-network in the layers of its folded form, on the CPU, with the same Q-values but for rounding.
 
     UsageError, with the layer's name, if a layer cannot be folded.
     """
-    plain = network.with_layers(PLAIN).requires_grad_(False)
+    plain = network.with_layers(layer_kit(network.folded)).requires_grad_(False)
     plain_layers = layers_of(plain)
     for name, layer in layers_of(network).items():
         try:
-            plain_layers[name].set_weight_(*layer.fold())
+            layer.fold_into_(plain_layers[name])
         except NotImplementedError:
             raise UsageError(f"the layer {name}, a {type(layer).__name__}, has no plain form") from None
     return plain

@@ -23,10 +23,10 @@ def initialize(
     """Set all of `network` as `settings` say, from a CPU generator and observations `obs` [B, ...]."""
     metrics: dict[str, int] = {}
     if settings.init == "data":
-        report = initialize_from_data(network, obs, generator)
+        report = initialize_from_data(network, obs, generator, centre=settings.init_centred)
         metrics = {"batch_size": report.batch_size, "dead_units": sum(report.dead_units.values())}
     else:
-        initialize_uniform(network, UNIFORM_INITS[settings.init], generator)
+        initialize_uniform(network, UNIFORM_INITS[settings.init], generator, centre=settings.init_centred)
     network.scale_outputs_(settings.output_init_scale)
     adopt_batch_statistics(network, obs)
     return metrics

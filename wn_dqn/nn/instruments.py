@@ -68,7 +68,8 @@ def update_metrics(before: Layer, after: Layer) -> dict[str, float]:
 
 def _direction(layer: Layer) -> Tensor:
     """v [units, ...], else w."""
-    return layer.v if isinstance(layer, WeightNormLayer) else _weight(layer)
+    v: Tensor | None = getattr(layer, "v", None)
+    return _weight(layer) if v is None else v
 
 
 def _weight(layer: Layer) -> Tensor:

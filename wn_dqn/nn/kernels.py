@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import shlex
@@ -41,15 +42,32 @@ SWITCHED_OFF = "WN_DQN_KERNELS is 0"
 _Adamax = Sequence[Sequence[Tensor]]
 """Parameters, their gradients, the means of their gradients and their largest sizes."""
 
+KeptNorm = float | Tensor
+"""the norm of each unit's vector, the rows of a parameter [out, ...]; a tensor []: that of the whole parameter"""
 
-def adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, step_sizes: Sequence[float]) -> None:
+
+def adamax_(
+    tensors: _Adamax,
+    betas: tuple[float, float],
+    eps: float,
+    step_sizes: Sequence[float],
+    kept_norms: Sequence[KeptNorm] | None = None,
+) -> None:
     """One step of Adamax (Kingma & Ba 2015, algorithm 2; eps as torch adds it) in place; gradients stay as they are.
 
     m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d| + eps); x -= step_size m / u, with x, d, m and u from the four
-    lists of `tensors` in their order. A step size is the learning rate divided by 1 - beta1^t.
+    lists of `tensors` in their order. A step size is the learning rate divided by 1 - beta1^t. Then every x is scaled
+    to its kept norm, as :func:`restore_norm_` does it; None: it is not.
     """
     kernels = _kernels() if all(map(_alike, *tensors)) else None
-    (kernels.adamax_ if kernels else _torch_adamax_)(tensors, betas, eps, step_sizes)
+    (kernels.adamax_ if kernels else _torch_adamax_)(tensors, betas, eps, step_sizes, kept_norms)
+
+
+def restore_norm_(param: Tensor, norm: KeptNorm) -> None:
+    """Scale `param` [out, ...] so that its kept norm is `norm`; what is 0 stays 0. The norm is taken in float64."""
+    dim = tuple(range(param.ndim)) if isinstance(norm, Tensor) else tuple(range(1, param.ndim))
+    actual = torch.linalg.vector_norm(param, dim=dim, keepdim=True, dtype=torch.float64)
+    param.mul_((norm / actual.masked_fill(actual == 0.0, 1.0)).to(param.dtype))
 
 
 def _alike(param: Tensor, *others: Tensor) -> bool:
@@ -72,11 +90,20 @@ def unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
     return _torch_unit_interval(stacks, dtype)
 
 
-def _torch_adamax_(tensors: _Adamax, betas: tuple[float, float], eps: float, step_sizes: Sequence[float]) -> None:
+def _torch_adamax_(
+    tensors: _Adamax,
+    betas: tuple[float, float],
+    eps: float,
+    step_sizes: Sequence[float],
+    kept_norms: Sequence[KeptNorm] | None = None,
+) -> None:
     for param, grad, mean, largest, step_size in zip(*tensors, step_sizes, strict=True):
         mean.lerp_(grad, 1.0 - betas[0])
         torch.maximum(largest.mul_(betas[1]), grad.abs().add_(eps), out=largest)
         param.addcdiv_(mean, largest, value=-step_size)
+    if kept_norms is not None:
+        for param, norm in zip(tensors[0], kept_norms, strict=True):
+            restore_norm_(param, norm)
 
 
 def _torch_unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -101,18 +128,28 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
         self._adamax, self._unit_interval = library.adamax, library.unit_interval
-        self._adamax.argtypes = [integer, *[pointer] * 6, *[number] * 3]
+        self._adamax.argtypes = [integer, *[pointer] * 8, *[number] * 3]
         self._unit_interval.argtypes = [*[pointer] * 2, *[integer] * 3]
         self._adamax.restype = self._unit_interval.restype = None
 
-    def adamax_(self, tensors: _Adamax, betas: tuple[float, float], eps: float, step_sizes: Sequence[float]) -> None:
+    def adamax_(
+        self,
+        tensors: _Adamax,
+        betas: tuple[float, float],
+        eps: float,
+        step_sizes: Sequence[float],
+        kept_norms: Sequence[KeptNorm] | None,
+    ) -> None:
         """See :func:`adamax_`."""
         params, _, means, largest = tensors
         count = len(params)
         pointers, sizes, steps = ctypes.c_void_p * count, ctypes.c_int64 * count, ctypes.c_float * count
         addresses = [pointers(*map(Tensor.data_ptr, each)) for each in tensors]
         numels = sizes(*map(Tensor.numel, params))
-        self._adamax(count, *addresses, numels, steps(*step_sizes), 1.0 - betas[0], betas[1], eps)
+        kept: Sequence[KeptNorm | None] = kept_norms or [None] * count
+        units = sizes(*map(_units, params, kept))
+        norms = (ctypes.c_double * count)(*(float(norm or 0.0) for norm in kept))
+        self._adamax(count, *addresses, numels, steps(*step_sizes), units, norms, 1.0 - betas[0], betas[1], eps)
         torch.autograd.graph.increment_version((*params, *means, *largest))  # as torch's own operations in place do
 
     def unit_interval(self, stacks: Tensor) -> Tensor:
@@ -121,6 +158,11 @@ class Kernels:
         batch, _, height, width = stacks.shape
         self._unit_interval(stacks.data_ptr(), out.data_ptr(), batch, height * width, stacks.stride(0))
         return out
+
+
+def _units(param: Tensor, norm: KeptNorm | None) -> int:
+    """The rows of `param` whose norm is kept each on its own; 0: that of the whole; -1: none."""
+    return -1 if norm is None else 0 if isinstance(norm, Tensor) else len(param)
 
 
 class Found(NamedTuple):
@@ -224,17 +266,21 @@ def _agree_with_torch(kernels: Kernels) -> bool:
     same = torch.equal(kernels.unit_interval(pixels), _torch_unit_interval(pixels, torch.float32))
     generator = torch.Generator().manual_seed(0)
     odd = torch.tensor([0.0, -0.0, 1e-40, 1e-30, torch.inf, -torch.inf, torch.nan])
-    for beta1 in (0.1, 0.5, 0.9):  # torch's lerp has two ways
+    kept: tuple[Sequence[KeptNorm] | None, ...] = (None, [1.0], [torch.tensor(3.0)])
+    for beta1, norms in itertools.product((0.1, 0.5, 0.9), kept):  # torch's lerp has two ways
         param, grad, mean, largest = torch.randn(4, 80_003, generator=generator)
         grad.pow_(9)  # from 1e-30 to 1e5
         largest.abs_()
         for place, tensor in enumerate((grad, mean, largest)):
             tensor[7 * place : 7 * place + 7] = odd
         grad[21:28], largest[21:28] = odd, torch.nan
-        x, m, u = param.clone(), mean.clone(), largest.clone()
-        _torch_adamax_(([x], [grad], [m], [u]), (beta1, 0.999), 1e-8, [1e-3])
-        kernels.adamax_(([param], [grad], [mean], [largest]), (beta1, 0.999), 1e-8, [1e-3])
-        same &= all(_same(ours, theirs) for ours, theirs in ((param, x), (mean, m), (largest, u)))
+        if norms is not None:  # a sum with one of them in it is no test
+            grad[:28], mean[:28], largest[:28] = 1.0, 1.0, 1.0
+        ours = [[each.view(7, -1)] for each in (param, grad, mean, largest)]
+        theirs = [[each.clone()] for (each,) in ours]
+        for step, tensors in ((kernels.adamax_, ours), (_torch_adamax_, theirs)):
+            step(tensors, (beta1, 0.999), 1e-8, [1e-3], norms)
+        same &= all(_same(our, their) for (our,), (their,) in zip(ours, theirs, strict=True))
     return same
 
 

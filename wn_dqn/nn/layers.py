@@ -54,13 +54,13 @@ class Layer(nn.Module, ABC):
         v = v.to(w)
         norm = v.flatten(1).norm(dim=1)
         norm = norm.masked_fill(norm == 0.0, 1.0)  # 0/0: a row of zeros stays one
-        self.set_weight_(v / _per_unit(norm, v), torch.zeros_like(b))
+        self.set_weight_(v / per_unit(norm, v), torch.zeros_like(b))
 
     @torch.no_grad()
     def rescale_output_(self, scale: Tensor, shift: Tensor) -> None:
         """Change the layer so that its output y becomes scale * y + shift, both [out]."""
         w, b = self.fold()
-        self.set_weight_(w * _per_unit(scale, w), b * scale + shift)
+        self.set_weight_(w * per_unit(scale, w), b * scale + shift)
 
     def hold_(self) -> None:
         """Keep what evaluation computes from the parameters alone, as they are now.
@@ -68,8 +68,39 @@ class Layer(nn.Module, ABC):
         Whoever calls it promises to call it again when they have changed. Nothing else may be kept between two calls.
         """
 
+    def fold_into_(self, plain: Layer) -> None:
+        """Make `plain`, the layer in this one's place in a folded network, compute the same in evaluation mode.
 
-def _per_unit(values: Tensor, weight: Tensor) -> Tensor:
+        NotImplementedError if it cannot.
+        """
+        plain.set_weight_(*self.fold())
+
+    def kept_norms(self) -> dict[str, float | Tensor]:
+        """Parameters whose norm every update of an optimizer restores: none, if a layer does not say so.
+
+        By name: a number is the Euclidean norm of each unit's weight vector, a tensor [] that of the whole parameter.
+        """
+        return {}
+
+    def weight_decays(self) -> dict[str, float]:
+        """Parameters that every update shrinks, p := (1 - learning rate * decay) p, before its step; by name."""
+        return {}
+
+
+def centred(v: Tensor) -> Tensor:
+    """v [out, ...] less the mean of each unit's vector; of a constant vector 0 is left, without what rounding makes.
+
+    A vector of one element has nothing to be centred in, and stays.
+    """
+    if v[0].numel() == 1:
+        return v
+    dim = tuple(range(1, v.ndim))
+    c = v - v.mean(dim=dim, keepdim=True)
+    constant = c.abs().amax(dim=dim, keepdim=True) <= v.abs().amax(dim=dim, keepdim=True) * 8 * torch.finfo(v.dtype).eps
+    return c.masked_fill(constant, 0.0)
+
+
+def per_unit(values: Tensor, weight: Tensor) -> Tensor:
     """`values` [out] in a shape that multiplies the units of `weight` [out, ...]."""
     return values.view(-1, *[1] * (weight.ndim - 1))
 
@@ -94,7 +125,15 @@ class LayerKit:
     conv2d: Callable[..., nn.Module]
     """(in_channels, out_channels, kernel_size, stride=, padding=)"""
     head_linear: Callable[..., nn.Module] | None = None
-    """what makes the linear layers of a network's head; None: `linear`"""
+    """what makes the hidden linear layers of a network's head; None: `linear`"""
+    last: Callable[..., nn.Module] | None = None
+    """what makes the linear layers that no ReLU follows; None: `linear`"""
+    folded: str = "standard"
+    """the parameterization of a folded network; standard: plain weights and biases"""
+
+    def output(self, in_features: int, out_features: int) -> nn.Module:
+        """A layer that no ReLU follows."""
+        return (self.last or self.linear)(in_features, out_features)
 
 
 def layer_kit(param: str) -> LayerKit:
@@ -103,7 +142,8 @@ def layer_kit(param: str) -> LayerKit:
     if row is None:
         raise UsageError(f"unknown parameterization {param!r}; {closest(param, PARAMETERIZATIONS)}")
     conv2d = _no_convolution(param) if row.conv2d is None else import_code(row.conv2d)
-    return LayerKit(linear=import_code(row.linear), conv2d=conv2d)
+    last = None if row.last is None else import_code(row.last)
+    return LayerKit(import_code(row.linear), conv2d, last=last, folded=row.folded)
 
 
 def _no_convolution(param: str) -> Callable[..., nn.Module]:

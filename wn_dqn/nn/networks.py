@@ -22,6 +22,7 @@ from wn_dqn.nn.input_normalization import InputNormalization
 from wn_dqn.nn.kernels import unit_interval
 from wn_dqn.nn.layers import LayerKit, layers_of
 from wn_dqn.nn.noisy import noisy_layers
+from wn_dqn.nn.spectral_normalization import SpectralNormConv2d, SpectralNormLayer
 from wn_dqn.nn.value_distribution import Support
 
 
@@ -34,6 +35,8 @@ class QNetwork(nn.Module, ABC):
 
     OUTPUT_LAYERS: ClassVar[tuple[str, ...]] = ("output",)
     """The layers after which no ReLU follows. Q-values, or logits, are linear in what they put out."""
+    LAST_HIDDEN_LAYERS: ClassVar[tuple[str, ...]] = ("hidden",)
+    """The layers before them: what `sn` normalizes, unless `network.spectral_layers` names others."""
 
     def __init__(
         self,
@@ -49,9 +52,25 @@ class QNetwork(nn.Module, ABC):
         self.settings = settings or NetworkSettings()
         self.support = support_of(self.settings)
         """of the distributions that the network puts out; None: it puts out Q-values"""
+        self.folded = layers.folded
+        """the parameterization of this network when it is folded, see :func:`wn_dqn.nn.folding.fold`"""
         self.normalization: InputNormalization | None = None
         """of observations, vectors in float32; None: they are taken as they are"""
         self.build(layers)
+        self._choose_spectral_layers()
+
+    def _choose_spectral_layers(self) -> None:
+        """Normalize the chosen layers of those that can be, and no other."""
+        layers = {name: layer for name, layer in self.named_modules() if isinstance(layer, SpectralNormLayer)}
+        chosen = self.settings.spectral_layers or self.LAST_HIDDEN_LAYERS
+        if layers and (missing := [name for name in chosen if name not in layers]):
+            raise UsageError(f"network.spectral_layers: there is no layer {missing[0]}; {closest(missing[0], layers)}")
+        for name, layer in layers.items():
+            if name not in chosen:
+                layer.be_plain_()
+        if any(isinstance(layers.get(name), SpectralNormConv2d) for name in chosen):
+            with torch.no_grad():  # the norm of a convolution depends on the size of its images
+                self(torch.zeros(1, *self.obs_shape, dtype=self.obs_dtype))
 
     @abstractmethod
     def build(self, layers: LayerKit) -> None:
@@ -90,7 +109,7 @@ class QNetwork(nn.Module, ABC):
         """Make the layers of :meth:`head`, with `hidden` units between features and outputs."""
         linear = layers.head_linear or layers.linear
         self.hidden = linear(num_features, hidden)
-        self.output = linear(hidden, self.num_actions * self.num_atoms)
+        self.output = layers.output(hidden, self.num_actions * self.num_atoms)
 
     def head(self, features: Tensor) -> Tensor:
         """What :meth:`outputs` gives, from features [B, F]."""
@@ -123,14 +142,15 @@ class DuelingHead(QNetwork):
     """
 
     OUTPUT_LAYERS = ("value", "advantage")
+    LAST_HIDDEN_LAYERS = ("hidden_value", "hidden_advantage")
 
     def add_head(self, layers: LayerKit, num_features: int, hidden: int) -> None:
         """Make the layers of :meth:`head`, with `hidden` units in each of its two streams."""
         linear = layers.head_linear or layers.linear
         self.hidden_value = linear(num_features, hidden)
-        self.value = linear(hidden, self.num_atoms)
+        self.value = layers.output(hidden, self.num_atoms)
         self.hidden_advantage = linear(num_features, hidden)
-        self.advantage = linear(hidden, self.num_actions * self.num_atoms)
+        self.advantage = layers.output(hidden, self.num_actions * self.num_atoms)
 
     def head(self, features: Tensor) -> Tensor:
         """What :meth:`outputs` gives, from features [B, F]."""

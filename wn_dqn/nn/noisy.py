@@ -95,10 +95,14 @@ def noisy(linear: type[Layer]) -> type[NoisyLayer]:
 
 def noisy_kit(layers: LayerKit, initial_sigma: float) -> LayerKit:
     """`layers`, with noise in the linear layers of a head. UsageError if they are not made by a class."""
-    if not isinstance(layers.linear, type):
-        raise UsageError(f"network.noisy needs linear layers that a class makes, not {layers.linear!r}")
-    make: Callable[..., nn.Module] = functools.partial(noisy(layers.linear), initial_sigma=initial_sigma)
-    return dataclasses.replace(layers, head_linear=make)
+
+    def noisy_constructor(linear: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        if not isinstance(linear, type):
+            raise UsageError(f"network.noisy needs linear layers that a class makes, not {linear!r}")
+        return functools.partial(noisy(linear), initial_sigma=initial_sigma)
+
+    hidden, last = map(noisy_constructor, (layers.linear, layers.last or layers.linear))
+    return dataclasses.replace(layers, head_linear=hidden, last=last)
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLayer]:

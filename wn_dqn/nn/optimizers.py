@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from wn_dqn.config.schema import OptimizerSettings
 from wn_dqn.errors import UsageError
-from wn_dqn.nn.kernels import adamax_
+from wn_dqn.nn.kernels import KeptNorm, adamax_, restore_norm_
+from wn_dqn.nn.layers import layers_of
 
 
 def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: str) -> list[list[Tensor]]:
@@ -24,10 +26,19 @@ def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: st
     return [params, [p.grad for p in params], *([optimizer.state[p][name] for p in params] for name in names)]
 
 
-class _Uncompiled(torch.optim.Optimizer):
-    """Methods of torch's optimizers without what guards them from torch.compile.
+def _kept_norms(group: dict[str, Any]) -> list[KeptNorm] | None:
+    """The norms, as its layers have them now, of the parameters of `group` with a gradient; None if none are kept."""
+    if "kept" not in group:
+        return None
+    moved = [param.grad is not None for param in group["params"]]
+    return [layer.kept_norms()[name] for layer, name in itertools.compress(group["kept"], moved)]
 
-    The guard imports torch's compiler, 800 modules in two seconds, and nothing here compiles an optimizer.
+
+class _Optimizer(torch.optim.Optimizer):
+    """A step between the decay and the projection that a layer asks for, see :func:`make_optimizer`.
+
+    Methods of torch's optimizers are without what guards them from torch.compile: the guard imports torch's compiler,
+    800 modules in two seconds, and nothing here compiles an optimizer.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -35,8 +46,32 @@ class _Uncompiled(torch.optim.Optimizer):
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the gradients that the parameters hold."""
+        for group in self.param_groups:
+            for param in group["params"] if "decay" in group else ():
+                param.mul_(1.0 - group["lr"] * group["decay"])
+        self._descend()
+        for group in self.param_groups:
+            self._project(group)
 
-class RMSpropNature(_Uncompiled):
+    def moving_groups(self) -> list[dict[str, Any]]:
+        """The groups in which a parameter has a gradient."""
+        return [group for group in self.param_groups if any(param.grad is not None for param in group["params"])]
+
+    def _descend(self) -> None:
+        """The step itself; that of the torch optimizer that comes next in the MRO, if a class has none."""
+        super().step()
+
+    def _project(self, group: dict[str, Any]) -> None:
+        if norms := _kept_norms(group):
+            params = [param for param in group["params"] if param.grad is not None]
+            for param, norm in zip(params, norms, strict=True):
+                restore_norm_(param, norm)
+
+
+class RMSpropNature(_Optimizer):
     """The centred RMSProp of Mnih et al. (2015), with epsilon inside the root and no momentum.
 
     For a gradient d: m = rho m + (1 - rho) d; s = rho s + (1 - rho) d^2; x -= lr d / sqrt(s - m^2 + epsilon).
@@ -46,10 +81,8 @@ class RMSpropNature(_Uncompiled):
     def __init__(self, params: Iterable[nn.Parameter], lr: float, rho: float, epsilon: float) -> None:
         super().__init__(params, {"lr": lr, "rho": rho, "epsilon": epsilon})
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update from the gradients that the parameters hold."""
-        for group in self.param_groups:
+    def _descend(self) -> None:
+        for group in self.moving_groups():
             params, grads, means, squares = _updated(self, group, "mean", "square")
             rho = group["rho"]
             torch._foreach_lerp_(means, grads, 1.0 - rho)
@@ -62,16 +95,22 @@ class RMSpropNature(_Uncompiled):
             torch._foreach_addcdiv_(params, grads, roots, -group["lr"])
 
 
-class Adamax(_Uncompiled, torch.optim.Adamax):
+class Adam(_Optimizer, torch.optim.Adam):
+    """torch's Adam."""
+
+
+class SGD(_Optimizer, torch.optim.SGD):
+    """torch's gradient descent."""
+
+
+class Adamax(_Optimizer, torch.optim.Adamax):
     """torch's Adamax; on a CPU in one pass through memory if that can be had (:mod:`wn_dqn.nn.kernels`)."""
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update from the gradients that the parameters hold."""
+    def _descend(self) -> None:
         if self.defaults["capturable"]:
-            super().step(closure)
+            super()._descend()
             return
-        for group in self.param_groups:
+        for group in self.moving_groups():
             tensors = _updated(self, group, "exp_avg", "exp_inf")
             states = [self.state[param] for param in tensors[0]]
             for state in states:
@@ -81,10 +120,14 @@ class Adamax(_Uncompiled, torch.optim.Adamax):
             torch._foreach_add_(steps, 1.0)
             beta1 = group["betas"][0]
             step_sizes = [group["lr"] / (1.0 - beta1 ** step.item()) for step in steps]
-            adamax_(tensors, group["betas"], group["eps"], step_sizes)
+            adamax_(tensors, group["betas"], group["eps"], step_sizes, _kept_norms(group))
+
+    def _project(self, group: dict[str, Any]) -> None:
+        if self.defaults["capturable"]:  # otherwise it is done
+            super()._project(group)
 
 
-class AdamaxSalimans(_Uncompiled):
+class AdamaxSalimans(_Optimizer):
     """The Adamax of the weight-normalization paper's reference code: no bias correction, epsilon in the divisor.
 
     For a gradient d: m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d|); x -= lr m / (u + epsilon).
@@ -97,10 +140,8 @@ class AdamaxSalimans(_Uncompiled):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon})
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update from the gradients that the parameters hold."""
-        for group in self.param_groups:
+    def _descend(self) -> None:
+        for group in self.moving_groups():
             params, grads, means, norms = _updated(self, group, "mean", "norm")
             beta1, beta2 = group["betas"]
             torch._foreach_lerp_(means, grads, 1.0 - beta1)
@@ -132,7 +173,7 @@ OPTIMIZERS: dict[str, Build] = {
     "adamax-salimans": lambda params, settings: AdamaxSalimans(
         params, lr=_rate(params, settings), betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
     ),
-    "adam": lambda params, settings: torch.optim.Adam(
+    "adam": lambda params, settings: Adam(
         params,
         lr=_rate(params, settings),
         betas=(settings.beta1, settings.beta2),
@@ -140,11 +181,33 @@ OPTIMIZERS: dict[str, Build] = {
         foreach=True,
         capturable=params[0].is_cuda,
     ),
-    "sgd": lambda params, settings: torch.optim.SGD(params, lr=_rate(params, settings), foreach=True),
+    "sgd": lambda params, settings: SGD(params, lr=_rate(params, settings), foreach=True),
     "rmsprop-nature": lambda params, settings: RMSpropNature(
         params, lr=_rate(params, settings), rho=settings.rho, epsilon=settings.epsilon
     ),
 }
+
+
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimizer that `settings` name, of all parameters of `network`.
+
+    A parameter whose norm a layer keeps is scaled back to it at the end of each step: on a CPU with Adamax, within the
+    same pass through memory. One that a layer decays is shrunk before the step, apart from its gradient (Loshchilov &
+    Hutter 2019, "Decoupled weight decay regularization").
+    """
+    optimizer = OPTIMIZERS[settings.name](list(network.parameters()), settings)
+    layers = layers_of(network).values()
+    kept = {layer.get_parameter(name): (layer, name) for layer in layers for name in layer.kept_norms()}
+    decays = {layer.get_parameter(name): decay for layer in layers for name, decay in layer.weight_decays().items()}
+    (group,) = optimizer.param_groups
+    free = [param for param in network.parameters() if param not in kept and param not in decays]
+    groups = [
+        {**group, "params": free},
+        {**group, "params": list(kept), "kept": list(kept.values())},
+        *({**group, "params": [param], "decay": decay} for param, decay in decays.items()),
+    ]
+    optimizer.param_groups = [group for group in groups if group["params"]]
+    return optimizer
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
@@ -166,12 +229,16 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict
         index: _shapes(tensors) for index, tensors in optimizer_state(_stepped(optimizer)).items()
     }:
         raise ValueError("the state of its optimizer is that of another one")
-    full = optimizer.state_dict()
+    full, groups = optimizer.state_dict(), [dict(group) for group in optimizer.param_groups]
+    for group in full["param_groups"]:
+        group.pop("kept", None)  # it would be copied, with its layers
     full["state"] = {
         int(index): {name: like_parameter(int(index), tensor) for name, tensor in tensors.items()}
         for index, tensors in state.items()
     }
     optimizer.load_state_dict(full)
+    for group, settings in zip(optimizer.param_groups, groups, strict=True):
+        group.update(settings)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wn_dqn.nn.layers import layers_of
+from wn_dqn.nn.layers import centred, layers_of
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ UNIFORM_INITS = {
 
 
 @torch.no_grad()
-def initialize_uniform(network: nn.Module, init: UniformInit, generator: torch.Generator) -> None:
+def initialize_uniform(
+    network: nn.Module, init: UniformInit, generator: torch.Generator, *, centre: bool = False
+) -> None:
     """Set all parameters of `network` from `generator`, a CPU generator.
 
     With equal seeds every parameterization starts as the same function; under weight normalization v = w and
-    g = ||w||.
+    g = ||w||. With `centre` each unit's weights are drawn less their mean: weight standardization has no others.
     """
     for layer in layers_of(network).values():
         shape = layer.direction_shape
@@ -55,4 +57,5 @@ def initialize_uniform(network: nn.Module, init: UniformInit, generator: torch.G
             return torch.empty(size).uniform_(-bound, bound, generator=generator)
 
         weight = uniform(*shape)
+        weight = centred(weight.double()) if centre else weight
         layer.set_weight_(weight, uniform(shape[0]) if init.bias is None else torch.full(shape[:1], init.bias))

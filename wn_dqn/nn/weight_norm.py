@@ -66,14 +66,18 @@ class WeightNormLayer(Layer):
         """Set g, [out]."""
         self.g.copy_(g)
 
+    def direction(self) -> Tensor:
+        """v as it is normalized, [out, ...]."""
+        return self.v
+
     def v_norm(self) -> Tensor:
-        """||v||, [out]."""
-        return norm_of(self.v) if self._held_norm is None else self._held_norm
+        """||v||, [out], of v as it is normalized."""
+        return norm_of(self.direction()) if self._held_norm is None else self._held_norm
 
     @torch.no_grad()
     def hold_(self) -> None:
         """Keep ||v|| [out] as it is now: in a layer that does not change, weight normalization costs little else."""
-        norm = norm_of(self.v)
+        norm = norm_of(self.direction())
         if self._held_norm is None:
             self._held_norm = norm
         else:
@@ -82,11 +86,13 @@ class WeightNormLayer(Layer):
     @property
     def weight(self) -> Tensor:
         """w = g v/||v||, in the shape of v (equation 2)."""
+        v = self.direction()
         if not _thread.first_order:
-            return self.v * (self.g / self.v_norm()).view(-1, *[1] * (self.v.ndim - 1))
+            norm = norm_of(v) if self._held_norm is None else self._held_norm
+            return v * (self.g / norm).view(-1, *[1] * (v.ndim - 1))
         # It takes memory in order: of channels_last, as it lies there.
-        channels_last = self.v.ndim == 4 and not self.v.is_contiguous()
-        v = self.v.permute(0, 2, 3, 1) if channels_last else self.v
+        channels_last = v.ndim == 4 and not v.is_contiguous()
+        v = v.permute(0, 2, 3, 1) if channels_last else v
         w = torch._weight_norm(v, self.g.view(-1, *[1] * (v.ndim - 1)), 0)
         return w.permute(0, 3, 1, 2) if channels_last else w
 
@@ -204,7 +210,9 @@ class WeightNormLinear(WeightNormLayer):
         """y [B, out_features] from x [B, in_features]."""
         if _thread.first_order and self.v.numel() <= _SMALL:
             return F.linear(x, self.weight, self.bias)
-        inputs = x, self.v, self.v_norm().detach(), self.g, self.bias
+        v = self.direction()
+        norm = norm_of(v) if self._held_norm is None else self._held_norm
+        inputs = x, v, norm.detach(), self.g, self.bias
         y: Tensor
         # Without gradients the function itself: torch takes its time to bind a Function's arguments.
         y, _ = _ScaledLinear.apply(*inputs) if torch.is_grad_enabled() else _ScaledLinear.forward(*inputs)  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from wn_dqn.nn.initialization import initialize
 from wn_dqn.nn.layers import layer_kit
 from wn_dqn.nn.networks import make_network
 from wn_dqn.nn.noisy import noisy_kit
-from wn_dqn.nn.optimizers import OPTIMIZERS
+from wn_dqn.nn.optimizers import make_optimizer
 from wn_dqn.replay.buffer import ReplayBuffer, Sampler
 from wn_dqn.replay.prioritized import PrioritizedReplay
 from wn_dqn.runs.replay_memory import is_compressed
@@ -84,7 +84,7 @@ def make_agent(
     network.to(device).eval()
     parts = AgentParts(
         network=network,
-        optimizer=OPTIMIZERS[settings.optimizer.name](list(network.parameters()), settings.optimizer),
+        optimizer=make_optimizer(network, settings.optimizer),
         loss=functools.partial(
             categorical_loss if network.support else LOSSES[settings.learning.loss],
             reduction=settings.learning.loss_reduction,
