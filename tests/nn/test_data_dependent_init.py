@@ -130,7 +130,7 @@ def test_every_parameterization_starts_as_the_same_function(frames: Tensor, netw
         for name in set(NATURE) - set(LINEAR):
             assert (networks[name][0](other) - q).abs().max() > 0.1, name
         for name in set(NATURE) & set(LINEAR):
-            # float32, whose sums round by up to 2.4e-5; compare_parameterizations.py holds 5e-6 in float64.
+            # float32, whose sums round by up to 2.4e-5; compare_parameterizations.py prints 3e-6 in float64.
             assert (networks[name][0](other) - q).abs().max() < 5e-5 * max(1.0, q.abs().max().item() / 5), name
 
 
