@@ -22,6 +22,7 @@ from wn_dqn.nn.networks import (
     MinAtarNetwork,
     MlpNetwork,
     NatureNetwork,
+    PaddedNatureNetwork,
     QNetwork,
     make_network,
     network_name,
@@ -70,12 +71,16 @@ def plain_network(network: NatureNetwork) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(512, NUM_ACTIONS),
     ).to(next(network.parameters()).dtype)
-    layers = [layer for layer in plain if isinstance(layer, nn.Conv2d | nn.Linear)]
-    with torch.no_grad():
-        for ours, theirs in zip(layers, layers_of(network).values(), strict=True):
-            for parameter, folded in zip(ours.parameters(), theirs.fold(), strict=True):
-                parameter.copy_(folded)
+    copy_weights(plain, network)
     return plain
+
+
+@torch.no_grad()
+def copy_weights(plain: nn.Sequential, network: QNetwork) -> None:
+    layers = [layer for layer in plain if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for ours, theirs in zip(layers, layers_of(network).values(), strict=True):
+        for parameter, folded in zip(ours.parameters(), theirs.fold(), strict=True):
+            parameter.copy_(folded)
 
 
 @each_parameterization
@@ -343,6 +348,30 @@ def test_bytes_are_scaled_and_nothing_else_is(obs_shape: tuple[int, ...], dtype:
 @pytest.mark.parametrize(("side", "name"), [(3, "minatar"), (10, "minatar"), (35, "minatar"), (36, "nature")])
 def test_auto_chooses_by_the_size_of_images(side: int, name: str) -> None:
     assert network_name((4, side, 84), NetworkSettings()) == network_name((4, 84, side), NetworkSettings()) == name
+
+
+@pytest.mark.parametrize("name", ["standard", "wn"])
+def test_the_padded_network_is_the_plain_one_with_borders_worked_out_by_hand(name: str) -> None:
+    """84 -> 21 with 2 and 2 zeros, 21 -> 11 with 1 and 2, 11 -> 11 with 1 and 1: 7,744 features."""
+    network = random_network(name, torch.float64, PaddedNatureNetwork)
+    plain = nn.Sequential(
+        nn.ZeroPad2d(2),
+        nn.Conv2d(4, 32, 8, 4),
+        nn.ReLU(),
+        nn.ZeroPad2d((1, 2, 1, 2)),
+        nn.Conv2d(32, 64, 4, 2),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding="same"),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(7744, 512),
+        nn.ReLU(),
+        nn.Linear(512, NUM_ACTIONS),
+    ).double()
+    copy_weights(plain, network)
+    torch.testing.assert_close(network(observations()), plain(observations().double() / 255), rtol=1e-9, atol=1e-9)
+    if name == "standard":  # as many as Dopamine's network has with 6 actions
+        assert sum(p.numel() for p in network.parameters()) == 8224 + 32832 + 36928 + 3965440 + 3078
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])

@@ -189,6 +189,13 @@ NETWORKS: dict[str, NetworkRow] = {
         obs_ndim=3,
         min_side=36,
     ),
+    "nature-padded": NetworkRow(
+        "padded Nature network (Castro et al., 2018)",
+        "wn_dqn.nn.networks:PaddedNatureNetwork",
+        "wn_dqn.nn.networks:DuelingPaddedNatureNetwork",
+        obs_ndim=3,
+        min_side=36,
+    ),
     "minatar": NetworkRow(
         "MinAtar network (Young & Tian, 2019)",
         "wn_dqn.nn.networks:MinAtarNetwork",

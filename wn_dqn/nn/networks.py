@@ -179,8 +179,19 @@ class NatureNetwork(QNetwork):
         self.conv1 = layers.conv2d(channels, first, 8, stride=4)  # of 84x84 -> [B, 32, 20, 20]
         self.conv2 = layers.conv2d(first, second, 4, stride=2)  # -> [B, 64, 9, 9]
         self.conv3 = layers.conv2d(second, third, 3, stride=1)  # -> [B, 64, 7, 7]
-        self.add_head(layers, third * math.prod(map(_nature_side, sides)), self.HIDDEN_UNITS)
+        self.add_head(layers, third * math.prod(map(self.last_side, sides)), self.HIDDEN_UNITS)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+    def last_side(self, side: int) -> int:
+        """Height or width after the three convolutions, of images with `side`; UsageError if they are too small."""
+        left = side
+        for kernel, stride in ((8, 4), (4, 2), (3, 1)):
+            left = (left - kernel) // stride + 1
+            if left < 1:
+                raise UsageError(
+                    f"images {side} pixels wide or high are too small for the network nature: 36 at least"
+                )
+        return left
 
     def features(self, x: Tensor) -> Tensor:
         """What the convolutions make of images [B, C, H, W]: [B, F], F = 3136 for 84x84."""
@@ -189,14 +200,31 @@ class NatureNetwork(QNetwork):
         return F.relu_(self.conv3(x).flatten(1))
 
 
-def _nature_side(side: int) -> int:
-    """Height or width of what the three convolutions put out; UsageError if the image is too small for them."""
-    left = side
-    for kernel, stride in ((8, 4), (4, 2), (3, 1)):
-        left = (left - kernel) // stride + 1
-        if left < 1:
-            raise UsageError(f"images {side} pixels wide or high are too small for the network nature: 36 at least")
-    return left
+class PaddedNatureNetwork(NatureNetwork):
+    """The Nature network over images with a border of zeros, as Dopamine has it: [B, 64, 11, 11] before the head.
+
+    The padding is the one called SAME in TensorFlow and JAX: a convolution of stride s puts out ceil(side / s), and if
+    the border is of an odd width the larger part is at the right and below.
+    """
+
+    def last_side(self, side: int) -> int:
+        """Height or width after the three convolutions, of images with `side`."""
+        return math.ceil(side / 8)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the convolutions make of images [B, C, H, W]: [B, F], F = 7744 for 84x84."""
+        x = F.relu_(self.conv1(_same_padding(x, 8, 4)))
+        x = F.relu_(self.conv2(_same_padding(x, 4, 2)))
+        return F.relu_(self.conv3(_same_padding(x, 3, 1)).flatten(1))
+
+
+def _same_padding(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Images [B, C, H, W] with the zeros around them that a convolution needs to put out ceil(side / stride)."""
+    border: list[int] = []  # left, right, top, bottom
+    for side in reversed(x.shape[2:]):
+        width = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        border += [width // 2, width - width // 2]
+    return F.pad(x, border)
 
 
 class MinAtarNetwork(QNetwork):
@@ -239,6 +267,10 @@ class MlpNetwork(QNetwork):
 
 class DuelingNatureNetwork(DuelingHead, NatureNetwork):
     """The Nature network's convolutions under dueling heads."""
+
+
+class DuelingPaddedNatureNetwork(DuelingHead, PaddedNatureNetwork):
+    """The padded Nature network's convolutions under dueling heads."""
 
 
 class DuelingMinAtarNetwork(DuelingHead, MinAtarNetwork):
