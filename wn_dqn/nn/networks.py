@@ -188,9 +188,7 @@ class NatureNetwork(QNetwork):
         for kernel, stride in ((8, 4), (4, 2), (3, 1)):
             left = (left - kernel) // stride + 1
             if left < 1:
-                raise UsageError(
-                    f"images {side} pixels wide or high are too small for the network nature: 36 at least"
-                )
+                raise UsageError(f"images {side} pixels wide or high are too small for the network nature: 36 at least")
         return left
 
     def features(self, x: Tensor) -> Tensor:
