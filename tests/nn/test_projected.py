@@ -92,7 +92,7 @@ def test_it_is_torchs_weight_norm_in_value_and_gradient(
 
 
 def test_norms_are_one_after_ten_thousand_updates() -> None:
-    """As the C kernel leaves them, or torch where there is none."""
+    """The norms after a step by the C kernel, or by torch on a machine without a compiler."""
     model = nn.Sequential(network("wn-projected")[2])
     assert (unit_norms(model) - 1).abs().max() < 1e-6
     optimizer = make_optimizer(model, settings())

@@ -26,12 +26,12 @@ def test_all_start_as_the_same_function(script: ModuleType, capsys: pytest.Captu
     centred = {"init_centred": True}
     arms = [settings_for(param=param, network=centred) for param in PARAMETERIZATIONS]
     (differences,) = script.check_starts({0: arms}, ProgressReporter()).values()
-    told = capsys.readouterr().out
-    assert "Q-values of 10 networks differ by at most" in told
+    out = capsys.readouterr().out
+    assert "Q-values of 10 networks differ by at most" in out
     assert list(differences) == list(PARAMETERIZATIONS)
     for param in ("ln", "ln-wn-projected"):
         assert differences[param] > 0.1
-        assert f"{param} starts as a function of its own, which differs by up to {differences[param]:.2f}" in told
+        assert f"{param} starts as a function of its own, which differs by up to {differences[param]:.2f}" in out
     other = settings_for(param="wn", network=centred | {"output_init_scale": 0.5})
     with pytest.raises(UsageError, match=r"more than rounding.*: wn starts as another function"):
         script.check_starts({0: [arms[0], other]}, ProgressReporter())

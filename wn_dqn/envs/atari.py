@@ -86,7 +86,10 @@ class AtariEnv:
             threading.Thread(target=_watch, args=(watched, on_hang), daemon=True, name="emulator-watchdog").start()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Begin N new games from N seeds in [0, 2^31); returns uint8 [N, 1, 84, 84]."""
+        """Begin N new games from N seeds in [0, 2^31), or -1 for no seed; returns uint8 [N, 1, 84, 84].
+
+        With a seed ale-py loads the game once more, which takes it 0.05 s.
+        """
         obs, info = self._env.reset(seed=seeds)
         self._lives = info["lives"].copy()
         return np.asarray(obs, np.uint8)

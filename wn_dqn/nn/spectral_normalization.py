@@ -86,7 +86,7 @@ class SpectralNormLayer(Layer):
 
     @torch.no_grad()
     def _start_(self) -> None:
-        """Find sigma of v anew, and make it the scale."""
+        """Compute sigma of v again, and set the scale to it."""
         self._held_norm = None
         self.find_singular_vectors_()
         self.iterate_()

@@ -72,7 +72,11 @@ class WeightNormLayer(Layer):
 
     def v_norm(self) -> Tensor:
         """||v||, [out], of v as it is normalized."""
-        return norm_of(self.direction()) if self._held_norm is None else self._held_norm
+        return self._norm_of(self.direction())
+
+    def _norm_of(self, v: Tensor) -> Tensor:
+        """||v|| [out] of what :meth:`direction` gave, or the one that is held."""
+        return norm_of(v) if self._held_norm is None else self._held_norm
 
     @torch.no_grad()
     def hold_(self) -> None:
@@ -88,8 +92,7 @@ class WeightNormLayer(Layer):
         """w = g v/||v||, in the shape of v (equation 2)."""
         v = self.direction()
         if not _thread.first_order:
-            norm = norm_of(v) if self._held_norm is None else self._held_norm
-            return v * (self.g / norm).view(-1, *[1] * (v.ndim - 1))
+            return v * (self.g / self._norm_of(v)).view(-1, *[1] * (v.ndim - 1))
         # It takes memory in order: of channels_last, as it lies there.
         channels_last = v.ndim == 4 and not v.is_contiguous()
         v = v.permute(0, 2, 3, 1) if channels_last else v
@@ -211,8 +214,7 @@ class WeightNormLinear(WeightNormLayer):
         if _thread.first_order and self.v.numel() <= _SMALL:
             return F.linear(x, self.weight, self.bias)
         v = self.direction()
-        norm = norm_of(v) if self._held_norm is None else self._held_norm
-        inputs = x, v, norm.detach(), self.g, self.bias
+        inputs = x, v, self._norm_of(v).detach(), self.g, self.bias
         y: Tensor
         # Without gradients the function itself: torch takes its time to bind a Function's arguments.
         y, _ = _ScaledLinear.apply(*inputs) if torch.is_grad_enabled() else _ScaledLinear.forward(*inputs)  # type: ignore[no-untyped-call]
