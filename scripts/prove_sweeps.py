@@ -2,9 +2,9 @@
 
     python scripts/prove_sweeps.py local ray driver many
 
-`local` kills children at random. `ray` makes a cluster of two nodes on this machine, and kills a node's raylet while it
-trains. `driver` kills the driver on such a cluster, and starts it again. `many` makes a sweep of 1,000 cells, and
-measures plan, status and the driver's memory. `overhead` compares --jobs 2 with the same runs by hand, in turns.
+`local` kills children at random. `ray` makes a cluster of two nodes on this machine, and kills all processes of a node
+while it trains. `driver` kills the driver on such a cluster, and starts it again. `many` makes a sweep of 1,000 cells,
+and measures plan, status and the driver's memory. `overhead` compares --jobs 2 with the same runs by hand, in turns.
 Kills are by SIGKILL. Needs the extra wn-dqn[ray]; everything is bound to 127.0.0.1. Some minutes.
 """
 
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shlex
 import signal
 import statistics
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,25 @@ def cluster() -> Iterator[Any]:
         made.shutdown()
 
 
+def kill_node(raylet: int) -> int:
+    """End a node as a power cut does: its raylet, its workers, and the runs that they train; returns their number."""
+    import psutil
+
+    node = psutil.Process(raylet)
+    node.suspend()  # it starts no worker while they are counted
+    processes = [node, *node.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return len(processes)
+
+
 def prove_ray(steps: int, seeds: int) -> None:
     with cluster() as made:
         process = sweep("run", str(write_study("ray", steps, seeds)), "--on", "ray", "--address", made.address)
         when_running("ray", 2)
-        raylet = made.workers[0].all_processes["raylet"][0].process
-        os.kill(raylet.pid, signal.SIGKILL)
-        print(f"ray: the raylet of a node was killed, process {raylet.pid}", flush=True)
+        killed = kill_node(made.workers[0].all_processes["raylet"][0].process.pid)
+        print(f"ray: a node was killed, its raylet and {killed - 1} other processes", flush=True)
         finish(process)
     require_same(Path("ray"), Path("plain"))
 
@@ -177,10 +190,20 @@ def prove_driver(steps: int, seeds: int) -> None:
     require_same(Path("driver"), Path("plain"))
 
 
-def timed(*words: str) -> tuple[float, str]:
-    began_s = time.perf_counter()
-    done = subprocess.run([*_COMMAND, "sweep", *words], check=True, capture_output=True, text=True)
-    return time.perf_counter() - began_s, done.stdout
+def spent(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall time and processor time, both in seconds, of work that child processes do."""
+    before, began_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    work()
+    wall_s, after = time.perf_counter() - began_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def time_of(*words: str) -> str:
+    """The median wall time, and processor time, of three `sweep` commands, as text."""
+    command = [*_COMMAND, "sweep", *words]
+    took = [spent(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(3)]
+    wall_s, processor_s = (statistics.median(each) for each in zip(*took, strict=True))
+    return f"{wall_s:.2f} s ({processor_s:.2f} s of processors)"
 
 
 def measure_many() -> None:
@@ -190,43 +213,53 @@ def measure_many() -> None:
         [*_COMMAND, "sweep", "run", str(path), "--on", "slurm", "--dry-run"], check=True, capture_output=True
     )
     cells = read_manifest(Path("many")).cells
-    status = json.dumps({"status": "finished", "steps": 20_000, "saved_steps": 20_000})
+    finished = json.dumps({"status": "finished", "steps": 20_000, "saved_steps": 20_000})
     for cell in cells[1:]:
         cell.folder.mkdir()
-        (cell.folder / "status.json").write_text(status)
+        (cell.folder / "status.json").write_text(finished)
         (cell.folder / ".lock").touch()
-    plan_s = statistics.median(timed("plan", str(path))[0] for _ in range(3))
-    status_s = statistics.median(timed("status", "many")[0] for _ in range(3))
+    plan, status = time_of("plan", str(path)), time_of("status", "many")
     process = sweep("run", str(path))
     when_running("many")
     memory = next(line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmHWM" in line)
     finish(process)
     peak_mib = int(memory.split()[1]) / 1024
-    print(f"many: {len(cells):,} cells; plan {plan_s:.2f} s, status {status_s:.2f} s, driver's peak {peak_mib:.0f} MiB")
+    print(f"many: {len(cells):,} cells; plan {plan}, status {status}, driver's peak {peak_mib:.0f} MiB")
+
+
+def train_two_at_a_time(cells: Sequence[Cell], folder: str) -> None:
+    """What `--jobs 2` does on two cores, by xargs."""
+    commands = [shlex.join([*_COMMAND, *cell.command, "--run-dir", f"{folder}/{cell.name}"]) for cell in cells]
+    by_two = ["xargs", "-P2", "-I{}", "sh", "-c", "{} 2> /dev/null"]
+    given = "\n".join(map(shlex.quote, commands))
+    subprocess.run(by_two, input=given, text=True, check=True, env={**os.environ, "WN_DQN_CORES": "1"})
 
 
 def measure_overhead(pairs: int) -> None:
-    """The same four runs by `--jobs 2`, and two at a time by hand, in turns."""
-    ratios = []
+    """The same four runs by `--jobs 2`, and two at a time by hand, in turns; who begins changes from pair to pair.
+
+    Other work on the machine disturbs wall time. Processor time shows what the sweep itself adds.
+    """
+    ratios: list[tuple[float, float]] = []
     for number in range(pairs):
         path = write_study(f"jobs{number}", 30_000, 2)
         subprocess.run(
             [*_COMMAND, "sweep", "run", str(path), "--on", "slurm", "--dry-run"], check=True, capture_output=True
         )
         cells = read_manifest(Path(f"jobs{number}")).cells
-        began_s = time.perf_counter()
-        finish(sweep("run", str(path), "--jobs", "2"))
-        swept_s = time.perf_counter() - began_s
-        environment = {**os.environ, "WN_DQN_CORES": "1"}
-        lines = [shlex.join([*_COMMAND, *cell.command, "--run-dir", f"hand{number}/{cell.name}"]) for cell in cells]
-        began_s = time.perf_counter()
-        by_two = ["xargs", "-P2", "-I{}", "sh", "-c", "{} 2> /dev/null"]
-        given = "\n".join(map(shlex.quote, lines))
-        subprocess.run(by_two, input=given, text=True, check=True, env=environment)
-        hand_s = time.perf_counter() - began_s
-        ratios.append(swept_s / hand_s)
-        print(f"overhead: --jobs 2 {swept_s:.1f} s, by hand {hand_s:.1f} s, ratio {ratios[-1]:.3f}", flush=True)
-    print(f"overhead: median ratio {statistics.median(ratios):.3f}")
+        ways: dict[str, Callable[[], None]] = {
+            "--jobs 2": lambda path=path: finish(sweep("run", str(path), "--jobs", "2")),
+            "by hand": lambda cells=cells, number=number: train_two_at_a_time(cells, f"hand{number}"),
+        }
+        took = {name: spent(ways[name]) for name in sorted(ways, reverse=bool(number % 2))}
+        wall, processor = (took["--jobs 2"][i] / took["by hand"][i] for i in range(2))
+        ratios.append((wall, processor))
+        shown = ", ".join(
+            f"{name} {wall_s:.1f} s ({cpu_s:.1f} s of processors)" for name, (wall_s, cpu_s) in took.items()
+        )
+        print(f"overhead: {shown}; ratios {wall:.3f} and {processor:.3f}", flush=True)
+    wall, processor = (statistics.median(each) for each in zip(*ratios, strict=True))
+    print(f"overhead: median ratio {wall:.3f} of wall time, {processor:.3f} of processor time")
 
 
 def main() -> None:

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from command import wn_dqn
 
+from wn_dqn.config.files import make_settings, read_config
 from wn_dqn.runs.status import write_status
 from wn_dqn.sweeps import child
 from wn_dqn.sweeps.cells import mark_stopped_early, read_manifest
+from wn_dqn.sweeps.plan import needs_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 FAKE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_train.py")))
@@ -74,9 +77,15 @@ def test_the_table_of_a_plan(study: Path) -> None:
     lines = wn_dqn("sweep", "plan", "s.yaml", "--no-cost")[1].splitlines()
     assert lines[0].split() == ["run", "steps", "memory", "disk", "time"]
     assert lines[1].split() == [NAMES[0], "100", "1.0", "GiB", "81", "MB", "-"]
+    assert lines[-2:] == ["3 runs in s: their time is not measured; 0.2 GB of disk", "--cost measures all"]
     measured = wn_dqn("sweep", "plan", "s.yaml", "--cost")[1].splitlines()
     assert measured[1].split()[-1].startswith("0:00:0")
     assert measured[-1].startswith("3 runs in s: 0:00:0")
+
+
+def test_a_plan_of_many_cells_measures_none() -> None:
+    settings = make_settings(read_config("catch-vector"))
+    assert {need.seconds for need in needs_of([settings] * 201, torch.device("cpu"))} == {None}
 
 
 @pytest.mark.parametrize("command", ["status", "retry"])

@@ -11,9 +11,8 @@ import pytest
 from wn_dqn.analysis.read_runs import read_runs
 from wn_dqn.config.files import make_settings
 from wn_dqn.runs.run_directory import RunDirectory
-from wn_dqn.sweeps import driver
-from wn_dqn.sweeps.cells import Cell, Sweep, mark_stopped_early, standing
-from wn_dqn.sweeps.child import Ending, reached
+from wn_dqn.sweeps.cells import Cell, Sweep, is_over, mark_stopped_early, standing
+from wn_dqn.sweeps.child import Ending, is_done, reached
 from wn_dqn.sweeps.driver import drive, unfinished
 from wn_dqn.sweeps.halving import stop_losers
 from wn_dqn.sweeps.parts import Halving, Resources
@@ -113,8 +112,9 @@ def test_a_cell_that_was_never_evaluated_is_not_compared(sweep: Sweep) -> None:
 def test_an_evaluation_after_the_step_counts_as_one_there(sweep: Sweep) -> None:
     play(sweep.cells[0], 20, rate_of)
     assert reached(sweep.cells[0], 15)
+    assert is_done(sweep.cells[0], 15)
     assert not reached(sweep.cells[0], 21)
-    assert not driver.is_over(sweep.cells[0])
+    assert not is_over(sweep.cells[0])
 
 
 def test_runs_that_stopped_early_are_in_no_comparison(tmp_path: Path) -> None:

@@ -109,6 +109,22 @@ def test_a_cell_that_another_process_trains_is_waited_for(tmp_path: Path) -> Non
     assert Driver(Local(1, [], pause_s=0.0)).train(busy) == {"standard": "done"}
 
 
+def test_what_another_driver_has_done_is_not_begun(tmp_path: Path) -> None:
+    """Two drivers work on one folder: a cell that waited for the other one's child is finished by then."""
+    other, ours = cell(tmp_path, "standard"), cell(tmp_path, "wn")
+    assert Driver(Local(1, [])).train(other) == {"standard": "done"}
+    assert Driver(Local(2, [])).train(other, ours) == {"standard": "done", "wn": "done"}
+    assert len((other.folder / "starts").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("_", range(3))
+def test_a_child_that_is_asked_in_its_first_moment_has_not_died(_: int, tmp_path: Path) -> None:
+    """It ends by the signal before it listens, or saves after it: it is to be started again, and that is no failure."""
+    first = child.Child(cell(tmp_path, "forever"), cores=1)
+    first.ask_to_stop()
+    assert first.wait(lambda: True) == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_children(number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """By SIGHUP, which does no harm where the scheduler has sent its own to all."""

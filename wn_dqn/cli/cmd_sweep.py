@@ -102,7 +102,9 @@ def sweep() -> None:
 @_STUDY
 @_INTO
 @click.option(
-    "--cost/--no-cost", default=None, help="Measure every kind of cell, or none.  [default: those of a second]"
+    "--cost/--no-cost",
+    default=None,
+    help="Measure every kind of cell, or none.  [default: those of a second; none of more than 200 cells]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the cells, their commands and needs as JSON.")
 @DEVICE
@@ -123,10 +125,10 @@ def plan(
     cells = [cell for cell, _ in planned]
 
     from wn_dqn.sweeps.cells import shell_command
-    from wn_dqn.sweeps.plan import PATIENCE_S, needs_of, plan_lines
+    from wn_dqn.sweeps.plan import needs_of, plan_lines
     from wn_dqn.system.hardware import find_device
 
-    patience_s = PATIENCE_S if cost is None else math.inf if cost else 0.0
+    patience_s = None if cost is None else math.inf if cost else 0.0
     needs = needs_of([settings for _, settings in planned], find_device(device), patience_s)
     if as_json:
         rows = [

@@ -166,6 +166,11 @@ def standing(cell: Cell) -> Standing:
     return Standing(cell.name, state, steps, cell.total_steps, reason=reason)
 
 
+def is_over(cell: Cell) -> bool:
+    """Whether the cell is finished, or has stopped early."""
+    return standing(cell).state in ("finished", "stopped early")
+
+
 def _mark(cell: Cell) -> tuple[State, str]:
     marks: tuple[tuple[str, State], ...] = ((STOPPED_EARLY, "stopped early"), (FAILURE, "failed"))
     for name, state in marks:

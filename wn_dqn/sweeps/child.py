@@ -12,7 +12,7 @@ from typing import Literal
 
 from wn_dqn.errors import FAILED, FINISHED, MISTAKE, STOPPED
 from wn_dqn.runs.status import SAVED_STEPS, holder, read_status
-from wn_dqn.sweeps.cells import Cell, last_line, mark_failed, scores, unmark
+from wn_dqn.sweeps.cells import Cell, is_over, last_line, mark_failed, scores, unmark
 from wn_dqn.system.hardware import CORES_VARIABLE
 
 Ending = Literal["done", "again", "failed"]
@@ -21,6 +21,7 @@ PERIOD_S = 0.05
 """between looks at a child"""
 _LOOK_AT_SCORES_S = 1.0
 _MAX_DEATHS = 3
+_NOTICE = getattr(signal, "SIGHUP", signal.SIGTERM)
 # Settings of the user's shell are no part of a cell: only a study's file says what its runs are.
 _FOREIGN = {
     f"WN_DQN_{name}"
@@ -56,7 +57,7 @@ class Child:
         """Have it save and end. By SIGHUP, which is harmless if a scheduler has sent it SIGTERM, too."""
         if not self.asked:
             self.asked = True
-            self._process.send_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
+            self._process.send_signal(_NOTICE)
 
     def kill(self) -> None:
         """End it at once."""
@@ -69,7 +70,9 @@ class Child:
             self._next_look_s = now_s + _LOOK_AT_SCORES_S
             if reached(self.cell, self._until_steps):
                 self.ask_to_stop()
-        return self._process.poll()
+        status = self._process.poll()
+        # Asked in its first moment, before it listens, it ends as any program does. It has lost nothing either.
+        return STOPPED if self.asked and status == -_NOTICE else status
 
     def wait(self, should_stop: Callable[[], bool]) -> int:
         """Its exit status, once it has ended. It is asked to stop when `should_stop` says so."""
@@ -83,6 +86,11 @@ class Child:
 def reached(cell: Cell, until_steps: int | None) -> bool:
     """Whether the cell has been evaluated at this step or later. If it is None: False."""
     return until_steps is not None and any(steps >= until_steps for steps, _ in scores(cell))
+
+
+def is_done(cell: Cell, until_steps: int | None) -> bool:
+    """Whether nothing is left to train: perhaps another driver has done it since this one began."""
+    return reached(cell, until_steps) or is_over(cell)
 
 
 class Judge:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from wn_dqn.config.trust import require_trust_in_game
 from wn_dqn.errors import FAILED, FINISHED, STOPPED, UsageError
-from wn_dqn.sweeps.cells import Cell, Standing, Sweep, standing
+from wn_dqn.sweeps.cells import Cell, Standing, Sweep, is_over, standing
 from wn_dqn.sweeps.child import Ending, reached
 from wn_dqn.sweeps.halving import stop_losers
 from wn_dqn.sweeps.stopping import Stopping
@@ -61,11 +61,6 @@ def drive(
         if sweep.halving and until_steps is not None:
             for line in stop_losers(sweep.cells, sweep.halving, until_steps):
                 message(line)
-
-
-def is_over(cell: Cell) -> bool:
-    """Whether the cell is finished, or has stopped early."""
-    return standing(cell).state in ("finished", "stopped early")
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:

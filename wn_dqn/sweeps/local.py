@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from wn_dqn.errors import UsageError
 from wn_dqn.sweeps.cells import Cell
-from wn_dqn.sweeps.child import PERIOD_S, Child, Ending, Judge, is_elsewhere
+from wn_dqn.sweeps.child import PERIOD_S, Child, Ending, Judge, is_done, is_elsewhere
 from wn_dqn.sweeps.stopping import Stopping
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
 
@@ -48,7 +48,8 @@ class Local:
                 elif stop():
                     child.ask_to_stop()
             if not stop():
-                self._begin(queue, children, until_steps)
+                for cell in self._begin(queue, children, until_steps):
+                    tell(cell, "done")
             for child in [child for child in children if child.poll() is not None]:
                 children.remove(child)
                 ending = judge.ending(child.cell, child.poll() or 0, until_steps)
@@ -58,15 +59,19 @@ class Local:
                     tell(child.cell, ending)
             time.sleep(PERIOD_S)
 
-    def _begin(self, queue: deque[tuple[float, Cell]], children: list[Child], until_steps: int | None) -> None:
-        """Start those cells that there is room for, and that nobody else trains."""
+    def _begin(self, queue: deque[tuple[float, Cell]], children: list[Child], until_steps: int | None) -> list[Cell]:
+        """Start those cells that there is room for, and that nobody else trains; returns those that somebody has."""
+        done = []
         for _ in range(len(queue)):
             if len(children) == self.jobs:
-                return
+                break
             not_before_s, cell = queue.popleft()
             if time.monotonic() < not_before_s:
                 queue.append((not_before_s, cell))
             elif is_elsewhere(cell):
                 queue.append((time.monotonic() + self._pause_s, cell))
+            elif is_done(cell, until_steps):
+                done.append(cell)
             else:
                 children.append(Child(cell, self._cores, until_steps))
+        return done

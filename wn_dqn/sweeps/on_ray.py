@@ -16,14 +16,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from wn_dqn.errors import UsageError
+from wn_dqn.errors import UsageError, first_line
 from wn_dqn.sweeps.cells import Cell, mark_failed
-from wn_dqn.sweeps.child import Child, Ending, Judge, is_elsewhere
+from wn_dqn.sweeps.child import Child, Ending, Judge, is_done, is_elsewhere
 from wn_dqn.sweeps.parts import Resources
 from wn_dqn.sweeps.stopping import Stopping
 from wn_dqn.system.hardware import GIB
 
-_ANSWER_S = 15.0
+_CONNECT_S = 5.0
+_ANSWER_S = 12.0
 _PAUSE_S = 1.0
 
 
@@ -95,6 +96,8 @@ def train_cell(cell: Cell, until_steps: int | None, cores: int, cwd: str) -> End
         while ending == "again":
             while is_elsewhere(cell):  # a child of a worker that died still saves
                 time.sleep(_PAUSE_S)
+            if is_done(cell, until_steps):
+                return "done"
             child = Child(cell, cores, until_steps)
             ending = judge.ending(cell, child.wait(lambda: False), until_steps)
     except KeyboardInterrupt:  # Ray's way to cancel a task
@@ -106,6 +109,12 @@ def train_cell(cell: Cell, until_steps: int | None, cores: int, cwd: str) -> End
 
 def _require_answer(address: str) -> None:
     """UsageError if no cluster answers soon. Ray itself asks for minutes, so another process tries."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), _CONNECT_S).close()
+        except OSError as error:
+            raise UsageError(f"no Ray cluster answers at {address}: {first_line(error)}; see `ray status`") from None
     program = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
     try:
         done = subprocess.run(

@@ -22,8 +22,10 @@ from wn_dqn.system.progress import duration_text
 
 _TABLE_ROWS = 40
 _TEST_S = 0.1
-PATIENCE_S = 0.8
+_PATIENCE_S = 0.8
 """for all measurements, unless a person has more"""
+_MEASURED_CELLS = 200
+"""A plan of more cells is there in three seconds, and says no times unless a person asks for them."""
 _CHECKPOINT_BYTES = 27_000_000
 """Of the Nature network and its optimizer, the largest that most runs have; a replay is apart."""
 _IMAGES_COMPRESSED = 0.04
@@ -41,15 +43,23 @@ class Need:
     """alone on this machine, with its evaluations; None where the speed was not measured"""
 
 
-def needs_of(settings: Sequence[Settings], device: torch.device, patience_s: float = PATIENCE_S) -> list[Need]:
-    """What each run takes. Cells of one kind, which differ in no size, are measured once, as long as patience lasts."""
+def needs_of(settings: Sequence[Settings], device: torch.device, patience_s: float | None = None) -> list[Need]:
+    """What each run takes. Cells of one kind, which differ in no size, are measured once, as long as patience lasts.
+
+    `patience_s`: None is a second for a sweep of few cells, and nothing for one of many.
+    """
     prepare_torch(device, "float32")
+    if patience_s is None:
+        patience_s = _PATIENCE_S if len(settings) <= _MEASURED_CELLS else 0.0
     until_s = time.monotonic() + patience_s
     kinds: dict[tuple[object, ...], _Kind] = {}
+    needs = []
     for each in settings:
-        if _key(each) not in kinds:
-            kinds[_key(each)] = _examined(each, device, measured=time.monotonic() < until_s)
-    return [_need(each, kinds[_key(each)]) for each in settings]
+        key = _key(each)
+        if key not in kinds:
+            kinds[key] = _examined(each, device, measured=time.monotonic() < until_s)
+        needs.append(_need(each, kinds[key]))
+    return needs
 
 
 @dataclass(frozen=True)
@@ -101,10 +111,15 @@ def plan_lines(cells: Sequence[Cell], needs: Sequence[Need], folder: Path) -> li
     lines = [f"{row[0]:{width}} {row[1]:>14} {row[2]:>9} {row[3]:>11} {row[4]:>10}" for row in rows]
     if len(cells) > _TABLE_ROWS:
         lines.append(f"... and {len(cells) - _TABLE_ROWS:,} more")
-    measured = [need for need in needs if need.seconds is not None]
-    time_text = duration_text(sum(need.seconds or 0 for need in measured))
-    disk_gb = sum(need.disk_bytes for need in needs) / 1e9
-    lines.append(f"{len(cells):,} runs in {folder}: {time_text} here, one after another; {disk_gb:,.1f} GB of disk")
-    if len(measured) < len(needs):
-        lines.append(f"{len(needs) - len(measured):,} of them are not measured and not in this time: --cost does all")
+    measured_s = [need.seconds for need in needs if need.seconds is not None]
+    disk = f"{sum(need.disk_bytes for need in needs) / 1e9:,.1f} GB of disk"
+    time_text = (
+        f"{duration_text(sum(measured_s))} here, one after another" if measured_s else "their time is not measured"
+    )
+    lines.append(f"{len(cells):,} runs in {folder}: {time_text}; {disk}")
+    if len(measured_s) < len(needs):
+        those = (
+            f"{len(needs) - len(measured_s):,} of them are not measured and not in this time: " if measured_s else ""
+        )
+        lines.append(f"{those}--cost measures all")
     return lines
