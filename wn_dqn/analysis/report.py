@@ -18,6 +18,7 @@ from wn_dqn.analysis.read_runs import Group, Run
 from wn_dqn.analysis.rendering import render_html
 from wn_dqn.analysis.resampling import RESAMPLES
 from wn_dqn.analysis.scores import LAST_EPOCHS
+from wn_dqn.analysis.starts import starts_table
 from wn_dqn.config.registry import AGENTS, PARAMETERIZATIONS
 from wn_dqn.system.progress import ProgressReporter
 
@@ -57,6 +58,7 @@ def make_report(
         scores=report_tables.scores_table(groups),
         human_normalized=report_tables.human_normalized_table(groups),
         improvement=report_tables.improvement_table(groups),
+        starts=starts_table(groups),
         curves=curves,
         curve_notes=curve_notes,
         instruments=_instruments(groups, reporter),

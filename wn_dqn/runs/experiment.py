@@ -52,6 +52,7 @@ from wn_dqn.runs.replay_files import ReplayStore, read_arrays, write_arrays
 from wn_dqn.runs.replay_memory import MemoryWatch
 from wn_dqn.runs.run_directory import RunDirectory, arithmetic
 from wn_dqn.runs.snapshot import MISFITS, Snapshot, load_snapshot, replay_index
+from wn_dqn.runs.start import NUM_STATES, START, start_of, write_start
 from wn_dqn.runs.status import SAVED_STEPS
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.runs.story import details
@@ -201,6 +202,11 @@ class Experiment:
         told = "".join(f", {name.replace('_', ' ')} {value:,}" for name, value in outcome.items())
         init = self.settings.network.init
         self.reporter.message(f"step {self.state.steps:,}: network initialized (init {init}{told})")
+        assert self.state.held_out is not None
+        try:
+            write_start(self.directory.path, start_of(self.agent.online, self.state.held_out[:NUM_STATES]))
+        except OSError as error:
+            self.reporter.message(f"{START} is not written: {error.strerror}")
 
     def after_step(self, state: TrainingState) -> None:
         self.directory.require_in_place()

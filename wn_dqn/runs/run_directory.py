@@ -4,6 +4,7 @@ config.yaml        resolved settings           metrics.csv       a row per log p
 provenance.json    versions, command, commit   evaluations.csv   a row per evaluation
 status.json        running, paused, finished   events.out...     TensorBoard
 checkpoints/       newest ones and the best    replay/           segments of the replay buffer
+start.json         what the network computed when it began
 train.log          what a sweep's run printed
 """
 

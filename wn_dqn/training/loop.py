@@ -151,11 +151,12 @@ def _begin_learning(plan: TrainingPlan, agent: Agent, replay: ReplayBuffer, host
     """The data-dependent initialization (not of a network that was given) and the states to follow mean max-Q on."""
     generator = numpy_generator(plan.seed, "init")
     (batch,) = replay.sample(generator, plan.init_batch_size)
-    if not state.initialized:
-        host.on_initialized(agent.initialize(batch.obs))
-        state.initialized = True
+    outcome = None if state.initialized else agent.initialize(batch.obs)
     (batch,) = replay.sample(generator, plan.held_out_states)
     state.held_out = batch.obs.cpu()
+    if outcome is not None:
+        state.initialized = True
+        host.on_initialized(outcome)
 
 
 def _record(replay: ReplayBuffer, state: TrainingState, action: NDArray[np.int64], step: EnvStep) -> None:
