@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Stream = Literal["environment", "exploration", "replay", "init", "evaluation", "noise"]
+Stream = Literal["environment", "exploration", "replay", "init", "evaluation", "noise", "curvature"]
 # A stream's number is part of every result: append, never renumber.
 _STREAMS: dict[Stream, int] = {
     "environment": 0,
@@ -17,6 +17,7 @@ _STREAMS: dict[Stream, int] = {
     "init": 3,
     "evaluation": 4,
     "noise": 5,
+    "curvature": 6,
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from wn_dqn.errors import RunError
 from wn_dqn.evaluation.epsilon_greedy import epsilon_greedy
 from wn_dqn.nn.cuda_graph import CudaGraph, beside, wait_for
+from wn_dqn.nn.curvature import curvature
 from wn_dqn.nn.instruments import (
     ACTIVATION_METRICS,
     RANK_METRIC,
@@ -56,6 +57,7 @@ class DQN:
         self._noise = Noise(self.online, parts.noise) if noisy_layers(self.online) else None
         self._device = next(self.online.parameters()).device
         self._autocast = parts.precision == "bf16"
+        self._differentiates_twice = False
         # On a GPU, the same two functions replayed from CUDA graphs; everything else stays as it is.
         on_gpu = self._device.type == "cuda"
         self._run_update = CudaGraph(self._update) if on_gpu else self._update
@@ -124,6 +126,22 @@ class DQN:
         next_obs: Tensor,
         weight: Tensor | None = None,
     ) -> UpdateMetrics:
+        loss, outputs, target = self._learn(obs, action, reward, discount, next_obs, weight)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return self._observed(loss.detach(), outputs.detach(), action, target)
+
+    def _learn(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        discount: Tensor,
+        next_obs: Tensor,
+        weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss [] to be differentiated, what it is learned from, and its target."""
         noise = self._noisy(self.target, "target"), self._noisy(self.online, "choosing")
         with torch.no_grad(), beside(self._side), noise[0], noise[1]:
             target = self._td_target(reward, discount, next_obs)
@@ -132,11 +150,7 @@ class DQN:
             outputs = self._outputs(self.online, obs)
         self.online.eval()
         wait_for(self._side)
-        loss = self._loss(outputs, action, target, weight=weight)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return self._observed(loss.detach(), outputs.detach(), action, target)
+        return self._loss(outputs, action, target, weight=weight), outputs, target
 
     def _observed(self, loss: Tensor, outputs: Tensor, action: Tensor, target: Tensor) -> UpdateMetrics:
         """What is reported of an update, without gradients: its loss [], what was learned from, and its target."""
@@ -157,7 +171,7 @@ class DQN:
 
     def _run(self, function: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
         """The float32 outcome of a network's `function`, multiplied in bfloat16 if the precision says so."""
-        with first_order():
+        with contextlib.nullcontext() if self._differentiates_twice else first_order():
             if not self._autocast:
                 return function(obs)
             with torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False):
@@ -206,6 +220,15 @@ class DQN:
             meaningless = RELU_METRICS if name in self.online.OUTPUT_LAYERS else (RANK_METRIC,)
             tagged |= {f"layers/{name}/{key}": value for key, value in rows.items() if key not in meaningless}
         return tagged
+
+    def curvature(self, batch: TransitionBatch, products: int, start: torch.Generator) -> dict[str, float]:
+        """:func:`wn_dqn.nn.curvature.curvature` of the loss of `batch`, in float32. This agent stays as it is."""
+        twin = copy.copy(self)
+        twin.online, twin._noise = copy.deepcopy(self.online), copy.deepcopy(self._noise)
+        twin._autocast, twin._differentiates_twice = False, True
+        twin._draw_noise()
+        loss, _, _ = twin._learn(*batch)
+        return curvature(loss, twin.online.parameters(), products, start)
 
     def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
         """All parameters of the online network, and the TD errors [B] of a minibatch, by tag."""

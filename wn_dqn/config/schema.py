@@ -309,6 +309,13 @@ class EvaluationSettings(_Section):
     held_out_states: Count = Field(
         3_200, description="states drawn once when learning starts, on which mean max-Q is followed"
     )
+    curvature_products: Whole = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="measure the curvature of the loss at each evaluation, by so many products of its Hessian with a "
+        "vector, each about as dear as three updates; 24 are enough. 0: not measured",
+    )
 
 
 class OutputSettings(_Section):

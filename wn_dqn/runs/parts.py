@@ -42,6 +42,7 @@ def make_plan(settings: Settings) -> TrainingPlan:
         checkpoint_period_steps=output.checkpoint_period_steps,
         init_batch_size=settings.network.init_batch_size,
         held_out_states=evaluation.held_out_states,
+        curvature_products=evaluation.curvature_products,
         normalize_observations=settings.environment.normalize_observations,
         epsilon=LinearSchedule(exploration.initial, exploration.final, learning.start_steps, exploration.decay_steps),
         learning_rate=None

@@ -58,6 +58,7 @@ LAYOUT = {
     "Values": {
         "max-Q and the return obtained": ["Multiline", ["evaluation/visited_max_q", "evaluation/visited_return"]],
         "overestimation": ["Multiline", ["evaluation/overestimation"]],
+        "largest eigenvalue of the Hessian": ["Multiline", ["evaluation/hessian_top"]],
         "epsilon": ["Multiline", ["train/epsilon"]],
     },
     "Speed": {"per second": ["Multiline", ["speed/steps_per_s", "speed/updates_per_s"]]},

@@ -93,6 +93,10 @@ class Agent(Protocol):
         """Metrics of the network for every log period, by tag; NaN while `measured` is None and they depend on it."""
         ...
 
+    def curvature(self, batch: TransitionBatch, products: int, start: torch.Generator) -> dict[str, float]:
+        """Metrics of the loss's Hessian on a minibatch, for an evaluation that asks for them, by column."""
+        ...
+
     def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
         """Tensors whose distribution is worth a look at every epoch, by tag."""
         ...

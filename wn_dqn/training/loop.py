@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from wn_dqn.envs.vector_env import EnvironmentFailure, EnvStep, VectorEnv
 from wn_dqn.errors import RunError
+from wn_dqn.nn.curvature import CURVATURE_METRICS
 from wn_dqn.replay.buffer import ReplayBuffer, Sampler
-from wn_dqn.seeding import env_seeds, numpy_generator
+from wn_dqn.seeding import env_seeds, numpy_generator, torch_generator
 from wn_dqn.training.agent import Agent, Measured
 from wn_dqn.training.host import Host, Stop
 from wn_dqn.training.metrics import Metrics
@@ -226,9 +227,19 @@ def _evaluate(
     if state.held_out is not None:
         max_q = [agent.q_values(chunk).amax(dim=1) for chunk in torch.split(state.held_out, 256)]
         row["held_out_max_q"] = torch.cat(max_q).mean().item()
-    metrics.write_evaluation(state.steps, row, agent.histograms(_measured(plan, sampler, state)))
+    measured = _measured(plan, sampler, state)
+    if plan.curvature_products:
+        row |= _curvature(agent, plan, measured, state.steps)
+    metrics.write_evaluation(state.steps, row, agent.histograms(measured))
     state.evaluated_at = state.steps
     host.save(state, evaluation.mean)
+
+
+def _curvature(agent: Agent, plan: TrainingPlan, measured: Measured | None, steps: int) -> dict[str, float]:
+    """`CURVATURE_METRICS` of the loss of a minibatch that no update has; NaN while there is no learning."""
+    if measured is None:
+        return dict.fromkeys(CURVATURE_METRICS, math.nan)
+    return agent.curvature(measured.batch, plan.curvature_products, torch_generator(plan.seed, "curvature", steps))
 
 
 @contextlib.contextmanager

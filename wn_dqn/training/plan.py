@@ -31,3 +31,5 @@ class TrainingPlan:
     """as a function of the step; None: as the optimizer was made"""
     normalize_observations: bool = False
     """whether the network is kept told of the mean and variance of what the training games have shown"""
+    curvature_products: int = 0
+    """of the loss's Hessian with a vector, at each evaluation; 0: curvature is not measured"""
