@@ -50,7 +50,7 @@ docs: $(VENV)/test.stamp  ## build the site into site/; a warning is an error
 	@echo "open site/index.html"
 
 docs-check: $(VENV)/test.stamp  ## run all commands and Python of the pages at full length
-	WN_DQN_TESTS=all $(PYTEST) tests/docs tests/api/test_document.py tests/api/test_parameterizations_document.py
+	WN_DQN_TESTS=all $(PYTEST) tests/docs tests/api/test_document.py tests/api/test_parameterizations_document.py tests/api/test_notebook.py
 
 release-check: $(VENV)/test.stamp  ## build, check the metadata, and try the wheel in clean environments
 	$(BIN)/python scripts/check_release.py

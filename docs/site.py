@@ -6,16 +6,19 @@ links are those of the repository, and are rewritten here.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 
+from wn_dqn.cli.main import cli
 from wn_dqn.config.files import setting_help
 from wn_dqn.config.schema import Settings
 
@@ -29,6 +32,20 @@ COPIES = {
 ELSEWHERE = {**{path: page for page, path in COPIES.items()}, "README.md": "index.md"}
 _FENCE = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Let examples in the help texts keep their lines: click marks such a paragraph by a backspace."""
+    commands: list[click.Command] = [cli]
+    for command in commands:
+        commands += command.commands.values() if isinstance(command, click.Group) else []
+        command.help = with_fences(inspect.cleandoc(command.help or ""))
+    return config
+
+
+def with_fences(text: str) -> str:
+    """The paragraphs of a help text that click would not wrap, as code blocks."""
+    return re.sub(r"\x08\n(.*?)(?=\n\n|\n?\Z)", r"```text\n\1\n```", text, flags=re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -52,6 +69,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return text if where is None else f"[{text}]({where}{anchor})"
 
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in _FENCE.split(markdown))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """An option without a default has none: mkdocs-click prints click's mark for that."""
+    return html.replace("<code>Sentinel.UNSET</code>", "")
 
 
 def site_target(source: str, target: str) -> str | None:

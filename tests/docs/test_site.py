@@ -79,11 +79,17 @@ def test_links_lead_to_pages_files_or_nowhere() -> None:
     assert SITE.site_target("docs/a.md", "https://example.org") == "https://example.org"
 
 
+def test_examples_in_help_texts_keep_their_lines() -> None:
+    assert SITE.with_fences("Do.\n\n\x08\na  1\nb  2\n\nMore.") == "Do.\n\n```text\na  1\nb  2\n```\n\nMore."
+    assert SITE.with_fences("\x08\na\n") == "```text\na\n```\n"
+
+
 @pytest.mark.slow
 def test_the_site_leaves_no_setting_and_no_option_out(site: Path) -> None:
     settings = (site / "settings.html").read_text(encoding="utf-8")
     assert [key for key, _, _ in setting_help() if f"<code>{key}</code>" not in settings] == []
     page = (site / "cli.html").read_text(encoding="utf-8")
+    assert "UNSET" not in page
     commands: list[click.Command] = [cli]
     for found in commands:
         commands += found.commands.values() if isinstance(found, click.Group) else []
