@@ -8,6 +8,9 @@ from click.testing import CliRunner
 from load_script import load_script
 from pages import ROOT
 
+from wn_dqn.analysis.reference import reference_curve
+from wn_dqn.config.games import find_game
+
 DRAW = load_script("draw_evidence")
 
 
@@ -22,6 +25,10 @@ def test_the_readme_has_the_numbers_that_the_script_prints(tmp_path: Path) -> No
     assert "5,747 on Kung Fu Master (95% interval 4,583 to 6,925, nine seeds)" in readme
     assert "Random play scores 449" in readme
     assert "Breakout scores 1.63 in its first million frames; the prediction was 1.62 to 1.96" in readme
+    published = reference_curve("dopamine", find_game("Breakout"))
+    assert published is not None
+    assert sum(DRAW.read_breakout() < published.interval[0, 0]) == 2
+    assert "two of\nthree seeds lie below all five published runs" in readme
 
 
 def test_the_table_of_quick_is_that_of_its_page() -> None:
