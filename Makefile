@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
-.PHONY: help train quick-check test test-all test-arithmetics coverage check bench clean
+.PHONY: help train quick-check test test-all test-arithmetics coverage check docs docs-check release-check bench clean
 # A worker per core. worksteal gives each a contiguous part of the tests, so most files have all of theirs in one.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
@@ -45,11 +45,21 @@ check: $(VENV)/test.stamp  ## lint, types (Linux, macOS, Windows), floors
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/lint-imports
 
+docs: $(VENV)/test.stamp  ## build the site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+docs-check: $(VENV)/test.stamp  ## run all commands and Python of the pages at full length
+	WN_DQN_TESTS=all $(PYTEST) tests/docs tests/api/test_document.py tests/api/test_parameterizations_document.py tests/api/test_notebook.py
+
+release-check: $(VENV)/test.stamp  ## build, check the metadata, and try the wheel in clean environments
+	$(BIN)/python scripts/check_release.py
+
 bench: $(VENV)/train.stamp  ## how fast this machine is
 	$(BIN)/wn-dqn doctor
 
 clean:  ## remove the virtual environment and caches, not the runs
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage site
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

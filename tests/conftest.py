@@ -16,6 +16,7 @@ import pytest
 import torch
 from small_runs import NATURE, SMALL_NETWORK, network_of
 
+from wn_dqn.config.registry import AGENTS, NETWORKS, PARAMETERIZATIONS
 from wn_dqn.system import progress
 
 torch.set_num_threads(1)
@@ -75,3 +76,13 @@ def nature_network() -> Iterator[None]:
     """The real network, in a module that otherwise has the small one."""
     with network_of(NATURE):
         yield
+
+
+@pytest.fixture
+def own_rows() -> Iterator[None]:
+    """What is registered within is gone afterwards."""
+    before = [(rows, dict(rows)) for rows in (AGENTS, NETWORKS, PARAMETERIZATIONS)]
+    yield
+    for rows, saved in before:
+        rows.clear()
+        rows.update(saved)  # type: ignore[arg-type]

@@ -240,10 +240,10 @@ def load(
 ) -> Policy:
     """The policy in a run directory, in one of its checkpoints, or in a file that `wn-dqn export` wrote.
 
-    ``agent:NAME`` is one that comes with this package, ``hf:USER/NAME`` one on the Hugging Face Hub.
-    `checkpoint` is best, last, or the number of steps, for a run directory. Nothing of the process changes: threads,
-    allocator, determinism. UsageError if there is none, or if it names code from outside of wn_dqn, unless its
-    environment is among `named` (its plugins are imported by you), or you `trust` it.
+    ``agent:NAME`` comes with this package, and ``hf:USER/NAME`` is on the Hugging Face Hub. `checkpoint` is best, last,
+    or a number of steps, for a run directory. Loading changes nothing in the process: no threads, allocator or
+    determinism. Raises UsageError if there is no policy, or if it names code from outside of wn_dqn. To allow such
+    code, list its environment in `named` and import its plugins, or set `trust`.
 
     >>> wn_dqn.load("runs/Catch", checkpoint="last").steps
     320
@@ -270,18 +270,19 @@ def train(
     stop: StopRequest | None = None,
     **settings: Any,
 ) -> Run:
-    """Train an agent, or go on with a run that was stopped: what `wn-dqn train` does. Returns the run.
+    """Train an agent, or resume a run that was stopped, as `wn-dqn train` does. Returns the run.
 
     `what` is the name or path of a config, a game, an environment like gymnasium:CartPole-v1, or
     :class:`wn_dqn.Settings`. Keyword arguments change settings: a whole section, ``learning={"total_steps": 1000}``, or
     one setting, ``**{"learning.total_steps": 1000}``.
 
-    `run_dir` is by default what the command has: runs/GAME-PARAM-seedSEED. A run that is there goes on, unless `resume`
-    is False. `accept_changes`: although its settings were others. `stop_after_s`: save and stop after so many seconds.
-    `stop` is asked to stop by somebody else, like another thread.
+    `run_dir` is runs/GAME-PARAM-seedSEED by default, as in the command. A run in this folder is resumed unless `resume`
+    is False. `accept_changes` resumes it although its settings differ. `stop_after_s` saves and stops after this many
+    seconds. `stop` lets another thread stop the run.
 
-    Code from outside that you name here is trusted; for code that a config file names, say `trust`. Threads, allocator
-    and determinism of torch are set for this process. UsageError for a mistake, RunError if the run cannot go on.
+    Code from outside that you name here is trusted. Code that only a config file names runs if `trust` is True.
+    Training sets torch's threads, allocator and determinism for this process. Raises UsageError for a mistake, and
+    RunError if the run cannot continue.
 
     >>> run = wn_dqn.train("smoke", game="CatchVector", param="standard", learning={"total_steps": 1_000},
     ...                    evaluation={"epoch_steps": 500, "steps": 100}, run_dir="runs/mine", progress=False)
@@ -367,10 +368,10 @@ def evaluate(
 ) -> list[Report]:
     """Fresh games with the networks of run directories or checkpoints: what `wn-dqn evaluate` does.
 
-    Each outcome is kept in ``reevaluations.jsonl`` of its run. `jobs` checkpoints are tested at the same time, in
-    processes of their own; no result depends on it; None: one per core, one on a GPU. With `all_checkpoints`, every
-    checkpoint of each run is tested. `named`: environments from outside that are allowed to run their code. Exported
-    networks, agent:NAME and hf:USER/NAME are tested as well, before the others, and their outcome is kept nowhere.
+    Each outcome is appended to ``reevaluations.jsonl`` in its run. `jobs` checkpoints are tested at the same time, in
+    separate processes. No result depends on it; None means one per core, or one on a GPU. `all_checkpoints` tests every
+    checkpoint of each run. `named` lists the environments from outside whose code may run. Exported networks,
+    agent:NAME and hf:USER/NAME are tested first, and their outcome is not written anywhere.
 
     >>> reports = wn_dqn.evaluate("runs/Catch", "nature", games=3)
     >>> len(reports[0].result.scores)

@@ -1,15 +1,12 @@
-"""A run that all tests of the API may read, and a registry that is as it was when a test is over."""
+"""A run that all tests of the API may read."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from small_runs import SMALL_NETWORK, network_of, settings_for, train
-
-from wn_dqn.config.registry import AGENTS, NETWORKS, PARAMETERIZATIONS
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +22,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, tmp_path: Path) -> Path:
     """A copy of it for one test."""
     return shutil.copytree(trained, tmp_path / "runs" / "Catch")
-
-
-@pytest.fixture
-def own_rows() -> Iterator[None]:
-    """What is registered within is gone afterwards."""
-    before = [(rows, dict(rows)) for rows in (AGENTS, NETWORKS, PARAMETERIZATIONS)]
-    yield
-    for rows, saved in before:
-        rows.clear()
-        rows.update(saved)  # type: ignore[arg-type]
