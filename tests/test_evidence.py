@@ -11,6 +11,7 @@ import pytest
 
 from wn_dqn.analysis.reference import reference_curve
 from wn_dqn.config.games import find_game
+from wn_dqn.config.registry import PARAMETERIZATIONS
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 PAGE = (EVIDENCE / "README.md").read_text(encoding="utf-8")
@@ -38,3 +39,47 @@ def test_the_first_million_frames_of_breakout() -> None:
         returns.append(float(row["train/episode_return"]))
         assert f"| {seed} | {returns[-1]:.3f} | {int(float(row['train/games'])):,} |" in PAGE
     assert f"| mean | {np.mean(returns):.3f} | |" in PAGE
+
+
+LEARNING = (EVIDENCE.parent / "docs" / "parameterizations.md").read_text(encoding="utf-8")
+PARTS = {
+    "wn-double-dqn": "`wn`, Double DQN",
+    "wn-c51": "`wn`, C51",
+    "wn-double-c51": "`wn`, Double C51",
+    "wn-dueling_True": "`wn`, dueling heads",
+    "wn-priority_exponent_0.6": "`wn`, prioritized replay",
+    "wn-n_steps_3": "`wn`, 3-step returns",
+    "wn-noisy_True": "`wn`, noisy layers",
+    "wn-double-c51-dueling_True-noisy_True-priority_exponent_0.5-n_steps_3": "`wn`, all of Rainbow",
+}
+
+
+def last_scores(name: str, game: str) -> dict[str, list[float]]:
+    """Of each arm, in the order of its seeds."""
+    scores: dict[str, list[float]] = {}
+    with (EVIDENCE / "learning" / f"{name}.csv").open(encoding="utf-8") as file:
+        for row in sorted(csv.DictReader(file), key=lambda row: int(row["seed"])):
+            scores.setdefault(row["arm"].removeprefix(f"{game}-"), []).append(float(row["last"]))
+    return scores
+
+
+def test_every_arm_learns_and_the_page_says_how_well() -> None:
+    catch, breakout = last_scores("catch", "Catch"), last_scores("minatar", "MinAtar-Breakout-v0")
+    assert catch.keys() == breakout.keys() == {*PARAMETERIZATIONS, *PARTS}
+    for arm in catch:
+        assert min(catch[arm]) > 0.7
+        assert min(breakout[arm]) > 3 * 0.625
+        cells = [", ".join(f"{score:.2f}" for score in scores) for scores in (catch[arm], breakout[arm])]
+        row = [PARTS.get(arm, f"`{arm}`"), *cells, f"{np.mean(breakout[arm]):.2f}"]
+        assert f"| {' | '.join(row)} |" in LEARNING
+
+
+def test_the_classifier_on_photographs() -> None:
+    page = (EVIDENCE.parent / "docs" / "paper-systems.md").read_text(encoding="utf-8")
+    errors: dict[str, list[float]] = {}
+    with (EVIDENCE / "paper" / "cifar10-photos.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            errors.setdefault(row["arm"], []).append(float(row["error_percent"]))
+    for arm, values in errors.items():
+        cells = [f"{value:.1f}" for value in (*values, float(np.mean(values)))]
+        assert f"| `{arm}` | {' | '.join(cells)} |" in page

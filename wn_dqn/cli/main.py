@@ -18,6 +18,7 @@ from wn_dqn.cli.cmd_evaluate import evaluate
 from wn_dqn.cli.cmd_export import export
 from wn_dqn.cli.cmd_games import games
 from wn_dqn.cli.cmd_import import import_
+from wn_dqn.cli.cmd_paper import paper
 from wn_dqn.cli.cmd_play import play
 from wn_dqn.cli.cmd_plot import plot
 from wn_dqn.cli.cmd_push import push
@@ -46,7 +47,7 @@ def cli() -> None:
 
 
 for command in (
-    *(train, sweep, checkpoint, evaluate, play, agents),
+    *(train, sweep, checkpoint, evaluate, play, agents, paper),
     *(plot, report, card, export, import_, push),
     *(games, settings, doctor),
 ):

@@ -69,4 +69,5 @@ def lanczos(product: Callable[[Tensor], Tensor], first: Tensor, steps: int) -> T
         matrix[place, place + 1] = matrix[place + 1, place] = value
     if not matrix.isfinite().all():  # LAPACK would raise
         return torch.full((1,), math.nan)
-    return torch.linalg.eigvalsh(matrix)
+    values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values

@@ -1,0 +1,42 @@
+"""One table of the last evaluations of a sweep's runs, to be committed: evidence/learning has two.
+
+wn-dqn sweep run evidence/learning/catch.yaml --jobs 2
+python scripts/collect_learning.py runs/catch -o evidence/learning/catch.csv
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import click
+
+from wn_dqn.analysis.read_runs import read_evaluations
+from wn_dqn.sweeps.cells import read_manifest, standing
+
+
+def arm_of(name: str) -> tuple[str, int]:
+    """The arm and the seed in a cell's name: GAME-ARM-seedN."""
+    arm, _, seed = name.rpartition("-seed")
+    return arm, int(seed)
+
+
+@click.command(help=__doc__)
+@click.argument("sweep", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def main(sweep: Path, output: Path) -> None:
+    cells = read_manifest(sweep).cells
+    if left := [cell.name for cell in cells if standing(cell).state != "finished"]:
+        raise click.ClickException(f"{len(left)} runs of {sweep} are not finished, {left[0]} is the first")
+    with output.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["arm", "seed", "first", "last", "best"])
+        for cell in cells:
+            scores = read_evaluations(cell.folder)["mean_return"]
+            shown = (f"{score:.6g}" for score in (scores[0], scores[-1], scores.max()))
+            table.writerow([*arm_of(cell.name), *shown])
+    print(f"{output}: {len(cells)} runs")
+
+
+if __name__ == "__main__":
+    main()

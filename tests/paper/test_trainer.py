@@ -1,0 +1,180 @@
+"""The shared trainer: learning, exact resume, averages, and what a person sees of mistakes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from wn_dqn.cli.main import cli
+from wn_dqn.errors import STOPPED, RunError, UsageError
+from wn_dqn.paper import launch
+from wn_dqn.paper.data import Images, load_images
+from wn_dqn.paper.settings import PaperSettings, make_paper_settings
+from wn_dqn.paper.trainer import Trainer, average_
+from wn_dqn.runs.checkpoint import list_checkpoints, load_checkpoint
+from wn_dqn.runs.stop_request import StopRequest
+from wn_dqn.system.progress import ProgressReporter
+
+SMALL = {"cifar10": {"width": 2}, "vae": {"width": 2, "hidden": 16, "latents": 4}, "draw": {"width": 8, "glimpses": 2}}
+PARAMS = {"cifar10": "wn-mean-only-bn", "vae": "wn", "draw": "wn"}
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few of the embedded images."""
+
+    def load(system: str, data: str) -> Images:
+        images = load_images(system, data)
+        step = 2 if system == "cifar10" else 1  # fewer pixels to whiten
+        train, test = images.train[::17, :, ::step, ::step], images.test[::17, :, ::step, ::step]
+        return Images(train[:120], images.train_labels[::17][:120], test, images.test_labels[::17])
+
+    monkeypatch.setattr(launch, "load_images", load)
+
+
+def settings_of(system: str, epochs: int = 2, **changes: object) -> PaperSettings:
+    given: dict[str, object] = {**SMALL[system], "epochs": epochs, "batch_size": 40, "init_batch_size": 40, **changes}
+    return make_paper_settings(system, PARAMS[system], None, **given)
+
+
+def train(settings: PaperSettings, folder: Path, stop: StopRequest | None = None) -> int:
+    return launch.train_paper(settings, folder, torch.device("cpu"), ProgressReporter(), stop or StopRequest())
+
+
+def last_state(folder: Path) -> dict[str, torch.Tensor]:
+    state = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1].path)
+    return {**state["system"], **{f"average {k}": v for k, v in state["average"].items()}}
+
+
+class StopAfter(StopRequest):
+    """Asks to stop once some minibatches are done."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.request("the test")
+        super().check()
+
+
+@pytest.mark.parametrize("system", ["cifar10", "vae", "draw"])
+def test_a_stopped_run_ends_in_the_same_bits(system: str, tmp_path: Path) -> None:
+    settings = settings_of(system)
+    assert train(settings, tmp_path / "whole") == 0
+    assert train(settings, tmp_path / "parts", StopAfter(1)) == STOPPED
+    assert train(settings, tmp_path / "parts", StopAfter(2)) == STOPPED
+    assert train(settings, tmp_path / "parts") == 0
+    whole, parts = last_state(tmp_path / "whole"), last_state(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    tables = [(tmp_path / name / "evaluations.csv").read_text() for name in ("whole", "parts")]
+    assert tables[0] == tables[1]
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of("draw", epochs=3)
+    assert train(settings, tmp_path / "whole") == 0
+
+    class Killed(BaseException):
+        pass
+
+    once = Trainer.train_minibatch
+
+    def killed(self: Trainer) -> None:
+        if self.step == 5:
+            raise Killed
+        once(self)
+
+    monkeypatch.setattr(Trainer, "train_minibatch", killed)
+    with pytest.raises(Killed):
+        train(settings, tmp_path / "killed")
+    monkeypatch.setattr(Trainer, "train_minibatch", once)
+    assert train(settings, tmp_path / "killed") == 0
+    whole, again = last_state(tmp_path / "whole"), last_state(tmp_path / "killed")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert (tmp_path / "whole/evaluations.csv").read_text() == (tmp_path / "killed/evaluations.csv").read_text()
+
+
+@pytest.mark.parametrize("system", ["vae", "draw"])
+def test_the_bound_rises_and_pictures_are_written(system: str, tmp_path: Path) -> None:
+    settings = settings_of(system, epochs=8, learning_rate=0.01)
+    train(settings, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "evaluations.csv").read_text().splitlines()))
+    assert len(rows) == 8
+    assert float(rows[-1]["bound"]) > float(rows[0]["bound"]) + 20
+    assert (tmp_path / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_of_the_classifier_falls(tmp_path: Path) -> None:
+    train(settings_of("cifar10", epochs=8, width=4), tmp_path)
+    losses = [float(row["train/loss"]) for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())]
+    assert losses[-1] < losses[0]
+
+
+def test_other_settings_are_refused_and_a_finished_run_stays(tmp_path: Path) -> None:
+    train(settings_of("draw", epochs=1), tmp_path)
+    before = last_state(tmp_path)
+    assert train(settings_of("draw", epochs=1), tmp_path) == 0
+    assert all(torch.equal(value, last_state(tmp_path)[name]) for name, value in before.items())
+    with pytest.raises(UsageError, match="epochs: 1 -> 2"):
+        train(settings_of("draw", epochs=2), tmp_path)
+
+
+def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wn_dqn.paper.trainer.save_checkpoint", full)
+        with pytest.raises(RunError, match="No space left"):
+            train(settings_of("draw", epochs=1), tmp_path / "run")
+    assert train(settings_of("draw", epochs=1), tmp_path / "run") == 0  # nothing was saved: it begins again
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "wn_dqn.paper.draw.Draw.loss", lambda self, *_: sum(p.sum() for p in self.parameters()) * torch.nan
+    )
+    with pytest.raises(RunError, match="loss of minibatch 0 is nan"):
+        train(settings_of("draw", epochs=1), tmp_path)
+
+
+def test_the_average_against_a_naive_one() -> None:
+    current, average = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    values, naive = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), 0.0
+    for step, value in enumerate(values, start=1):
+        with torch.no_grad():
+            current.weight.copy_(value[None])
+        if step == 1:
+            average.load_state_dict(current.state_dict())
+        average_(average, current, step, horizon=4)
+        rate = 1 / min(4, 1 + step / 10)
+        naive = value if step == 1 else (1 - rate) * naive + rate * value
+    torch.testing.assert_close(average.weight[0].detach(), naive)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["vae", "--param", "bn"], "vae has no parameterization 'bn'"),
+        (["vae", "--data", "photos"], "its embedded data is mnist-5k"),
+        (["draw", "--data", "nowhere"], "there is no nowhere"),
+        (["cifar10", "--device", "cuda:7"], "cuda"),
+    ],
+)
+def test_mistakes_are_one_line(args: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(cli, ["paper", *args]).exception
+    assert isinstance(error, UsageError)
+    assert message in str(error)
+    assert "\n" not in str(error)
