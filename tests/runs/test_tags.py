@@ -27,7 +27,7 @@ def pattern(tag: str) -> str:
 
 def test_every_tag_is_documented_and_every_documented_tag_is_written(tmp_path: Path) -> None:
     changes = {"replay": {"priority_exponent": 0.5}, "network": {"noisy": True}, "output": {"video_period_epochs": 3}}
-    settings = settings_for(**changes)
+    settings = settings_for(**changes, evaluation={"curvature_products": 24})
     with network_of(SMALL_NETWORK):
         launch.train_run(settings, tmp_path / "run", CPU, ProgressReporter())
     found = EventAccumulator(str(tmp_path / "run")).Reload().Tags()
