@@ -55,6 +55,7 @@ _DOERS = {
     "write_settings": "small file",
     "add_provenance": "small file",
     "write_card": "small file",
+    "write_start": "small file",
     "remove_leftovers": "leftovers",
     "load_state_dict": "tables cut back",
 }

@@ -420,7 +420,7 @@ def test_acting_and_targets_use_running_statistics_and_learning_those_of_the_min
     batch = minibatch(1)
     learned_from = copy.deepcopy(agent.online).train()(batch.obs).amax(dim=1).mean()
     metrics = agent.update(batch)
-    assert metrics.mean_q == learned_from
+    torch.testing.assert_close(metrics.mean_q, learned_from.detach(), rtol=1e-4, atol=1e-5)
     assert abs(metrics.mean_q - agent.q_values(batch.obs).amax(dim=1).mean()) > 1e-3
     assert not any(module.training for module in (*agent.online.modules(), *agent.target.modules()))
 
@@ -447,7 +447,7 @@ def test_q_values_are_the_online_networks_without_gradients() -> None:
     agent = initialized_agent()
     agent.update(minibatch(0))
     q = agent.q_values(FRAMES)
-    torch.testing.assert_close(q, agent.online(FRAMES), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(q, agent.online(FRAMES), rtol=1e-4, atol=1e-5)
     assert (q - agent.target(FRAMES)).abs().max() > 1e-3
     assert not q.requires_grad
     assert q.dtype == torch.float32

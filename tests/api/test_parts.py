@@ -121,7 +121,7 @@ def test_a_run_with_a_plugin_is_read_by_whoever_trusts_it(plugin: str, tmp_path:
 
 
 def test_every_command_that_reads_or_begins_a_run_takes_plugins() -> None:
-    without = {"games", "settings", "doctor", "agents", "checkpoint", "sweep"}
+    without = {"games", "settings", "doctor", "agents", "checkpoint", "sweep", "paper"}
     assert {name for name, each in cli.commands.items() if "plugins" not in {p.name for p in each.params}} == without
     groups = [cli.commands[name].commands for name in ("checkpoint", "sweep")]  # type: ignore[attr-defined]
     for name, each in itertools.chain.from_iterable(group.items() for group in groups):
