@@ -87,7 +87,7 @@ def normalized_weights(param: str, w: Tensor) -> Iterator[Call]:
 
 
 def normalized_outputs(param: str, y: Tensor, dtype: torch.dtype, *, last: bool) -> Iterator[Call]:
-    """Batch or layer normalization of a layer's outputs, in both networks, and its gradient."""
+    """Normalization of a layer's outputs, and its gradient; that by layers is in the target network, too."""
     y, dy, units = y.to(dtype), torch.randn_like(y).to(dtype), y.shape[1]
     ones, zeros = torch.ones(units), torch.zeros(units)
     if param in ("bn", "wn-all"):

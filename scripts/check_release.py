@@ -32,7 +32,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> None:
 
 
 def version_of(python: str) -> str:
-    """Its version, like 3.12.4; empty if there is none, as for a shim without a Python behind it."""
+    """The version of this interpreter, like 3.12.4. It is empty if the command does not run a Python."""
     if shutil.which(python) is None:
         return ""
     program = "import platform; print(platform.python_version())"

@@ -117,16 +117,9 @@ class DQN:
         if self._noise is not None:
             self._noise.draw_("learning", "target", "choosing")
 
-    def _update(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        discount: Tensor,
-        next_obs: Tensor,
-        weight: Tensor | None = None,
-    ) -> UpdateMetrics:
-        loss, outputs, target = self._learn(obs, action, reward, discount, next_obs, weight)
+    def _update(self, obs: Tensor, action: Tensor, *others: Tensor) -> UpdateMetrics:
+        """One gradient step on the tensors of a minibatch, in the order of :meth:`_learn`."""
+        loss, outputs, target = self._learn(obs, action, *others)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

@@ -75,9 +75,7 @@ def test_a_notebook_trains_and_plays(folder: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param(
-            {'"catch"': '"catch-vector"', "progress=": 'learning={"total_steps": 1_000}, progress='}, id="short"
-        ),
+        pytest.param(SHORTER, id="short"),
         pytest.param({}, id="whole", marks=pytest.mark.thorough),
     ],
 )

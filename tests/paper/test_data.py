@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_an_idx_file_gives_its_array_back() -> None:
 @pytest.mark.parametrize(
     "change", [lambda data: data[:-1], lambda data: data[:6], lambda data: b"PK" + data, lambda _: b""]
 )
-def test_a_damaged_idx_file_is_refused_in_one_line(change) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_idx_file_is_refused_in_one_line(change: Callable[[bytes], bytes]) -> None:
     with pytest.raises(UsageError, match=r"train\.idx") as refused:
         parse_idx(change(idx(np.zeros((2, 3), np.uint8))), "train.idx")
     assert "\n" not in str(refused.value)

@@ -15,7 +15,7 @@ from wn_dqn.paper import launch
 from wn_dqn.paper.data import Images, load_images
 from wn_dqn.paper.settings import PaperSettings, make_paper_settings
 from wn_dqn.paper.trainer import Trainer, average_
-from wn_dqn.runs.checkpoint import list_checkpoints, load_checkpoint
+from wn_dqn.runs.checkpoint import CheckpointError, NewerFormatError, list_checkpoints, load_checkpoint
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.progress import ProgressReporter
 
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypat
     once = Trainer.train_minibatch
 
     def killed(self: Trainer) -> None:
-        if self.step == 5:
+        if self.steps == 5:
             raise Killed
         once(self)
 
@@ -178,3 +178,19 @@ def test_mistakes_are_one_line(args: list[str], message: str, monkeypatch: pytes
     assert isinstance(error, UsageError)
     assert message in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("error", [CheckpointError, NewerFormatError])
+def test_checkpoints_that_cannot_be_read_stay_where_they_are(
+    error: type[CheckpointError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(settings_of("draw"), tmp_path, StopAfter(4)) == STOPPED
+    before = sorted((tmp_path / "checkpoints").iterdir())
+
+    def refuse(path: Path) -> None:
+        raise error(f"{path} is not for us")
+
+    monkeypatch.setattr("wn_dqn.paper.trainer.load_checkpoint", refuse)
+    with pytest.raises(RunError, match="is not for us"):
+        train(settings_of("draw"), tmp_path)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before

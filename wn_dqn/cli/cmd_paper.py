@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from wn_dqn.cli.options import DEVICE, Count, NumberRange, seconds
-from wn_dqn.paper.settings import ARMS, EMBEDDED
+from wn_dqn.cli.options import DEVICE, NumberRange, seconds
+from wn_dqn.paper.settings import ARMS, EMBEDDED, make_paper_settings
 
 _Command = Callable[..., None]
 
@@ -72,13 +72,11 @@ def vae(**options: Any) -> None:
 
 @paper.command()
 @_common("draw")
-@click.option("--glimpses", type=Count(), help="Time steps.  [default: 64; 16 on embedded data]")
+@click.option("--glimpses", type=click.IntRange(1, 1000), help="Time steps.  [default: 64; 16 on embedded data]")
 @click.option("--attention/--no-attention", default=None, help="Selective attention.  [default: attention]")
-def draw(glimpses: int | None, **options: Any) -> None:
+def draw(**options: Any) -> None:
     """DRAW, the recurrent VAE of section 5.3; --data: a folder with MNIST's four idx files, gzipped or not."""
-    if glimpses is not None and not 1 <= glimpses <= 1000:
-        raise click.BadParameter("1 to 1000", param_hint="--glimpses")
-    _train("draw", glimpses=glimpses, **options)
+    _train("draw", **options)
 
 
 def _train(
@@ -91,8 +89,6 @@ def _train(
     stop_after: str | None,
     **given: Any,
 ) -> None:
-    from wn_dqn.paper.settings import make_paper_settings
-
     settings = make_paper_settings(system, param, data, **given)
     stop_after_s = None if stop_after is None else seconds(stop_after)
 

@@ -313,8 +313,8 @@ class EvaluationSettings(_Section):
         0,
         ge=0,
         le=1000,
-        description="measure the curvature of the loss at each evaluation, by so many products of its Hessian with a "
-        "vector, each about as dear as three updates; 24 are enough. 0: not measured",
+        description="products of the loss's Hessian with a vector, at each evaluation, to measure its curvature. 24 "
+        "are enough; each takes as long as three updates. 0: curvature is not measured",
     )
 
 

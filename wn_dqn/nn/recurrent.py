@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -66,9 +67,7 @@ class WeightNormLSTM(nn.Module):
 
     def initialize_(self, generator: torch.Generator) -> None:
         """Weights and bias uniform on +-1/sqrt(hidden), torch's range, drawn from a CPU generator."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
-        shapes = (self.v_ih.shape, self.v_hh.shape, self.bias.shape)
-        self.set_weights_(*(torch.empty(shape).uniform_(-bound, bound, generator=generator) for shape in shapes))
+        self.set_weights_(*_uniform(self.hidden_size, (self.v_ih, self.v_hh, self.bias), generator))
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Hidden states [T, B, hidden] from inputs [T, B, input], and the state (h, c), both [B, hidden], after them.
@@ -79,15 +78,52 @@ class WeightNormLSTM(nn.Module):
         weight_hh = self.weight_hh
         outputs = []
         for from_input in F.linear(x, self.weight_ih, self.bias):
-            i, f, g, o = (from_input + F.linear(h, weight_hh)).chunk(4, dim=1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.tanh()
+            h, c = _gated(from_input + F.linear(h, weight_hh), c)
             outputs.append(h)
         return torch.stack(outputs), (h, c)
 
     def extra_repr(self) -> str:
         """What ``print`` shows between the brackets."""
         return f"{self.input_size}, {self.hidden_size}"
+
+
+class PlainLSTM(nn.Module):
+    """The parameters of an LSTM without weight normalization, in the order of :class:`WeightNormLSTM`."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.weight_ih = nn.Parameter(torch.zeros(4 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.zeros(4 * hidden_size, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
+
+    @torch.no_grad()
+    def initialize_(self, generator: torch.Generator) -> None:
+        """Weights and bias as :meth:`WeightNormLSTM.initialize_` draws them."""
+        parameters = self.weight_ih, self.weight_hh, self.bias
+        for parameter, value in zip(parameters, _uniform(self.hidden_size, parameters, generator), strict=True):
+            parameter.copy_(value)
+
+
+def lstm_step(
+    x: Tensor, state: tuple[Tensor, Tensor], weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The state (h, c), both [B, hidden], after the input x [B, input], from plain weights and the bias of an LSTM."""
+    h, c = state
+    return _gated(F.linear(x, weight_ih, bias) + F.linear(h, weight_hh), c)
+
+
+def _gated(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c [B, hidden] after a step, from the gates' sums [B, 4 hidden] and c [B, hidden] before it."""
+    i, f, g, o = sums.chunk(4, dim=1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def _uniform(hidden_size: int, like: Iterable[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """A tensor of the shape of each in `like`, uniform on +-1/sqrt(hidden), drawn from a CPU generator."""
+    bound = 1.0 / math.sqrt(hidden_size)
+    return [torch.empty(each.shape).uniform_(-bound, bound, generator=generator) for each in like]
 
 
 def _normalized(v: Tensor, g: Tensor) -> Tensor:

@@ -36,5 +36,5 @@ def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def binarized(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Bytes x uint8 [B, ...] as float32 zeros and ones: each is 1 with probability x / 255, drawn anew at each call."""
+    """Random zeros and ones float32 [B, ...]: each is 1 with probability x / 255, for bytes x uint8 [B, ...]."""
     return (torch.rand(x.shape, generator=generator, device=x.device) * 255.0 < x).float()

@@ -5,7 +5,6 @@ B images of A x A pixels, H units of each LSTM (`width`), D latent variables, N 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -14,12 +13,11 @@ from torch import Tensor, nn
 
 from wn_dqn.nn.layers import Layer, layer_kit
 from wn_dqn.nn.optimizers import Adam
-from wn_dqn.nn.recurrent import WeightNormLSTM
+from wn_dqn.nn.recurrent import PlainLSTM, WeightNormLSTM, lstm_step
 from wn_dqn.nn.uniform_init import UNIFORM_INITS
-from wn_dqn.nn.weight_norm import first_order
 from wn_dqn.paper.bounds import binarized, gaussian_kl, log_bernoulli
 from wn_dqn.paper.settings import PaperSettings
-from wn_dqn.paper.system import Picture, System, tiled
+from wn_dqn.paper.system import BoundSystem, Picture, tiled
 
 SIDE = 28
 """pixels of an image's side"""
@@ -28,37 +26,8 @@ LATENTS, READ, WRITE = 100, 2, 5
 _EPSILON = 1e-8
 _COLUMNS = 10
 
-State = tuple[Tensor, Tensor]
-
-
-class PlainLSTM(nn.Module):
-    """The parameters of an LSTM without weight normalization, in the order of ``WeightNormLSTM``."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.weight_ih = nn.Parameter(torch.zeros(4 * hidden_size, input_size))
-        self.weight_hh = nn.Parameter(torch.zeros(4 * hidden_size, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
-
-    @torch.no_grad()
-    def initialize_(self, generator: torch.Generator) -> None:
-        """Weights and bias uniform on +-1/sqrt(hidden), drawn as ``WeightNormLSTM.initialize_`` draws them."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
-        for parameter in (self.weight_ih, self.weight_hh, self.bias):
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
-
-
 LSTMS: dict[str, Any] = {"standard": PlainLSTM, "wn": WeightNormLSTM}
 """parameterization -> its LSTM"""
-
-
-def lstm_step(x: Tensor, state: State, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> State:
-    """The state (h, c), both [B, H], after the input x [B, I]; gates in torch's order: input, forget, cell, output."""
-    h, c = state
-    i, f, g, o = (F.linear(x, weight_ih, bias) + F.linear(h, weight_hh)).chunk(4, dim=1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
 
 
 def filter_banks(params: Tensor, points: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,7 +50,7 @@ def filter_banks(params: Tensor, points: int, side: int) -> tuple[Tensor, Tensor
     return bank(gy), bank(gx), log_gamma.exp()
 
 
-class Draw(System):
+class Draw(BoundSystem):
     """Binary images [B, 1, A, A]; the bound in nats. The canvas is a sum of T glimpses."""
 
     max_gradient_norm = 10.0  # our choice: neither paper states one
@@ -167,16 +136,6 @@ class Draw(System):
         canvases, kl, _ = self.unroll(x, self._noise(len(x), generator, x.device))
         log_likelihood = log_bernoulli(x[:, 0], canvases[-1])
         return log_likelihood - kl, log_likelihood, kl
-
-    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean negative bound, a scalar in nats; x uint8 [B, 1, A, A] is binarized for each minibatch."""
-        with first_order():
-            return -self.bound(binarized(x, generator), generator)[0].mean()
-
-    def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The bound and its parts [B] in nats."""
-        bound, log_likelihood, kl = self.bound(binarized(x, generator), generator)
-        return {"bound": bound, "log_likelihood": log_likelihood, "kl": kl}
 
     def pictures(self, x: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Images above reconstructions, samples, and the sequences of canvases of ten samples, one a row."""

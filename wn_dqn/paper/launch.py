@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 
 from wn_dqn.config.registry import PARAMETERIZATIONS, import_code
-from wn_dqn.errors import RunError
 from wn_dqn.paper.data import load_images
 from wn_dqn.paper.settings import PaperSettings
 from wn_dqn.paper.storage import PaperDirectory
 from wn_dqn.paper.system import System
 from wn_dqn.paper.trainer import Trainer
+from wn_dqn.runs.ending import train_to_an_end
 from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.system.progress import ProgressReporter
-from wn_dqn.training.host import Stop
 
 SYSTEMS = {
     "cifar10": "wn_dqn.paper.cifar10:Cifar10",
@@ -65,25 +64,6 @@ def train_paper(
             f"training and {len(images.test):,} test images; written to {run_dir}"
         )
         if went_on:
-            reporter.message(f"resumed at step {trainer.step:,}")
-        return _run(trainer)
-
-
-def _run(trainer: Trainer) -> int:
-    trainer.write_status("running")
-    try:
-        trainer.run()
-        if trainer.unsaved is not None:
-            raise RunError(f"the last checkpoint could not be saved: {trainer.unsaved}")
-    except Stop as stop:
-        reason, exit_status = stop.args
-        trainer.write_status("paused", reason=reason)
-        trainer.reporter.message(f"stopped at step {trainer.step:,} ({reason}); the same command goes on from here")
-        if trainer.unsaved is not None:
-            raise RunError(f"the last checkpoint could not be saved: {trainer.unsaved}") from None
-        return int(exit_status)
-    except RunError as error:
-        trainer.write_status("failed", error=str(error))
-        raise
-    trainer.write_status("finished")
-    return 0
+            reporter.message(f"resumed at step {trainer.steps:,}")
+        trainer.write_status("running")
+        return train_to_an_end(trainer, trainer.run)

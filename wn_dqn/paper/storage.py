@@ -40,7 +40,7 @@ class PaperDirectory(RunDirectory):
 
 
 def read_paper_settings(folder: Path) -> PaperSettings:
-    """The settings of the run in `folder`; UsageError if there is none, or they cannot be read."""
+    """The settings of the run in `folder`. UsageError if the file is missing or damaged."""
     try:
         content: Any = reading.parse_json(reading.read_bytes(folder / SETTINGS, 64 * KIB))
         return _FORM.validate_python(content)

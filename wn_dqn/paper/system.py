@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wn_dqn.nn.weight_norm import first_order
+from wn_dqn.paper.bounds import binarized
 from wn_dqn.paper.data import Images
 from wn_dqn.seeding import Stream, seed_sequence
 
@@ -40,10 +42,9 @@ class System(nn.Module, ABC):
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of all parameters."""
 
-    def schedule(self, epoch: float) -> tuple[float, float]:
-        """Learning rate and momentum after `epoch` epochs, a fraction within one."""
-        group = self.make_optimizer().param_groups[0]
-        return group["lr"], group["betas"][0]
+    def schedule(self, epoch: float) -> tuple[float, float] | None:
+        """Learning rate and momentum after `epoch` epochs, a fraction within one; None: as the optimizer was made."""
+        return None
 
     @abstractmethod
     def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -56,6 +57,24 @@ class System(nn.Module, ABC):
     def pictures(self, x: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Pictures by name, made with the help of test inputs x [B, C, H, W]; none, if a system has none."""
         return {}
+
+
+class BoundSystem(System):
+    """A system of binary images that learns the bound on their log likelihood, and is tested by it."""
+
+    @abstractmethod
+    def bound(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The bound, the log likelihood and the divergence, each [B] in nats, of binary x [B, 1, H, W]."""
+
+    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The mean negative bound, a scalar in nats; x uint8 [B, 1, H, W] is binarized for each minibatch."""
+        with first_order():
+            return -self.bound(binarized(x, generator), generator)[0].mean()
+
+    def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The bound and its parts [B] in nats."""
+        bound, log_likelihood, kl = self.bound(binarized(x, generator), generator)
+        return {"bound": bound, "log_likelihood": log_likelihood, "kl": kl}
 
 
 def generator_of(device: torch.device, seed: int, stream: Stream, *key: int) -> torch.Generator:

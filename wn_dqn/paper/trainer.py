@@ -12,6 +12,7 @@ import io
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,11 +26,10 @@ from wn_dqn.paper.storage import PaperDirectory
 from wn_dqn.paper.system import Picture, System, generator_of
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
-    checkpoint_paths,
     load_checkpoint,
     prune_checkpoints,
+    restore_newest,
     save_checkpoint,
-    set_aside,
 )
 from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.status import SAVED_STEPS
@@ -38,6 +38,7 @@ from wn_dqn.seeding import numpy_generator, torch_generator
 from wn_dqn.system.durable import remove_leftovers, write_durably
 from wn_dqn.system.output_file import MARK
 from wn_dqn.system.progress import ProgressReporter
+from wn_dqn.training.host import Stop
 
 _KEEP_CHECKPOINTS = 2
 _TEST_BATCH, _SHOWN = 250, 40  # images
@@ -57,7 +58,7 @@ class Trainer:
     reporter: ProgressReporter
     stop: StopRequest
     device: torch.device
-    step: int = 0
+    steps: int = 0
     loss_sum: float = 0.0
     """over the minibatches of this epoch so far"""
     saved_steps: int | None = None
@@ -90,54 +91,55 @@ class Trainer:
     def run(self) -> None:
         """Train to the last epoch; a Stop is raised between two minibatches, after all was saved."""
         total = self.settings.epochs * self.epoch_steps
-        with self.reporter.task(f"training {self.settings.system}", total, self.step) as task:
-            while self.step < total:
+        with self.reporter.task(f"training {self.settings.system}", total, self.steps) as task:
+            while self.steps < total:
                 try:
                     self.stop.check()
-                except BaseException:
+                except Stop:
                     self.save()
                     raise
                 self.train_minibatch()
-                task.update(self.step)
-                if self.step % self.epoch_steps == 0:
+                task.update(self.steps)
+                if self.steps % self.epoch_steps == 0:
                     self.end_epoch()
 
     def train_minibatch(self) -> None:
         """One step of the optimizer; RunError if the loss is no finite number."""
         began_s = time.monotonic()
-        epoch, within = divmod(self.step, self.epoch_steps)
+        epoch, within = divmod(self.steps, self.epoch_steps)
         if self._order is None or within == 0:
             self._order = self._permutation(epoch + 1)
         chosen = self._order[within * self.settings.batch_size :][: self.settings.batch_size]
-        learning_rate, momentum = self.system.schedule(self.step / self.epoch_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = learning_rate, (momentum, group["betas"][1])
-        generator = generator_of(self.device, self.settings.seed, "noise", self.step)
+        if (scheduled := self.system.schedule(self.steps / self.epoch_steps)) is not None:
+            learning_rate, momentum = scheduled
+            for group in self.optimizer.param_groups:
+                group["lr"], group["betas"] = learning_rate, (momentum, group["betas"][1])
+        generator = generator_of(self.device, self.settings.seed, "noise", self.steps)
         self.system.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.system.loss(self.train_x[chosen], self.train_labels[chosen], generator)
         loss.backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(value := loss.item()):
-            raise RunError(f"the loss of minibatch {self.step:,} is {value}; the last checkpoint is intact")
+            raise RunError(f"the loss of minibatch {self.steps:,} is {value}; the last checkpoint is intact")
         if self.system.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.system.max_gradient_norm)
         self.optimizer.step()
-        self.step += 1
+        self.steps += 1
         self.loss_sum += value
         if self.average is not None:
-            average_(self.average, self.system, self.step, _AVERAGED_EPOCHS * self.epoch_steps)
+            average_(self.average, self.system, self.steps, _AVERAGED_EPOCHS * self.epoch_steps)
         self._train_s += time.monotonic() - began_s
 
     def end_epoch(self) -> None:
         """Write the rows of the epoch, test, and save."""
-        epoch = self.step // self.epoch_steps
+        epoch = self.steps // self.epoch_steps
         row = {"train/loss": self.loss_sum / self.epoch_steps, "speed/epoch_s": self._train_s}
-        self.metrics.write(self.step, {"epoch": epoch, **row})
+        self.metrics.write(self.steps, {"epoch": epoch, **row})
         self.loss_sum = self._train_s = 0.0
         measures = self.test()
-        self.metrics.write_evaluation(self.step, {"epoch": epoch, **measures}, {})
-        told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
-        self.reporter.message(f"epoch {epoch}: {told} ({self.settings.data_label})")
+        self.metrics.write_evaluation(self.steps, {"epoch": epoch, **measures}, {})
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
+        self.reporter.message(f"epoch {epoch}: {shown} ({self.settings.data_label})")
         if epoch % _PICTURE_PERIOD_EPOCHS == 0 or epoch == self.settings.epochs:
             self.write_pictures()
         sign = 1.0 if self.system.better == "higher" else -1.0
@@ -165,14 +167,14 @@ class Trainer:
             self.test_x[:: max(len(self.test_x) // _SHOWN, 1)][:_SHOWN], generator
         ).items():
             data = png(picture)
-            self.metrics.write_clip(self.step, f"pictures/{name}", data, (picture.shape[1], picture.shape[0]))
+            self.metrics.write_clip(self.steps, f"pictures/{name}", data, (picture.shape[1], picture.shape[0]))
             with contextlib.suppress(OSError):  # a full disk: the next ones replace them
                 write_durably(self.directory.path / f"{name}.png", data)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an identical continuation needs."""
         return {
-            "step": self.step,
+            "step": self.steps,
             "loss_sum": self.loss_sum,
             "system": self.system.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
@@ -187,7 +189,7 @@ class Trainer:
             self.average = copy.deepcopy(self.system)
             self.average.load_state_dict(state["average"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.step, self.loss_sum = int(state["step"]), float(state["loss_sum"])
+        self.steps, self.loss_sum = int(state["step"]), float(state["loss_sum"])
         self.metrics.load_state_dict(state["metrics"])
 
     def save(self, score: float | None = None) -> None:
@@ -195,44 +197,39 @@ class Trainer:
         self.directory.require_in_place()
         self.directory.require_own_folders()
         try:
-            save_checkpoint(self.directory.checkpoints, self.step, self.state_dict(), score)
+            save_checkpoint(self.directory.checkpoints, self.steps, self.state_dict(), score)
             prune_checkpoints(self.directory.checkpoints, _KEEP_CHECKPOINTS, lambda _steps: True)
-            self.unsaved, self.saved_steps = None, self.step
+            self.unsaved, self.saved_steps = None, self.steps
         except OSError as error:
             self.unsaved = error
-            self.reporter.message(f"checkpoint at step {self.step:,} failed: {error}; the last good one stays")
+            self.reporter.message(f"checkpoint at step {self.steps:,} failed: {error}; the last good one stays")
         self.write_status("running" if self.unsaved is None else "degraded")
 
     def restore(self) -> bool:
         """Go on from the newest whole checkpoint; False if none was ever saved. RunError if none can be read."""
-        reasons = []
-        for path in checkpoint_paths(self.directory.checkpoints)[::-1]:
-            try:
-                state = load_checkpoint(path)
-                if problems := self.metrics.problems(state["metrics"]):
-                    raise RunError(f"{problems[0]}: put it back, or begin in another --run-dir")
-                self.load_state_dict(state)
-            except (CheckpointError, RuntimeError, ValueError, LookupError) as error:
-                reasons.append(first_line(error))
-                self.reporter.message(f"skipping a checkpoint: {reasons[-1]}")
-                set_aside(path)
-                continue
-            self.saved_steps = self.step
-            remove_leftovers(self.directory.checkpoints)
-            return True
-        if reasons:
-            raise RunError(
-                f"no checkpoint in {self.directory.path} can be read: {reasons[0]}; begin in another --run-dir"
-            )
-        self.directory.require_known_beginning()
-        self.metrics.load_state_dict({})
-        return False
+        path = restore_newest(self.directory.checkpoints, self._restore_from, self.reporter.message)
+        if path is None:
+            self.directory.require_known_beginning()
+            self.metrics.load_state_dict({})
+            return False
+        self.saved_steps = self.steps
+        remove_leftovers(self.directory.checkpoints)
+        return True
+
+    def _restore_from(self, path: Path) -> None:
+        state = load_checkpoint(path)
+        try:
+            if problems := self.metrics.problems(state["metrics"]):
+                raise RunError(f"{problems[0]}: put it back, or begin in another --run-dir")
+            self.load_state_dict(state)
+        except (RuntimeError, ValueError, LookupError) as error:
+            raise CheckpointError(f"{path}: does not fit this run: {first_line(error)}") from None
 
     def write_status(self, status: str, **details: Any) -> None:
         """Tell other programs how the run is; a full disk is no error here."""
         if self.directory.in_place:
             with contextlib.suppress(OSError):
-                self.directory.write_status(status, steps=self.step, **{SAVED_STEPS: self.saved_steps}, **details)
+                self.directory.write_status(status, steps=self.steps, **{SAVED_STEPS: self.saved_steps}, **details)
 
     def _permutation(self, epoch: int) -> Tensor:
         """The order [N] of the training inputs in an epoch."""

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.layers import LayerKit, layer_kit
 from wn_dqn.nn.optimizers import Adamax
-from wn_dqn.nn.weight_norm import first_order
 from wn_dqn.paper.bounds import binarized, log_bernoulli, sampled_kl
 from wn_dqn.paper.flow import Flow
 from wn_dqn.paper.settings import PaperSettings
-from wn_dqn.paper.system import Picture, System, tiled
+from wn_dqn.paper.system import BoundSystem, Picture, tiled
 
 BRANCH = 0.1
 """what a ResNet block multiplies its branch with"""
@@ -91,7 +90,7 @@ class Decoder(nn.Module):
         return logits
 
 
-class ConvolutionalVae(System):
+class ConvolutionalVae(BoundSystem):
     """Binary images [B, 1, 28, 28]; the bound in nats by one sample of q(z|x) each."""
 
     averaged = True
@@ -130,16 +129,6 @@ class ConvolutionalVae(System):
         log_likelihood = log_bernoulli(x, self.decoder(z))
         kl = sampled_kl(noise, log_std, log_det, z)
         return log_likelihood - kl, log_likelihood, kl
-
-    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean negative bound, a scalar in nats; x uint8 [B, 1, 28, 28] is binarized for each minibatch."""
-        with first_order():
-            return -self.bound(binarized(x, generator), generator)[0].mean()
-
-    def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The bound and its parts [B] in nats."""
-        bound, log_likelihood, kl = self.bound(binarized(x, generator), generator)
-        return {"bound": bound, "log_likelihood": log_likelihood, "kl": kl}
 
     def pictures(self, x: Tensor, generator: torch.Generator) -> dict[str, Picture]:
         """Test images above their reconstructions, and samples from the prior."""

@@ -232,6 +232,31 @@ def set_aside(path: Path) -> None:
     path.rename(aside)
 
 
+def restore_newest(folder: Path, restore: Callable[[Path], None], message: Callable[[str], None]) -> Path | None:
+    """`restore` the newest checkpoint in `folder` that can be read; returns it, None if there is no checkpoint.
+
+    `restore` raises CheckpointError for one that cannot be. Those are set aside, once an older one is restored.
+    RunError if none can be restored, or if one is of a later version: to go on from an older one would throw it away.
+    """
+    paths = checkpoint_paths(folder)[::-1]
+    reasons = []
+    for path in paths:
+        try:
+            restore(path)
+        except NewerFormatError as error:
+            raise RunError(str(error)) from None
+        except CheckpointError as error:
+            reasons.append(str(error))
+            message(f"skipping a checkpoint: {error}")
+            continue
+        for skipped in paths[: len(reasons)]:
+            set_aside(skipped)
+        return path
+    if reasons:
+        raise RunError(f"no checkpoint in {folder.parent} can be read: {reasons[0]}; start anew with another --run-dir")
+    return None
+
+
 def prune_checkpoints(folder: Path, keep: int, *rules: Callable[[int], bool]) -> None:
     """Remove all but the newest `keep` checkpoints and, for each of the `rules` which steps count, the best."""
     checkpoints = list_checkpoints(folder)

@@ -35,14 +35,12 @@ from wn_dqn.replay.buffer import Sampler
 from wn_dqn.runs.callback import Audience, Event, ToldMetrics, View
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
-    NewerFormatError,
     VerifiedFile,
-    checkpoint_paths,
     list_checkpoints,
     prune_checkpoints,
     require_verified,
+    restore_newest,
     save_checkpoint,
-    set_aside,
 )
 from wn_dqn.runs.identity import changed_settings, require_accepted
 from wn_dqn.runs.metrics_writer import MetricsWriter
@@ -102,6 +100,11 @@ class Experiment:
     _newest: dict[Event, Mapping[str, float]] = field(default_factory=dict)
     """rows of the tables"""
     _checkpoint: Path | None = None
+
+    @property
+    def steps(self) -> int:
+        """Agent steps done."""
+        return self.state.steps
 
     def run(self) -> None:
         """Train to the end; see :func:`wn_dqn.training.loop.train`."""
@@ -283,30 +286,19 @@ class Experiment:
         RunError if there are checkpoints, but none that can be read; if there are none, but there were; or if a table
         is not as it was, UsageError if settings are not, unless `accept_changes`. Stop if it is asked to.
         """
-        paths = checkpoint_paths(self.directory.checkpoints)[::-1]
-        reasons = []
-        for path in paths:
-            try:
-                self._restore_from(path, accept_changes=accept_changes)
-            except NewerFormatError as error:  # not damaged: to go on from an older one would throw it away
-                raise RunError(str(error)) from None
-            except CheckpointError as error:
-                reasons.append(str(error))
-                self.reporter.message(f"skipping a checkpoint: {error}")
-                continue
-            for skipped in paths[: len(reasons)]:
-                set_aside(skipped)
+        path = restore_newest(
+            self.directory.checkpoints,
+            lambda path: self._restore_from(path, accept_changes=accept_changes),
+            self.reporter.message,
+        )
+        if path is None:
+            self.directory.require_known_beginning()
             self._remove_leftovers()
-            lost = max(int(self.directory.read_status().get("steps", 0)) - self.state.steps, 0)
-            return f"resumed from {path.name}: step {self.state.steps:,}" + (f", {lost:,} steps lost" if lost else "")
-        if reasons:
-            raise RunError(
-                f"no checkpoint in {self.directory.path} can be read: {reasons[0]}; start anew with another --run-dir"
-            )
-        self.directory.require_known_beginning()
+            self.metrics.load_state_dict({})
+            return None
         self._remove_leftovers()
-        self.metrics.load_state_dict({})
-        return None
+        lost = max(int(self.directory.read_status().get("steps", 0)) - self.state.steps, 0)
+        return f"resumed from {path.name}: step {self.state.steps:,}" + (f", {lost:,} steps lost" if lost else "")
 
     def _remove_leftovers(self) -> None:
         remove_leftovers(self.directory.checkpoints)

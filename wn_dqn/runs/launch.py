@@ -14,11 +14,12 @@ from wn_dqn.envs.rules import training_rules
 from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.twin import first_difference
 from wn_dqn.envs.vector_env import EnvironmentFailure
-from wn_dqn.errors import RunError, UsageError
+from wn_dqn.errors import FINISHED, UsageError
 from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
 from wn_dqn.runs.bench import precision_advice
 from wn_dqn.runs.callback import Audience, Callback
 from wn_dqn.runs.checkpoint import list_checkpoints
+from wn_dqn.runs.ending import train_to_an_end
 from wn_dqn.runs.experiment import Experiment, build_experiment
 from wn_dqn.runs.identity import changed_settings, require_accepted
 from wn_dqn.runs.replay_memory import expected_bytes, is_compressed, plain_bytes
@@ -141,30 +142,18 @@ def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
 
 
 def _train(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
-    try:
+    def train() -> None:
         experiment.audience.tell("on_start", experiment.view)
         experiment.run()
-        if experiment.unsaved is not None:
-            raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}")
-    except Stop as stop:
-        reason, exit_status = stop.args
-        experiment.write_status("paused", reason=reason)
-        experiment.reporter.message(
-            f"stopped at step {experiment.state.steps:,} ({reason}); the same command goes on from here"
-        )
-        if experiment.unsaved is not None:
-            raise RunError(f"the last checkpoint could not be saved: {experiment.unsaved}") from None
-        return int(exit_status)
+
+    try:
+        status = train_to_an_end(experiment, train)
     except EnvironmentFailure as error:
-        experiment.write_status("failed", error=str(error))
         saved = "" if experiment.unsaved else f"; the run is saved at step {experiment.saved_steps:,}"
         raise EnvironmentFailure(f"{error}{saved}; the same command goes on from there") from None
-    except RunError as error:
-        experiment.write_status("failed", error=str(error))
-        raise
-    experiment.write_status("finished")
-    on_finished(experiment.directory.path)
-    return 0
+    if status == FINISHED:
+        on_finished(experiment.directory.path)
+    return status
 
 
 def _is_finished(directory: RunDirectory, total_steps: int) -> bool:
