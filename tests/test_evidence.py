@@ -16,6 +16,7 @@ from wn_dqn.config.registry import PARAMETERIZATIONS
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 PAGE = (EVIDENCE / "README.md").read_text(encoding="utf-8")
 T4 = 2.776445  # the 97.5 % quantile of Student's t with 4 degrees of freedom, from a table
+T2 = 4.302653  # the same with 2
 RANGE_OF_FIVE = 2.326  # the expected range of five normal numbers, in standard deviations, from a table
 
 
@@ -30,15 +31,29 @@ def test_the_prediction_for_breakout(million: int) -> None:
     )
 
 
-def test_the_first_million_frames_of_breakout() -> None:
-    returns = []
-    for seed in range(3):
-        with (EVIDENCE / "breakout" / f"seed{seed}" / "metrics.csv").open(encoding="utf-8") as file:
-            (row,) = csv.DictReader(file)
-        assert row["steps"] == "250000"
-        returns.append(float(row["train/episode_return"]))
-        assert f"| {seed} | {returns[-1]:.3f} | {int(float(row['train/games'])):,} |" in PAGE
-    assert f"| mean | {np.mean(returns):.3f} | |" in PAGE
+def training_scores(folder: Path) -> list[tuple[float, int]]:
+    """The mean training score of each million frames, and the games in it."""
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["steps"]) for row in rows] == [250_000 * million for million in range(1, len(rows) + 1)]
+    return [(float(row["train/episode_return"]), int(float(row["train/games"]))) for row in rows]
+
+
+def test_the_runs_of_breakout() -> None:
+    """Both millions of each seed, and their means; and the first million of the runs that were stopped."""
+    seeds = [training_scores(EVIDENCE / "breakout" / f"seed{seed}") for seed in range(3)]
+    for seed, rows in enumerate(seeds):
+        cells = " | ".join(f"{score:.3f} | {games:,}" for score, games in rows)
+        assert f"| {seed} | {cells} |" in PAGE
+    first, second = (np.mean([rows[million][0] for rows in seeds]) for million in (0, 1))
+    assert f"| mean | {first:.3f} | | {second:.3f} | |" in PAGE
+    seconds = [rows[1][0] for rows in seeds]
+    half = T2 * np.std(seconds, ddof=1) / math.sqrt(3)
+    assert f"million is {np.std(seconds, ddof=1):.2f}, and" in PAGE
+    assert f"{second - half:.1f} to {second + half:.1f}. Why" in PAGE
+    stopped = [training_scores(EVIDENCE / "breakout" / "stopped" / f"seed{seed}") for seed in range(3)]
+    scores = [score for ((score, _games),) in stopped]
+    assert f"{scores[0]:.3f}, {scores[1]:.3f} and {scores[2]:.3f}, mean {np.mean(scores):.3f}" in PAGE
 
 
 LEARNING = (EVIDENCE.parent / "docs" / "parameterizations.md").read_text(encoding="utf-8")

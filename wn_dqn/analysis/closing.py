@@ -12,7 +12,7 @@ from wn_dqn.config.trust import code_of
 from wn_dqn.errors import UsageError
 from wn_dqn.runs.status import portable_name
 from wn_dqn.runs.story import pasteable
-from wn_dqn.system.text import printable, score_text
+from wn_dqn.system.text import printable, score_text, time_text
 
 
 def closing(path: Path) -> list[str]:
@@ -24,17 +24,10 @@ def closing(path: Path) -> list[str]:
         run = read_run(path)
     except UsageError:
         return next_commands(path, path.name)
-    time = _time_text(training_hours(run) or 0.0)
+    time = time_text(training_hours(run) or 0.0)
     head = f"{printable(str(path))} is finished: {run.steps:,} steps, {time} of training"
     allowed = "".join(f" --env {code}" for code in code_of(run.settings))
     return [head, *score_lines(run), *next_commands(path, run.game.short_name, allowed)]
-
-
-def _time_text(hours: float) -> str:
-    seconds = hours * 3600
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if hours < 2 else f"{hours:,.1f} hours"
 
 
 def score_lines(run: Run) -> list[str]:

@@ -109,9 +109,9 @@ def feature_rank(features: Tensor) -> float:
     """
     if not features.isfinite().all():  # LAPACK would raise
         return math.nan
-    values = torch.linalg.svdvals(features.double())
-    total = values.sum()
-    return float((values.cumsum(0) < RANK_SHARE * total).sum() + 1) if total > 0.0 else 0.0
+    # The sums are numpy's: where a GPU's kernels have to be deterministic, torch refuses its own.
+    sums = torch.linalg.svdvals(features.double()).cpu().numpy().cumsum()
+    return float((sums < RANK_SHARE * sums[-1]).sum() + 1) if sums[-1] > 0.0 else 0.0
 
 
 def dormant_share(activation: Tensor) -> float:

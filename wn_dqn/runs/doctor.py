@@ -21,6 +21,7 @@ from wn_dqn.replay.buffer import ReplayBuffer
 from wn_dqn.runs.bench import GAME, Bench
 from wn_dqn.runs.replay_memory import expected_bytes
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
+from wn_dqn.system.text import time_text
 
 
 def examine(device: torch.device) -> Iterator[str]:
@@ -83,14 +84,7 @@ def report(bench: Bench) -> Iterator[str]:
 def _loops(bench: Bench) -> Iterator[str]:
     yield "training, and about how long the whole run takes here, with its evaluations:"
     for name, loop in bench.loops.items():
-        limit, hours = loop.smaller_limit, loop.hours
+        limit = loop.smaller_limit
         share = "" if limit is None else f" ({loop.steps_per_s / limit:.2f} of the smaller limit)"
-        time = (
-            f"{hours * 60:.0f} minutes"
-            if hours < 2
-            else f"{hours:.0f} hours"
-            if hours < 48
-            else f"{hours / 24:.1f} days"
-        )
         what = f"{loop.game}, N = {loop.num_envs}, {loop.precision}"
-        yield f"  {name} ({what}): {loop.steps_per_s:,.0f} agent steps/s{share}, {time}"
+        yield f"  {name} ({what}): {loop.steps_per_s:,.0f} agent steps/s{share}, {time_text(loop.hours)}"

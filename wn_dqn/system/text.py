@@ -21,3 +21,13 @@ def score_text(score: float) -> str:
 def number_of(count: int, noun: str) -> str:
     """1 run, 2 runs."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def time_text(hours: float) -> str:
+    """A time in the unit that a person would choose: 40 seconds, 90 minutes, 7.5 hours, 3.2 days."""
+    seconds = hours * 3600
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    if hours < 2:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
