@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from wn_dqn.errors import UsageError
+from wn_dqn.errors import RunError, UsageError
+from wn_dqn.paper import data
 from wn_dqn.paper.data import crop_corners, load_images, mnist_5k, parse_cifar, parse_idx, photos
 
 
@@ -93,3 +96,33 @@ def test_no_test_crop_shares_a_pixel_with_a_training_crop() -> None:
         assert mask.any()
         masks.append(mask)
     assert not (masks[0] & masks[1]).any()
+
+
+@pytest.mark.parametrize("available", [None, 1536, 1535])
+def test_inputs_are_mapped_where_they_take_more_than_a_quarter_of_the_memory(
+    available: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers either way, and no file is left. 96 numbers of 4 bytes are a quarter of 1,536."""
+    monkeypatch.setattr(data, "available_memory_bytes", lambda: available)
+    mapped: list[object] = []
+    from_file = torch.from_file
+    monkeypatch.setattr(data.torch, "from_file", lambda *a, **k: (mapped.append(a), from_file(*a, **k))[1])
+    x = torch.arange(96.0).view(4, 24)
+    kept = data.kept_in_memory_or_mapped(torch.split(x, 3), x.shape, tmp_path)
+    assert torch.equal(kept, x)
+    assert torch.equal(kept[torch.tensor([3, 0])], x[[3, 0]])
+    assert bool(mapped) == (available == 1535)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_mapped_inputs_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parts() -> Iterator[torch.Tensor]:
+        yield torch.zeros(1, 3)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data, "available_memory_bytes", lambda: 1)
+    with pytest.raises(RunError, match=r"no room for 0\.0 GiB of images: .*No space left"):
+        data.kept_in_memory_or_mapped(parts(), (2, 3), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from wn_dqn.cli.main import cli
 from wn_dqn.errors import STOPPED, RunError, UsageError
 from wn_dqn.paper import launch
 from wn_dqn.paper.data import Images, load_images
+from wn_dqn.paper.launch import SYSTEMS
 from wn_dqn.paper.settings import PaperSettings, make_paper_settings
 from wn_dqn.paper.trainer import Trainer, average_
 from wn_dqn.runs.checkpoint import CheckpointError, NewerFormatError, list_checkpoints, load_checkpoint
@@ -20,7 +22,8 @@ from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.progress import ProgressReporter
 
 SMALL = {"cifar10": {"width": 2}, "vae": {"width": 2, "hidden": 16, "latents": 4}, "draw": {"width": 8, "glimpses": 2}}
-PARAMS = {"cifar10": "wn-mean-only-bn", "vae": "wn", "draw": "wn"}
+SMALL["vae-cifar10"] = {"width": 2, "latents": 1}
+PARAMS = {"cifar10": "wn-mean-only-bn", "vae": "wn", "vae-cifar10": "wn", "draw": "wn"}
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +67,7 @@ class StopAfter(StopRequest):
         super().check()
 
 
-@pytest.mark.parametrize("system", ["cifar10", "vae", "draw"])
+@pytest.mark.parametrize("system", list(SYSTEMS))
 def test_a_stopped_run_ends_in_the_same_bits(system: str, tmp_path: Path) -> None:
     settings = settings_of(system)
     assert train(settings, tmp_path / "whole") == 0
@@ -116,6 +119,21 @@ def test_the_loss_of_the_classifier_falls(tmp_path: Path) -> None:
     train(settings_of("cifar10", epochs=8, width=4), tmp_path)
     losses = [float(row["train/loss"]) for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())]
     assert losses[-1] < losses[0]
+
+
+def test_the_loss_is_compiled_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile returns is what is learned from, and nothing is compiled otherwise."""
+    calls: list[str] = []
+
+    def compile_(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        calls.append("compiled")
+        return lambda *args: (calls.append("called"), function(*args))[1]
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    train(settings_of("draw", epochs=1), tmp_path / "plain")
+    assert not calls
+    train(settings_of("draw", epochs=1, compile=True), tmp_path / "compiled")
+    assert calls == ["compiled", *["called"] * 3]
 
 
 def test_other_settings_are_refused_and_a_finished_run_stays(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def _common(system: str) -> Callable[[_Command], _Command]:
         click.option("--width", type=click.IntRange(1, 4096), help="Maps, or units; see docs/paper-systems.md."),
         click.option("--learning-rate", type=NumberRange(0, 1e3, min_open=True), help="[default: the arm's]"),
         click.option("--batch-size", type=click.IntRange(1, 10**5), help="[default: 100]"),
+        click.option("--compile", is_flag=True, default=None, help="Learn through torch.compile."),
         DEVICE,
         click.option("--run-dir", type=click.Path(path_type=Path), help="[default: runs/paper-SYSTEM-PARAM-seedSEED]"),
         click.option("--stop-after", metavar="DURATION", help="Save and stop after so long, like 90s, 30m or 2h."),
@@ -68,6 +69,14 @@ def cifar10(**options: Any) -> None:
 def vae(**options: Any) -> None:
     """The convolutional VAE of section 5.2; --data: a folder with MNIST's four idx files, gzipped or not."""
     _train("vae", **options)
+
+
+@paper.command("vae-cifar10")
+@_common("vae-cifar10")
+@click.option("--levels", type=click.IntRange(1, 5), help="Resolutions that have latent maps.  [default: 3]")
+def vae_cifar10(**options: Any) -> None:
+    """The VAE of section 5.2 with several stochastic layers; --data: cifar-10-binary.tar.gz, or its folder."""
+    _train("vae-cifar10", **options)
 
 
 @paper.command()

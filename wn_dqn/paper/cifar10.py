@@ -5,6 +5,8 @@ B images, M maps (`width`, the paper's 96), K classes. The shape of the data cha
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.layers import layer_kit
 from wn_dqn.nn.optimizers import Adam
 from wn_dqn.nn.weight_norm import first_order
-from wn_dqn.paper.data import Images
+from wn_dqn.paper.data import Images, kept_in_memory_or_mapped
 from wn_dqn.paper.settings import PaperSettings
 from wn_dqn.paper.system import System
 
@@ -25,6 +27,7 @@ SLOPE = 0.1
 DROPOUT = 0.5
 MOMENTUM, LATE_MOMENTUM = 0.9, 0.5
 """Adam's, in the first and the second half of the training"""
+_PART = 5000  # images that are whitened at a time, in float64
 
 
 class Whitening:
@@ -43,8 +46,8 @@ class Whitening:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Whitened images float32, in the shape of `images` uint8 [N, ...]."""
-        parts = [((_pixels(part) - self.mean) @ self.matrix).float() for part in torch.split(images, 5000)]
-        return torch.cat(parts).view(images.shape)
+        whitened: Tensor = ((_pixels(images) - self.mean) @ self.matrix).float()
+        return whitened.view(images.shape)
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -66,10 +69,14 @@ class Cifar10(System):
         self.third = torch.nn.ModuleList([layers.conv2d(2 * m, 2 * m, size) for size in (3, 1, 1)])
         self.output = layers.output(2 * m, classes)
 
-    def inputs(self, images: Images) -> tuple[Tensor, Tensor]:
+    def inputs(self, images: Images, folder: Path) -> tuple[Tensor, Tensor]:
         """Both sets whitened, float32 [N, 3, 32, 32]; the whitening is fitted on the training set."""
         whiten = Whitening(images.train, self.settings.zca_epsilon)
-        return whiten(images.train), whiten(images.test)
+        train, test = (
+            kept_in_memory_or_mapped(map(whiten, torch.split(part, _PART)), part.shape, folder)
+            for part in (images.train, images.test)
+        )
+        return train, test
 
     def start_(self, batch: Tensor, generator: torch.Generator) -> None:
         """The data-dependent initialization of section 3 for every arm: all start as the same function."""

@@ -10,8 +10,11 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import math
+import os
 import tarfile
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wn_dqn.errors import UsageError
+from wn_dqn.errors import RunError, UsageError, first_line
+from wn_dqn.paper.settings import OFFICIAL
 from wn_dqn.system import reading
+from wn_dqn.system.hardware import available_memory_bytes
 from wn_dqn.system.reading import GIB, MIB
 
 Bytes = NDArray[np.uint8]
@@ -76,8 +81,8 @@ def load_images(system: str, data: str) -> Images:
         return photos()
     path = Path(data)
     if not path.exists():
-        raise UsageError(f"there is no {path}; {_CIFAR_HELP if system == 'cifar10' else _MNIST_HELP}")
-    return cifar10(path) if system == "cifar10" else mnist(path)
+        raise UsageError(f"there is no {path}; {_CIFAR_HELP if OFFICIAL[system] == 'CIFAR-10' else _MNIST_HELP}")
+    return cifar10(path) if OFFICIAL[system] == "CIFAR-10" else mnist(path)
 
 
 def cifar10(path: Path) -> Images:
@@ -236,6 +241,28 @@ def _labels(labels: Bytes, name: str) -> Bytes:
     if labels.size and labels.max() > 9:
         raise UsageError(f"{name} has the label {labels.max()}; labels are 0 to 9")
     return labels
+
+
+def kept_in_memory_or_mapped(parts: Iterable[Tensor], shape: Sequence[int], folder: Path) -> Tensor:
+    """The float32 `parts` [n, ...] one after another, `shape` [N, ...] in all.
+
+    Where that takes more than a quarter of the available memory, it is a file in `folder` that is mapped and has no
+    name, so that nothing of it is left when the process ends. RunError if the disk is full.
+    """
+    size, available = math.prod(shape), available_memory_bytes()
+    if available is None or 4 * size <= available / 4:
+        return torch.cat(list(parts)).view(*shape)
+    path = folder / f"inputs-{os.getpid()}.tmp"
+    try:
+        with path.open("xb") as file:
+            for part in parts:
+                part.numpy().tofile(file)
+        mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.float32)
+    except OSError as error:
+        raise RunError(f"{folder} has no room for {4 * size / GIB:.1f} GiB of images: {first_line(error)}") from None
+    finally:
+        path.unlink(missing_ok=True)
+    return mapped.view(*shape)
 
 
 def _images(

@@ -22,6 +22,7 @@ from wn_dqn.system.progress import ProgressReporter
 SYSTEMS = {
     "cifar10": "wn_dqn.paper.cifar10:Cifar10",
     "vae": "wn_dqn.paper.vae:ConvolutionalVae",
+    "vae-cifar10": "wn_dqn.paper.ladder_vae:LadderVae",
     "draw": "wn_dqn.paper.draw:Draw",
 }
 """system -> its code, called with the settings and the number of classes"""

@@ -11,16 +11,34 @@ from wn_dqn.errors import UsageError, closest
 ARMS = {
     "cifar10": ("standard", "bn", "wn", "wn-mean-only-bn", "mean-only-bn"),
     "vae": ("standard", "wn"),
+    "vae-cifar10": ("standard", "wn"),
     "draw": ("standard", "wn"),
 }
 """system -> the parameterizations that the paper compares in it"""
-SYSTEM_LABELS = {"cifar10": "convolutional classifier", "vae": "convolutional VAE", "draw": "DRAW"}
-EMBEDDED = {"cifar10": "photos", "vae": "mnist-5k", "draw": "mnist-5k"}
+SYSTEM_LABELS = {
+    "cifar10": "convolutional classifier",
+    "vae": "convolutional VAE",
+    "vae-cifar10": "convolutional VAE",
+    "draw": "DRAW",
+}
+OFFICIAL = {"cifar10": "CIFAR-10", "vae": "MNIST", "vae-cifar10": "CIFAR-10", "draw": "MNIST"}
+"""system -> the data of the paper"""
+EMBEDDED = {"cifar10": "photos", "vae": "mnist-5k", "vae-cifar10": "photos", "draw": "mnist-5k"}
 """system -> the embedded data that it trains on where --data is left out"""
 DATA_LABELS = {"photos": "photos (embedded)", "mnist-5k": "mnist-5k (embedded)"}
 # system -> (width, epochs), first on the official data (the paper's), then on the embedded data (minutes on two cores).
-_SIZES = {"cifar10": ((96, 200), (12, 20)), "vae": ((16, 300), (8, 15)), "draw": ((256, 100), (64, 10))}
-_EMBEDDED_ONLY: dict[str, dict[str, Any]] = {"cifar10": {"zca_epsilon": 0.01}, "vae": {}, "draw": {"glimpses": 16}}
+_SIZES = {
+    "cifar10": ((96, 200), (12, 20)),
+    "vae": ((16, 300), (8, 15)),
+    "vae-cifar10": ((64, 450), (16, 20)),
+    "draw": ((256, 100), (64, 10)),
+}
+_EMBEDDED_ONLY: dict[str, dict[str, Any]] = {
+    "cifar10": {"zca_epsilon": 0.01},
+    "vae": {},
+    "vae-cifar10": {"latents": 8},
+    "draw": {"glimpses": 16},
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class PaperSettings:
     """A run of one system. Two runs with equal settings on the same machine end in the same bits."""
 
     system: str
-    """cifar10, vae or draw"""
+    """cifar10, vae, vae-cifar10 or draw"""
     param: str
     """parameterization: a key of the system's ARMS"""
     data: str
@@ -36,10 +54,12 @@ class PaperSettings:
     seed: int
     epochs: int
     width: int
-    """cifar10: maps of the first convolutions (the others have twice as many); vae: maps of the first sequence; draw:
-    units of both LSTMs"""
+    """cifar10: maps of the first convolutions (the others have twice as many); vae: maps of the first sequence;
+    vae-cifar10: maps everywhere; draw: units of both LSTMs"""
     learning_rate: float
     batch_size: int = 100
+    compile: bool = False
+    """the loss through torch.compile: a minute to begin, other last bits; docs/paper-systems.md has when it pays"""
     init_batch_size: int = 500
     """examples of the data-dependent initialization"""
     zca_epsilon: float = 1e-5
@@ -49,7 +69,9 @@ class PaperSettings:
     flow_steps: int = 2
     """vae: steps of inverse autoregressive flow"""
     latents: int = 32
-    """vae: latent variables"""
+    """vae: latent variables; vae-cifar10: latent maps of each level"""
+    levels: int = 3
+    """vae-cifar10: resolutions that have latent maps, from 16 x 16 on"""
     hidden: int = 450
     """vae: units of the fully connected layer"""
     glimpses: int = 64
@@ -60,7 +82,7 @@ class PaperSettings:
     @property
     def data_label(self) -> str:
         """How titles and tables name the data: a figure on embedded data is never called MNIST's or CIFAR-10's."""
-        return DATA_LABELS.get(self.data, "CIFAR-10" if self.system == "cifar10" else "MNIST")
+        return DATA_LABELS.get(self.data, OFFICIAL[self.system])
 
     @property
     def title(self) -> str:
@@ -72,7 +94,7 @@ def default_learning_rate(system: str, param: str) -> float:
     """The paper's rates: sections 5.1 and 5.2. Section 5.3 states none: DRAW has 0.001, our choice."""
     if system == "cifar10":
         return 0.0003 if param == "standard" else 0.003
-    return 0.002 if system == "vae" else 0.001
+    return 0.001 if system == "draw" else 0.002
 
 
 def make_paper_settings(system: str, param: str, data: str | None, **given: Any) -> PaperSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,8 +31,11 @@ class System(nn.Module, ABC):
     score = "bound"
     """the measure that a page begins with"""
 
-    def inputs(self, images: Images) -> tuple[Tensor, Tensor]:
-        """What the network is given of the training set [N, C, H, W] and the test set [M, C, H, W]."""
+    def inputs(self, images: Images, folder: Path) -> tuple[Tensor, Tensor]:
+        """What the network is given of the training set [N, C, H, W] and the test set [M, C, H, W].
+
+        What is too large for the memory may lie in `folder`, in files that are gone when the process ends.
+        """
         return images.train, images.test
 
     @abstractmethod
@@ -60,20 +64,24 @@ class System(nn.Module, ABC):
 
 
 class BoundSystem(System):
-    """A system of binary images that learns the bound on their log likelihood, and is tested by it."""
+    """A system that learns the bound on the log likelihood of images, and is tested by it."""
+
+    def seen(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """What the system models of bytes x uint8 [B, C, H, W]: by default, new random binary images [B, C, H, W]."""
+        return binarized(x, generator)
 
     @abstractmethod
     def bound(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The bound, the log likelihood and the divergence, each [B] in nats, of binary x [B, 1, H, W]."""
+        """The bound, the log likelihood and the divergence, each [B] in nats, of what is :meth:`seen` [B, C, H, W]."""
 
     def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean negative bound, a scalar in nats; x uint8 [B, 1, H, W] is binarized for each minibatch."""
+        """The mean negative bound, a scalar in nats, of bytes x uint8 [B, C, H, W]."""
         with first_order():
-            return -self.bound(binarized(x, generator), generator)[0].mean()
+            return -self.bound(self.seen(x, generator), generator)[0].mean()
 
     def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The bound and its parts [B] in nats."""
-        bound, log_likelihood, kl = self.bound(binarized(x, generator), generator)
+        bound, log_likelihood, kl = self.bound(self.seen(x, generator), generator)
         return {"bound": bound, "log_likelihood": log_likelihood, "kl": kl}
 
 

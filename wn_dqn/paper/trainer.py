@@ -70,11 +70,12 @@ class Trainer:
     optimizer: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.train_x, self.test_x = (x.to(self.device) for x in self.system.inputs(self.images))
+        self.train_x, self.test_x = (x.to(self.device) for x in self.system.inputs(self.images, self.directory.path))
         self.train_labels = self.images.train_labels.to(self.device)
         self.test_labels = self.images.test_labels.to(self.device)
         self.system.to(self.device)
         self.optimizer = self.system.make_optimizer()
+        self._loss = torch.compile(self.system.loss) if self.settings.compile else self.system.loss
 
     @property
     def epoch_steps(self) -> int:
@@ -117,7 +118,7 @@ class Trainer:
         generator = generator_of(self.device, self.settings.seed, "noise", self.steps)
         self.system.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.system.loss(self.train_x[chosen], self.train_labels[chosen], generator)
+        loss = self._loss(self.train_x[chosen], self.train_labels[chosen], generator)
         loss.backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(value := loss.item()):
             raise RunError(f"the loss of minibatch {self.steps:,} is {value}; the last checkpoint is intact")
