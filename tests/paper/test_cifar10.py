@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from wn_dqn.nn.layers import layers_of
+from wn_dqn.paper import reference_code
 from wn_dqn.paper.cifar10 import Cifar10, Whitening, dropout
 from wn_dqn.paper.settings import ARMS, make_paper_settings
 
@@ -45,6 +46,40 @@ def test_all_arms_start_as_the_same_function() -> None:
     for param, values in logits.items():
         torch.testing.assert_close(values, logits["standard"], rtol=0, atol=1e-5, msg=param)
     torch.testing.assert_close(logits["wn"].std(dim=0, correction=0), torch.ones(10), rtol=0, atol=1e-4)
+
+
+def test_the_reference_codes_standard_layers_start_alike_and_keep_their_gain() -> None:
+    """w = g W with W as it was drawn: the gradient of W is g times that of w, and g does not move."""
+    x = torch.randn(60, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    settings = make_paper_settings("cifar10", "standard", None, width=4, reference_code=True)
+    ours, plain, x = Cifar10(settings).double(), model("standard").double(), x.double()
+    for network in (ours, plain):
+        network.start_(x, torch.Generator().manual_seed(0))
+        network(x).square().sum().backward()
+    torch.testing.assert_close(ours(x), plain(x))
+    pairs = list(zip(layers_of(ours).values(), layers_of(plain).values(), strict=True))
+    gains = [layer.gain.clone() for layer, _ in pairs]
+    for layer, other in pairs:
+        gain = layer.gain.view(-1, *[1] * (layer.weight.ndim - 1))
+        torch.testing.assert_close(layer.weight * gain, other.weight)
+        torch.testing.assert_close(layer.weight.grad, other.weight.grad * gain)
+        assert layer.weight.std().item() == pytest.approx(0.05, rel=0.3)
+    ours.make_optimizer().step()
+    assert all(torch.equal(layer.gain, gain) for (layer, _), gain in zip(pairs, gains, strict=True))
+
+
+def test_the_reference_codes_adam_by_hand() -> None:
+    """Two steps with gradients 2e-4 and 0, epsilon 1e-8 beside a square of 4e-8 and then of about 2e-8."""
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = reference_code.Adam([x], lr=0.1, betas=(0.5, 0.75))  # type: ignore[list-item]
+    x.grad = torch.tensor([2e-4], dtype=torch.float64)
+    optimizer.step()
+    first = -0.1 * 2e-4 / (4e-8 + 1e-8) ** 0.5
+    assert x.item() == pytest.approx(first, rel=1e-12)
+    x.grad = torch.zeros(1, dtype=torch.float64)
+    optimizer.step()
+    mean, square = 0.5 * 1e-4 / (1 - 0.25), 0.75 * 1e-8 / (1 - 0.5625)
+    assert x.item() == pytest.approx(first - 0.1 * mean / (square + 1e-8) ** 0.5, rel=1e-12)
 
 
 def test_whitening_against_numpy() -> None:

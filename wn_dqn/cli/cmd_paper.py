@@ -58,6 +58,7 @@ def _common(system: str) -> Callable[[_Command], _Command]:
 @paper.command()
 @_common("cifar10")
 @click.option("--zca-epsilon", type=NumberRange(0, 1e3, min_open=True), help="[default: 1e-5; 0.01 on embedded data]")
+@click.option("--reference-code", is_flag=True, default=None, help="Where text and code of the paper differ, the code.")
 def cifar10(**options: Any) -> None:
     """The classifier of section 5.1; --data: cifar-10-binary.tar.gz, or the folder that it unpacks to."""
     _train("cifar10", **options)

@@ -16,6 +16,7 @@ from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.layers import layer_kit
 from wn_dqn.nn.optimizers import Adam
 from wn_dqn.nn.weight_norm import first_order
+from wn_dqn.paper import reference_code
 from wn_dqn.paper.data import Images, kept_in_memory_or_mapped
 from wn_dqn.paper.settings import PaperSettings
 from wn_dqn.paper.system import System
@@ -63,7 +64,8 @@ class Cifar10(System):
     def __init__(self, settings: PaperSettings, classes: int = 10) -> None:
         super().__init__()
         self.settings = settings
-        layers, m = layer_kit(settings.param), settings.width
+        own = settings.reference_code and settings.param == "standard"
+        layers, m = reference_code.STANDARD if own else layer_kit(settings.param), settings.width
         self.first = torch.nn.ModuleList([layers.conv2d(c, m, 3, padding=1) for c in (3, m, m)])
         self.second = torch.nn.ModuleList([layers.conv2d(c, 2 * m, 3, padding=1) for c in (m, 2 * m, 2 * m)])
         self.third = torch.nn.ModuleList([layers.conv2d(2 * m, 2 * m, size) for size in (3, 1, 1)])
@@ -85,7 +87,10 @@ class Cifar10(System):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Adam; the learning rate is the arm's."""
-        return Adam(self.parameters(), lr=self.settings.learning_rate, betas=(MOMENTUM, 0.999), foreach=True)
+        learning_rate, betas = self.settings.learning_rate, (MOMENTUM, 0.999)
+        if self.settings.reference_code:
+            return reference_code.Adam(self.parameters(), learning_rate, betas)
+        return Adam(self.parameters(), lr=learning_rate, betas=betas, foreach=True)
 
     def schedule(self, epoch: float) -> tuple[float, float]:
         """Rate and momentum: constant in the first half, then momentum 0.5 and a rate that falls linearly to 0."""

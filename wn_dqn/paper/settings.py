@@ -62,6 +62,8 @@ class PaperSettings:
     """the loss through torch.compile: a minute to begin, other last bits; docs/paper-systems.md has when it pays"""
     init_batch_size: int = 500
     """examples of the data-dependent initialization"""
+    reference_code: bool = False
+    """cifar10: what the paper's own code does differently from its text (wn_dqn/paper/reference_code.py)"""
     zca_epsilon: float = 1e-5
     """cifar10: added to the eigenvalues of the covariance; on few images more is needed (docs/paper-systems.md)"""
     posterior: str = "iaf"
