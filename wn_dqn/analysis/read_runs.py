@@ -168,12 +168,12 @@ def read_run(path: Path) -> Run:
 
 def read_evaluations(path: Path) -> Table:
     """The columns of evaluations.csv of the run in `path`; UsageError, naming the line, if it is damaged."""
-    return _read_table(path / EVALUATIONS_CSV, ("steps", "mean_return", "games"))
+    return read_table(path / EVALUATIONS_CSV, ("steps", "mean_return", "games"))
 
 
 def read_metrics(path: Path) -> Table:
     """The columns of metrics.csv, NaN where a cell is empty; UsageError, naming the line, if it is damaged."""
-    return _read_table(path / METRICS_CSV)
+    return read_table(path / METRICS_CSV)
 
 
 def _tests_that_count(table: Table, settings: Settings) -> tuple[Table, list[int]]:
@@ -191,7 +191,7 @@ def _game(name: str) -> Game:
         return Game(name, name)
 
 
-def _read_table(path: Path, required: Sequence[str] = ("steps",)) -> Table:
+def read_table(path: Path, required: Sequence[str] = ("steps",)) -> Table:
     """The columns of a CSV file of numbers, [rows] each; none if there is no file, or no row yet.
 
     A cell that is empty, infinite or too large to be squared is NaN: nothing was measured there. UsageError, naming

@@ -69,15 +69,22 @@ def plot(runs: tuple[Path, ...], output: Path, **options: Any) -> None:
     \b
     wn-dqn plot runs -o curves.png
     wn-dqn plot runs/SpaceInvaders-* -o figure5.pdf --smooth 5 --statistic iqm --levels all
+    wn-dqn plot runs/paper-cifar10-* -o figure1.png                       the paper's other systems, after its figures
     wn-dqn plot runs/Breakout-* -o breakout.png --metric train/episode_return --x frames --reference dopamine
     """
     from wn_dqn.analysis import plotting
     from wn_dqn.cli.groups import read_groups, show_notes
     from wn_dqn.cli.looking import written
+    from wn_dqn.cli.paper_arms import paper_arms
+    from wn_dqn.paper import pages
     from wn_dqn.system import output_file
     from wn_dqn.system.text import number_of
 
     file_format = output_file.require_writable(output, FIGURE_FORMATS)
+    if arms := paper_arms(runs):
+        output_file.write(output, plotting.figure_bytes(pages.draw(arms), file_format))
+        click.echo(written(output, number_of(sum(len(arm.runs) for arm in arms), "run")))
+        return
     groups, _ = read_groups(runs)
     figure, notes = plotting.learning_curves(groups, **options)
     show_notes(notes)

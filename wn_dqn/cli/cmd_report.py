@@ -48,6 +48,7 @@ def report(
     \b
     wn-dqn report runs
     wn-dqn report runs -o figure6.html --price-per-hour 0.35
+    wn-dqn report runs/paper-cifar10-*                            the paper's other systems, beside its table
     wn-dqn report runs --live                                     a page that follows runs: curves, speed, the agent
     """
     if live:
@@ -61,11 +62,17 @@ def report(
     from wn_dqn.analysis.report import make_report
     from wn_dqn.cli.groups import read_groups
     from wn_dqn.cli.looking import written
+    from wn_dqn.cli.paper_arms import paper_arms
+    from wn_dqn.paper import pages
     from wn_dqn.system import output_file
     from wn_dqn.system.progress import ProgressReporter
     from wn_dqn.system.text import number_of
 
     output_file.require_writable(output, ["html"])
+    if arms := paper_arms(runs):
+        output_file.write(output, pages.make_page(arms))
+        click.echo(written(output, number_of(sum(len(arm.runs) for arm in arms), "run")))
+        return
     groups, problems = read_groups(runs)
     output_file.write(output, make_report(groups, problems, ProgressReporter(), price_per_hour, reference))
     click.echo(written(output, number_of(sum(len(group.runs) for group in groups), "run")))

@@ -31,13 +31,13 @@ _SIZES = {
     "cifar10": ((96, 200), (12, 20)),
     "vae": ((16, 300), (8, 15)),
     "vae-cifar10": ((64, 450), (16, 20)),
-    "draw": ((256, 100), (64, 10)),
+    "draw": ((256, 100), (64, 40)),
 }
 _EMBEDDED_ONLY: dict[str, dict[str, Any]] = {
     "cifar10": {"zca_epsilon": 0.01},
     "vae": {},
     "vae-cifar10": {"latents": 8},
-    "draw": {"glimpses": 16},
+    "draw": {"glimpses": 16, "learning_rate": 0.003},
 }
 
 
