@@ -84,16 +84,6 @@ def test_every_weight_vector_is_normalized_and_the_gradient_along_v_is_zero() ->
         assert (v * v.grad).sum(dim=1).abs().max() <= 1e-4 * (1 + v.grad.norm()), name
 
 
-def test_the_first_glimpses_lie_around_the_middle() -> None:
-    """A hidden state of 0 gives the biases: strides of 27 exp(-1.1) and 27/4 exp(-0.5) pixels, around 13.5."""
-    pixels = torch.arange(28.0)
-    for layer, points, stride in zip(draw("wn").attention, (2, 5), (8.987, 4.094), strict=True):
-        fy, fx, _ = filter_banks(layer.fold()[1][None], points, 28)
-        centres = 13.5 + stride * (torch.arange(points) - (points - 1) / 2)
-        for bank in (fy[0], fx[0]):
-            torch.testing.assert_close(bank @ pixels, centres, rtol=0, atol=0.05)
-
-
 def test_the_canvas_is_a_sum_of_as_many_glimpses_as_asked_for() -> None:
     network = draw("wn", glimpses=5)
     canvases, kl, places = network.unroll(None, torch.randn(5, 2, 100, generator=torch.Generator().manual_seed(0)))

@@ -23,9 +23,6 @@ SIDE = 28
 """pixels of an image's side"""
 LATENTS, READ, WRITE = 100, 2, 5
 """latent variables of a glimpse, and its points a side: table 3 of Gregor et al."""
-# Log variances and log strides that the glimpses of reading and of writing begin with. With zeros, the four points that
-# are read are the image's corners: they are black in every image of MNIST, and nothing is learned from them.
-_FIRST_GLIMPSES = (2.2, 1.0), (-1.1, -0.5)
 _EPSILON = 1e-8
 _COLUMNS = 10
 
@@ -71,10 +68,7 @@ class Draw(BoundSystem):
 
     @torch.no_grad()
     def start_(self, batch: Tensor, generator: torch.Generator) -> None:
-        """Uniform weights, no data-dependent initialization: section 5.3 applies none. Both arms start alike.
-
-        The first glimpses lie around the middle of the image.
-        """
+        """Uniform weights, no data-dependent initialization: section 5.3 applies none. Both arms start alike."""
         for lstm in (self.encoder, self.decoder):
             lstm.initialize_(generator)
         for layer in (module for module in self.modules() if isinstance(module, Layer)):
@@ -82,8 +76,6 @@ class Draw(BoundSystem):
             bound = UNIFORM_INITS["torch"].bound(shape)
             weight = torch.empty(shape).uniform_(-bound, bound, generator=generator)
             layer.set_weight_(weight, torch.zeros(shape[0]))
-        for layer, log_var, log_stride in zip(self.attention, *_FIRST_GLIMPSES, strict=False):
-            layer.bias[2], layer.bias[3] = log_var, log_stride
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Adam, as in Gregor et al."""
