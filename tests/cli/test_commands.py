@@ -393,7 +393,7 @@ MISTAKES: list[Mistake] = [  # arguments, and a part of the message
     (["doctor", "--device", "cuda:99"], "no device cuda:99"),
 ]  # fmt: skip
 LATE_MISTAKES: list[Mistake] = [  # found when the settings are known
-    ([*TINY, "--stop-after", "1d"], "'1d' is not a duration; like 90s, 30m or 2h"),
+    ([*TINY, "--stop-after", "1d"], "'1d' is not a duration; write it like 90s, 30m or 2h"),
     ([*TINY, "--stop-after", "-5s"], "'-5s' is not a duration"),
     ([*TINY, "--device", "abacus"], "unknown device 'abacus'; valid: auto, cpu, cuda"),
     ([*TINY, "--precision", "tf32"], "tf32"),
