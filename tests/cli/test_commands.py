@@ -144,7 +144,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     found.learner["bf16"] = {8: 10.0}
     monkeypatch.setattr(replay_memory, "_SAMPLED_STEPS", 8)
     asked: list[bench.Effort] = []
-    monkeypatch.setattr(bench, "measure", lambda device, effort, config, tell: asked.append(effort) or found)
+    monkeypatch.setattr(bench, "measure", lambda device, effort, config, on_stage: asked.append(effort) or found)
     status, out, _ = wn_dqn("doctor", "--device", "cpu")
     assert (status, asked) == (0, [bench.BRIEF])
     for words in (

@@ -90,7 +90,7 @@ def _drop_unwritten(stream: TextIO) -> None:
             os.close(null)
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         click.echo(printable(f"wn-dqn: {text}"), err=True)
 
@@ -104,17 +104,17 @@ def _run() -> None:
             error.show()
         sys.exit(2)
     except click.ClickException as error:
-        _tell(error.format_message())
+        _print_error(error.format_message())
         sys.exit(error.exit_code)
     except UsageError as error:
-        _tell(str(error))
+        _print_error(str(error))
         sys.exit(error.exit_status)
     except RunError as error:
-        _tell(str(error))
+        _print_error(str(error))
         sys.exit(1)
     except OSError as error:  # for instance, the disk is full or was removed
-        _tell(f"{error}; everything saved before is intact")
+        _print_error(f"{error}; everything saved before is intact")
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        _tell("interrupted; the same command begins again")
+        _print_error("interrupted; the same command begins again")
         sys.exit(130)
