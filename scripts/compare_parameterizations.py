@@ -131,7 +131,7 @@ def check_starts(arms: dict[int, list[Settings]], reporter: ProgressReporter) ->
         largest = max(common.values())
         print(f"seed {seed}: Q-values of {len(common)} networks differ by at most {largest:.1e} on {STATES} states")
         for param, value in own.items():
-            print(f"seed {seed}: {param} starts as a function of its own, which differs by up to {value:.2f}")
+            print(f"seed {seed}: {param} starts as a different function: it differs by up to {value:.2f}")
         if largest > LARGEST_DIFFERENCE:
             param = max(common, key=lambda name: common[name])
             raise UsageError(f"that is more than rounding ({LARGEST_DIFFERENCE:g}): {param} starts as another function")
