@@ -179,20 +179,20 @@ def command(*args: str, setup: Setup = lambda: None, streams: tuple[str, str, st
 
     err.write_bytes(b"")
     status = forked(work)
-    told = err.read_text(errors="replace")
-    if "Traceback" in told or status == FAILED:
-        raise Failure("traceback:\n" + told[-3000:])
+    printed = err.read_text(errors="replace")
+    if "Traceback" in printed or status == FAILED:
+        raise Failure("traceback:\n" + printed[-3000:])
     if status < 0 and -status not in (signal.SIGKILL,):
         raise Failure(f"signal {-status}")
     if status not in (0, 1, 2, 3, -signal.SIGKILL, 128 + 2):
-        raise Failure(f"exit status {status}: {told[-500:]}")
-    last = told.splitlines()[-1] if told.strip() else ""
+        raise Failure(f"exit status {status}: {printed[-500:]}")
+    last = printed.splitlines()[-1] if printed.strip() else ""
     # If its output is a closed pipe, a command ends silently, like any other program.
     if status in (1, 2) and streams[2] == "file" and streams[1] != "broken" and not last.startswith("wn-dqn: "):
-        raise Failure(f"exit status {status} without a line that says why: {told[-500:]!r}")
+        raise Failure(f"exit status {status} without a line that says why: {printed[-500:]!r}")
     if len(last) > 20_000:
         raise Failure(f"a line of {len(last):,} characters")
-    return Ended(status, told)
+    return Ended(status, printed)
 
 
 def stream(number: int) -> Any:

@@ -74,9 +74,9 @@ def running(cells: list[Cell]) -> list[tuple[Cell, int]]:
     """The cells that are in training and have saved something, each with its process."""
     found = []
     for cell in cells:
-        told = holder(cell.folder).split()
-        if told[:1] == ["process"] and (read_status(cell.folder).get("saved_steps") or 0) > 0:
-            found.append((cell, int(told[1])))
+        words = holder(cell.folder).split()
+        if words[:1] == ["process"] and (read_status(cell.folder).get("saved_steps") or 0) > 0:
+            found.append((cell, int(words[1])))
     return found
 
 
