@@ -1,13 +1,13 @@
-"""What an update takes beside the library's operations that it cannot do without, for each parameterization.
+"""Compares the time of an update with that of the library operations that it needs, for each parameterization.
 
     python scripts/benchmark_primitives.py
     python scripts/benchmark_primitives.py --params standard,wn --batch 32 --precision bf16
 
 A primitive is one call of torch's own: a convolution or a matrix product, forward for both networks and backward for
 the one that learns; ReLU and its gradient; the conversion of frames; one pass of torch's fused AdamW over the
-parameters, which moves as many bytes as Adamax; and what normalizes weights or outputs. Each is timed alone, on tensors
-of the shapes that the network has. An update and its primitives take turns, parameterization after parameterization,
-and a ratio is taken within a round.
+parameters, which moves as many bytes as Adamax; and the normalization of weights or outputs. Each is timed alone, on
+tensors with the network's shapes. Updates and primitives alternate, for one parameterization after the other. Ratios
+are computed within a round.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def spectral(param: str, name: str, w: Tensor) -> Iterator[Call]:
 
 
 def primitives(network: Any, param: str, obs: Tensor, dtype: torch.dtype) -> list[Call]:
-    """All calls that an update of `network` on `obs` [B, *obs_shape] cannot do without."""
+    """All calls that an update of `network` on `obs` [B, *obs_shape] needs."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     layers = layers_of(network)
     hooks = [

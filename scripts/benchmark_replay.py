@@ -1,17 +1,17 @@
-"""What the replay buffer costs: appending, sampling and memory, against a plain buffer of stacked observations.
+"""Measures the replay buffer: appending, sampling and memory, compared with a plain buffer of stacked observations.
 
     python scripts/benchmark_replay.py
     python scripts/benchmark_replay.py --capacity 1000000
     python scripts/benchmark_replay.py --games SpaceInvaders,Breakout,Seaquest,Enduro     compressed frames, their size
     python scripts/benchmark_replay.py --games KungFuMaster --policy runs/KungFuMaster-wn-seed0
 
-The plain buffer stores both stacks of four of every transition, as most do, and reads them with one fancy index each.
-Both, and prioritized replay, are filled with the same random frames and take turns, round after round; ratios are taken
-within a round. Sampling by priority counts the priorities that the minibatch gets afterwards.
+The plain buffer stores both stacks of four of every transition, as most do, and reads each by one fancy index. Both
+buffers and prioritized replay are filled with the same random frames, and are measured in turn. Ratios are computed
+within a round. The time of sampling by priority includes the update of priorities.
 
-With --games it measures `replay.compression=zstd` instead, on frames of random play, or of play by --policy: bytes a
-frame of the last three quarters, and what storing and gathering cost beside the plain store, which are compared bit by
-bit.
+With --games it measures `replay.compression=zstd` instead, on frames of random play, or of play by --policy: bytes per
+frame of the last three quarters, and the time of storing and gathering, relative to the plain store. The frames of both
+stores are compared bit by bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast does a training run, how near is that to the machine's limits, and how does Stable-Baselines3 compare?
+"""Measures training speed, and compares it with the machine's limits and with Stable-Baselines3.
 
     python scripts/benchmark_training.py                                  # wn, standard, N = 1 and SB3 (needs .[bench])
     python scripts/benchmark_training.py --no-sb3 --sweep num_envs=1,8,16,32,64
@@ -7,9 +7,9 @@
     python scripts/benchmark_training.py --env gymnasium:MinAtar/Breakout-v1 --batch 32 --cores 1 --window-steps 4096
 
 Every arm trains Space Invaders with the Nature network, or --env with the network that fits, one update per 4 agent
-steps and epsilon 0.1, in a process of its own. The arms take turns, a window of steps each, round after round, so that
-a machine whose speed drifts is the same for all; ratios are taken within a round. The limits are measured in the same
-rounds: a large float32 matrix product, the emulators alone, and one update alone. The floor of an arm is the time of
+steps and epsilon 0.1, in its own process. The arms alternate, with a window of steps each, so that a drift of the
+machine's speed affects all equally. Ratios are computed within a round. The limits are measured in the same rounds: a
+large float32 matrix product, the emulators alone, and one update alone. The floor of an arm is the time of
 the matrix products of one update at that speed, plus the emulators' time for 4 steps. For --env it is one update in
 plain torch (the same network and minibatch: two forward passes, the loss, its gradient, torch's own Adamax), plus the
 environment's time for 4 steps.
@@ -61,7 +61,7 @@ def settings_for(arm: dict[str, Any]) -> Any:
 
 
 def synchronize(device: Any) -> None:
-    """Wait for what a GPU still has to do."""
+    """Wait until a GPU has finished its queued work."""
     import torch
 
     if device.type == "cuda":
@@ -84,13 +84,13 @@ def wn_dqn_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
         until = state.steps + steps
         run_until(lambda: state.steps >= until)
 
-    def figures(seconds: float, steps: int) -> dict[str, float]:
+    def measured(seconds: float, steps: int) -> dict[str, float]:
         gpu = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         return {"s_per_step": seconds / steps, "gpu_bytes": float(gpu), "threads": float(torch.get_num_threads())}
 
     run(WARM_UP_STEPS + 256)
     assert np.isfinite(state.period.metrics()["train/loss"])
-    yield from timed(run, arm["window_steps"], figures)
+    yield from timed(run, arm["window_steps"], measured)
 
 
 def sb3_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
@@ -235,7 +235,7 @@ def limits_arm(arm: dict[str, Any]) -> Iterator[dict[str, float]]:
 
 
 def plain_update(network: Any, batch: Any) -> Callable[[], None]:
-    """An update that a person would write in a few lines of torch, with a network of the same shape as `network`."""
+    """An update in a few lines of plain torch, with a network of the same shape as `network`."""
     import copy
 
     import torch
@@ -262,12 +262,12 @@ def plain_update(network: Any, batch: Any) -> Callable[[], None]:
 
 
 def timed(
-    run: Callable[[int], None], steps: int, figures: Callable[[float, int], dict[str, float]]
+    run: Callable[[int], None], steps: int, measured: Callable[[float, int], dict[str, float]]
 ) -> Iterator[dict[str, float]]:
     while True:
         began_s = time.perf_counter()
         run(steps)
-        yield figures(time.perf_counter() - began_s, steps)
+        yield measured(time.perf_counter() - began_s, steps)
 
 
 def median_seconds(call: Callable[[], object], budget_s: float) -> float:
@@ -281,7 +281,7 @@ def median_seconds(call: Callable[[], object], budget_s: float) -> float:
 
 
 def peak_memory_bytes() -> float:
-    """The most that this process has had at once; NaN if the system does not count it, as Windows."""
+    """The peak memory of this process; NaN if the system does not report it, like Windows."""
     try:
         import resource
     except ImportError:
@@ -290,20 +290,20 @@ def peak_memory_bytes() -> float:
 
 
 def work(arm: dict[str, Any]) -> None:
-    """The life of an arm's process: a JSON line for every line on its standard input."""
+    """The main function of an arm's process: prints a JSON line for every line on its standard input."""
     if arm["cores"]:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arm["cores"]])
         os.environ["OMP_NUM_THREADS"] = str(arm["cores"])  # before torch is loaded
     kinds = {LIMITS: limits_arm, SB3: sb3_arm}
     windows = kinds.get(arm["kind"], wn_dqn_arm)(arm)
     for _ in sys.stdin:
-        figures = next(windows)
-        figures["peak_bytes"] = peak_memory_bytes()
-        print(json.dumps(figures), flush=True)
+        window = next(windows)
+        window["peak_bytes"] = peak_memory_bytes()
+        print(json.dumps(window), flush=True)
 
 
 class Arm:
-    """A process that trains when it is its turn."""
+    """A process that trains for one window at a time."""
 
     def __init__(self, name: str, spec: dict[str, Any]) -> None:
         self.name, self.spec = name, spec
@@ -331,7 +331,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--env", default=GAME, show_default=True, help="what is played: GAME, or as `wn-dqn train --env` has it")
+@click.option("--env", default=GAME, show_default=True, help="GAME, or an environment as for `wn-dqn train --env`")
 @click.option("--rounds", default=7, show_default=True, help="windows of each arm")
 @click.option("--window-steps", default=512, show_default=True, help="agent steps in a window")
 @click.option("--num-envs", default=8, show_default=True, help="games in lockstep")
@@ -340,7 +340,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 @click.option("--precision", default="float32", show_default=True, help="float32, tf32 or bf16")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda")
 @click.option("--cores", default=0, show_default=True, help="cores to use; 0: all")
-@click.option("--full-replay", is_flag=True, help="fill the replay first: what a long run's memory is")
+@click.option("--full-replay", is_flag=True, help="fill the replay first, as in a long run")
 @click.option("--sb3/--no-sb3", default=True, show_default=True, help="compare with Stable-Baselines3's DQN")
 @click.option("--sweep", metavar="KEY=A,B,...", help="wn alone, with other values of one of the options above")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="also write every window here")
@@ -361,9 +361,9 @@ def main(rounds: int, sb3: bool, sweep: str | None, json_path: Path | None, work
     with click.progressbar(length=(rounds + 1) * len(arms), label="measuring", file=sys.stderr) as progress:
         for round_number in range(rounds + 1):
             for arm in arms:
-                figures = arm.turn()
+                window = arm.turn()
                 if round_number:  # the first round warms up
-                    arm.windows.append(figures)
+                    arm.windows.append(window)
                 progress.update(1)
     for arm in arms:
         arm.end()
@@ -415,7 +415,7 @@ def report(arms: list[Arm]) -> None:
 
 
 def pairwise(slow: list[dict[str, float]], fast: list[dict[str, float]]) -> list[float]:
-    """How many times as long `slow` takes as `fast`, round by round."""
+    """The ratio of the times of `slow` and `fast`, for each round."""
     return [a["s_per_step"] / b["s_per_step"] for a, b in zip(slow, fast, strict=True)]
 
 

@@ -1,16 +1,15 @@
-"""Microseconds per update, by agent, network, parameterization, batch, precision, and way of running it.
+"""Microseconds per update, by agent, network, parameterization, batch size, precision, and execution mode.
 
     python scripts/benchmark_update.py
     python scripts/benchmark_update.py --params wn,standard --batches 32,64,128 --precisions float32,bf16
     python scripts/benchmark_update.py --params standard --agents dqn,c51 --networks nature,noisy,impala
     python scripts/benchmark_update.py --device cuda --precisions float32,tf32,bf16
 
-An update is two forward passes, the loss, its gradient and the optimizer's step, on random frames. All arms take turns
-in one process, round after round, so that a machine whose speed drifts is the same for all; ratios are taken within a
-round, to the first arm. eager: one operation after the other; plain: the same as on a machine without a C compiler;
-graph: what training does on a GPU; compiled: the same functions through torch.compile, which needs a C++ compiler and
-is not used in training. The last column is what the instruments take at each log period, and that as a share of the
-period's updates.
+An update is two forward passes, the loss, its gradient and the optimizer's step, on random frames. All arms alternate
+in one process, so that a drift of the machine's speed affects all equally. Ratios are relative to the first arm, within
+a round. eager: one operation after the other; plain: eager without the C kernels; graph: a CUDA graph, as in training
+on a GPU; compiled: torch.compile, which needs a C++ compiler and is not used in training. The last column is the time
+of the instruments at each log period, and its share of the time of the period's updates.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def functions(
     return update, instruments
 
 
-CALLS = 50  # a GPU works through calls that are queued
+CALLS = 50  # calls per measurement, because a GPU queues them
 
 
 @click.command(help=__doc__)

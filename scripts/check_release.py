@@ -1,10 +1,11 @@
-"""Try a release before it is one: build it, check its metadata, and use its wheel in clean environments.
+"""Tests a release before its publication: builds it, checks its metadata, and uses its wheel in clean environments.
 
     python scripts/check_release.py                       # with this Python
-    python scripts/check_release.py python3.12 python3.13 # and with these, where they are installed
+    python scripts/check_release.py python3.12 python3.13 # and with these, if they are installed
 
-For each interpreter: a new virtual environment, the wheel with its dependencies as constraints.txt has them, then
-`wn-dqn train --config smoke` and `wn-dqn report` in an empty folder. Packages are downloaded. Nothing is uploaded.
+For each interpreter, it creates a virtual environment, and installs the wheel with the versions in constraints.txt.
+Then it runs `wn-dqn train --config smoke` and `wn-dqn report` in an empty folder. Packages are downloaded. Nothing is
+uploaded.
 """
 
 from __future__ import annotations

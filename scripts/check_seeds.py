@@ -1,4 +1,4 @@
-"""Does a config learn with every seed? Trains it with many, and counts the runs that end well.
+"""Tests whether a config learns with every seed: trains it with many seeds, and counts the runs that end well.
 
     python scripts/check_seeds.py                                        # quick, wn, seeds 0 to 9
     python scripts/check_seeds.py --seeds 0-2 --arithmetics native,MKL_CBWR=COMPATIBLE,ATEN_CPU_CAPABILITY=default
@@ -6,12 +6,12 @@
     python scripts/check_seeds.py --config catch --bar 0.9 --set agent=c51 -o runs/catch-c51
 
 A run ends well if its last evaluation is at least 3 times a random policy's, at least half of its best one, and above
-its first. --bar 0.9 asks for a last evaluation of 0.9 instead, where 3 times a random policy's score says nothing.
+its first. If a random policy's score is not positive, set the threshold for the last evaluation by --bar, like 0.9.
 
-Each run is a process with --threads threads; finished ones are kept and stopped ones go on, so the same command can be
-given again after Ctrl-C. An arithmetic is an environment variable that makes the libraries round sums otherwise, as
-other processors do. At the end: a table of all evaluations, and whether nine of ten runs with the first of --params
-ended well (exit status 1 if not).
+Each run is a process with --threads threads. Finished runs are kept and stopped ones are resumed, so the same command
+can be given again after Ctrl-C. An arithmetic is an environment variable with which the libraries round sums
+differently, as other processors do. At the end, a table of all evaluations is printed. The exit status is 1 unless nine
+of ten runs with the first of --params ended well.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def ended_well(scores: Sequence[float], bar: float) -> bool:
 @click.option("--config", default="quick", show_default=True, help="a config's name or file")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="a setting of all runs; may be repeated")
 @click.option("--seeds", default="0-9", show_default=True, help="as 0-9 or 0,3,5")
-@click.option("--params", default="wn", show_default=True, help="parameterizations, the one to be judged first")
+@click.option("--params", default="wn", show_default=True, help="parameterizations; the first sets the exit status")
 @click.option("--arithmetics", default=NATIVE, show_default=True, help="native, or NAME=VALUE of the environment")
 @click.option("--jobs", default=1, show_default=True, help="runs at once")
 @click.option("--threads", default=2, show_default=True, help="threads of each run")
-@click.option("--bar", type=float, help="least last evaluation  [default: 3 times a random policy's]")
+@click.option("--bar", type=float, help="threshold for the last evaluation  [default: 3 times a random policy's]")
 @click.option("-o", "--output", default="runs/quick-seeds", show_default=True, type=click.Path(path_type=Path))
 def main(
     config: str,
@@ -104,7 +104,7 @@ def main(
 ) -> None:
     chance = random_score(config)
     if bar is None and chance <= 0:
-        raise click.ClickException(f"a random policy scores {chance:.2f}: name the least last evaluation with --bar")
+        raise click.ClickException(f"a random policy scores {chance:.2f}: set a threshold with --bar")
     bar = 3 * chance if bar is None else bar
     choices = itertools.product(params.split(","), arithmetics.split(","), numbers(seeds))
     cells = [Cell(*choice) for choice in choices]

@@ -1,4 +1,4 @@
-"""One table of the last evaluations of a sweep's runs, to be committed: evidence/learning has two.
+"""Writes a table of the last evaluations of a sweep's runs, for evidence/learning.
 
 wn-dqn sweep run evidence/learning/catch.yaml --jobs 2
 python scripts/collect_learning.py runs/catch -o evidence/learning/catch.csv

@@ -1,17 +1,17 @@
-"""Trains every parameterization on one game from identical starts, and draws one figure of their learning curves.
+"""Trains every parameterization on one game from identical starts, and plots their learning curves.
 
     python scripts/compare_parameterizations.py                                  # Catch: some minutes
     python scripts/compare_parameterizations.py --params wn,standard --seeds 5 --jobs 2
     python scripts/compare_parameterizations.py --config quick -o runs/comparison-quick
 
-First it shows that the starts are identical: for each seed, the largest difference between the Q-values of any two
-networks on 512 states of random play. Layer normalization makes another function of the same weights: its difference
-from the others is printed. OUTPUT/starts.json has all of this. Where `ws` is among them, all are drawn with centred
-directions (network.init_centred).
+First it verifies that the starts are identical. For each seed, it prints the largest difference between the Q-values of
+any two networks on 512 states of random play. Layer normalization computes another function from the same weights; its
+difference from the others is printed. OUTPUT/starts.json has all differences. If `ws` is among the parameterizations,
+all use centred directions (network.init_centred).
 
-Then come the runs, one after the other or --jobs at once, each in a
-process with one thread of torch; finished ones are skipped and stopped ones go on, so the same command can be given
-again after Ctrl-C. At the end: scores with their seeds, and OUTPUT/curves.svg.
+Then it trains the runs, one after the other or --jobs at once. Each is a process with one thread of torch. Finished
+runs are skipped and stopped ones are resumed, so the same command can be given again after Ctrl-C. At the end, it
+prints the scores by seed, and writes OUTPUT/curves.svg.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from wn_dqn_agents.dqn import DQN
 
 CPU = torch.device("cpu")
 LARGEST_DIFFERENCE = 1e-4
-"""Q-values begin with variance 1, so this is rounding."""
+"""tolerance for rounding; the initial Q-values have variance 1"""
 STATES = 512
-"""of random play, on which starts are compared"""
+"""number of states of random play on which starts are compared"""
 # After the settings with which the tests solve Catch.
 CATCH: dict[str, Any] = {
     "game": "Catch",
@@ -70,7 +70,7 @@ CATCH: dict[str, Any] = {
 
 
 class _UntilInitialization(DQN):
-    """Explores as every agent does before it learns, and stops there, keeping the batch that initializes it."""
+    """Explores as every agent does before it learns. It stops at the initialization, and keeps that batch."""
 
     obs: Tensor | None = None
 
@@ -80,7 +80,7 @@ class _UntilInitialization(DQN):
 
 
 class _NoHost:
-    """Tests change nothing of a run, so one that comes before learning need not be played."""
+    """A host without evaluations. They do not change a run, so those before learning are not needed."""
 
     def evaluate(self, _steps: int) -> Evaluation:
         return Evaluation((GameResult(0.0, 1, finished=True),), 0)
@@ -92,9 +92,9 @@ class _NoHost:
 
 
 def start_differences(arms: Sequence[Settings]) -> dict[str, float]:
-    """By parameterization: the largest difference of an arm's Q-values from those of the first with a common start.
+    """The largest difference of each arm's Q-values from those of the first arm with a common start.
 
-    Each arm is initialized from the batch that its run comes upon. UsageError if none has a common start.
+    Each arm is initialized from the batch of its own run. Raises UsageError if no arm has a common start.
     """
     common = [each for each in arms if PARAMETERIZATIONS[each.param].start != "own"]
     if not common:
@@ -114,14 +114,14 @@ def start_differences(arms: Sequence[Settings]) -> dict[str, float]:
     for each in (common[0], *arms):
         agent = make_agent(each, env.spec, CPU)
         agent.initialize(explorer.obs)
-        agent.online.double()  # what it begins with, but for what its own float32 sums would round
+        agent.online.double()  # compare the functions without the rounding of float32 sums
         q[each.param] = agent.q_values(states.obs)
     first = q[common[0].param]
     return {param: (values - first).abs().max().item() for param, values in q.items()}
 
 
 def check_starts(arms: dict[int, list[Settings]], reporter: ProgressReporter) -> dict[int, dict[str, float]]:
-    """Tell how equal the starts are; UsageError if arms that should do not start as the same function."""
+    """Print the differences of the starts. Raises UsageError if arms with a common start differ."""
     found = {}
     for seed, settings in arms.items():
         reporter.message(f"seed {seed}: playing up to the initialization")
@@ -131,7 +131,7 @@ def check_starts(arms: dict[int, list[Settings]], reporter: ProgressReporter) ->
         largest = max(common.values())
         print(f"seed {seed}: Q-values of {len(common)} networks differ by at most {largest:.1e} on {STATES} states")
         for param, value in own.items():
-            print(f"seed {seed}: {param} starts as a function of its own, which differs by up to {value:.2f}")
+            print(f"seed {seed}: {param} starts as a different function: it differs by up to {value:.2f}")
         if largest > LARGEST_DIFFERENCE:
             param = max(common, key=lambda name: common[name])
             raise UsageError(f"that is more than rounding ({LARGEST_DIFFERENCE:g}): {param} starts as another function")
@@ -139,7 +139,7 @@ def check_starts(arms: dict[int, list[Settings]], reporter: ProgressReporter) ->
 
 
 def train_all(arms: dict[Path, Settings], jobs: int, reporter: ProgressReporter) -> None:
-    """A process for each run directory, `jobs` at once; RunError, once all have ended, if one failed."""
+    """Train each run directory in a process, `jobs` at once. Raises RunError at the end if one failed."""
 
     def run(folder: Path) -> bool:
         config, log = folder.with_suffix(".yaml"), folder.with_suffix(".log")
@@ -156,7 +156,7 @@ def train_all(arms: dict[Path, Settings], jobs: int, reporter: ProgressReporter)
     with ThreadPoolExecutor(jobs) as pool:
         try:
             succeeded = list(pool.map(run, arms))
-        except KeyboardInterrupt:  # the runs got the signal, too, and save
+        except KeyboardInterrupt:  # the runs have received the signal, too, and save
             pool.shutdown(cancel_futures=True)
             raise
     if not all(succeeded):
@@ -164,7 +164,7 @@ def train_all(arms: dict[Path, Settings], jobs: int, reporter: ProgressReporter)
 
 
 def print_scores(groups: Sequence[Group]) -> None:
-    """A row per parameterization: every seed, the mean, and what so few seeds say about it."""
+    """Print a row per parameterization: the score of every seed, the mean, and its interval."""
     print(f"\n| parameterization | last {scores.LAST_EPOCHS} tests, by seed | mean (95% bootstrap) | best test |")
     print("|---|---|---|---|")
     for group in groups:
@@ -177,7 +177,7 @@ def print_scores(groups: Sequence[Group]) -> None:
     print(
         f"\nMeans over {len(groups[0].runs)} seeds. The best test is a maximum, and biased upward. An interval of few"
     )
-    print("seeds is too narrow: parameterizations whose intervals overlap are not told apart by these runs.")
+    print("seeds is too narrow: these runs do not distinguish parameterizations whose intervals overlap.")
 
 
 @click.command(help=__doc__)
@@ -190,7 +190,7 @@ def print_scores(groups: Sequence[Group]) -> None:
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="runs at once")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/comparison"),
-    show_default=True, help="folder of the runs and the figure",
+    show_default=True, help="folder of the runs and the plot",
 )  # fmt: skip
 def main(
     params: str, seeds: int, config: str | None, game: str | None, steps: int | None,

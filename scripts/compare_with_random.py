@@ -1,10 +1,10 @@
-"""Do trained agents beat a random policy? Runs of one game that differ in their seed, against random play.
+"""Tests whether trained agents beat a random policy: runs of one game with different seeds, against random play.
 
     python scripts/compare_with_random.py runs/RoadRunner-wn-seed{0,1,2}
 
-Each run's checkpoint plays fresh games under one protocol; so does a uniformly random policy, as often. The verdict is
-whether mean - standard error of the agents exceeds 5 times mean + standard error of the random policy, where means
-and standard errors are over runs.
+Each run's checkpoint plays fresh games under one protocol, and a uniformly random policy plays as many. The test is
+whether mean - standard error of the agents exceeds 5 times mean + standard error of the random policy. Means and
+standard errors are over runs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(runs: tuple[Path, ...], checkpoint: str, protocol_name: str) -> None:
 
 
 def standard_error(values: list[float]) -> float:
-    """Of the mean."""
+    """The standard error of the mean."""
     return statistics.stdev(values) / math.sqrt(len(values))
 
 

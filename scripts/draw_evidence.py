@@ -1,9 +1,9 @@
-"""Draw the figure of the README from the tables in evidence/, and print its numbers.
+"""Draws the plot in the README from the tables in evidence/, and prints its numbers.
 
     python scripts/draw_evidence.py -o docs/evidence.svg
 
-Left: the evaluations of `wn-dqn train --config quick`, one line a seed (evidence/quick.csv). Right: Breakout by
-Dopamine's settings (evidence/breakout), beside the prediction that was written down before the runs.
+Left: the evaluations of `wn-dqn train --config quick`, one line per seed (evidence/quick.csv). Right: Breakout with
+Dopamine's settings (evidence/breakout), with the prediction that was recorded before the runs.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def predicted(million: int) -> tuple[float, float]:
 
 
 def draw_quick(axes: Axes) -> str:
-    """One line a seed, the mean with its band, and random play as a level."""
+    """Draw one line per seed, the mean with its band, and the score of random play."""
     quick = read_quick()
     axes.plot(quick.steps, quick.scores.T, color=_WN, alpha=0.35, linewidth=0.8)
     axes.fill_between(quick.steps, *quick.interval, color=_WN, alpha=0.2, linewidth=0)
@@ -92,7 +92,7 @@ def draw_quick(axes: Axes) -> str:
 
 
 def draw_breakout(axes: Axes) -> str:
-    """Published runs and the prediction from them, and the seeds run here."""
+    """Draw the published runs, the prediction from them, and our own seeds."""
     curve = reference_curve("dopamine", find_game("Breakout"))
     assert curve is not None
     scores = read_breakout()
@@ -120,7 +120,7 @@ def _from_zero(interval: Scores) -> Scores:
 
 
 @click.command(help=__doc__)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The figure, an SVG.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The SVG file to write.")
 def main(output: Path) -> None:
     with rc_context({"svg.hashsalt": "wn_dqn", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9, 3.4), layout="constrained")

@@ -1,14 +1,14 @@
-"""Tries, for so many minutes, to make the program lose something, hang, fill the memory or end in a traceback.
+"""Tries, for a number of minutes, to make the program lose data, hang, fill the memory or end in a traceback.
 
     python scripts/fuzz.py --seed 0 --minutes 15
     python scripts/fuzz.py --seed 0 --trial 1234       # repeats one trial, and keeps its folder
 
-A trial is a folder with a run of a second, something that is wrong with it, and a command in a forked process. Trials
-take turns over classes: damaged, forged and oversized files, links, streams, limits, kills, configs, command lines,
-imports. Everything in a trial comes from its number and the seed. After each, the command must have ended by itself, in
-good time, within 2 GiB, without a traceback, and with one line if it failed. A run that went on must be equal, to the
-last bit, to one that was never disturbed; one that was refused must be as it was; files of others are never touched.
-Exit status 1, with the command that repeats it, at the first trial that fails.
+A trial is a folder with a run of one second, a fault in it, and a command in a forked process. Trials cycle through
+classes: damaged, forged and oversized files, links, streams, limits, kills, configs, command lines, imports. A trial
+depends only on its number and the seed. The command must end by itself, in time, within 2 GiB, without a traceback, and
+with one line if it failed. A run that went on must equal an undisturbed one to the last bit. A run that was refused
+must not have changed. Other files must never be touched. At the first failure, the script prints the command that
+repeats the trial, and ends with status 1.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ WORDS = [*TEXTS, *ARGUMENTS.split()]
 WORDS += ["x" * 5000, "9" * 400 + "s", "no such file", "no\udcffrun", "network.hidden=[1,2]", "[1,2"]
 
 
-class Failure(Exception):  # noqa: N818 - the program's, not this one's
-    """Something that must never happen did; the message says what."""
+class Failure(Exception):  # noqa: N818 - a failure of the tested program
+    """Something happened that must never happen. The message states it."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Ended:
 
 
 def forked(work: Callable[[], object], *, seconds: float = MAX_SECONDS) -> int:
-    """Do `work` in a forked process; returns how that ended. Failure if it hangs or takes too much memory."""
+    """Do `work` in a forked process. Returns its status. Raises Failure if it hangs or takes too much memory."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -119,7 +119,7 @@ def forked(work: Callable[[], object], *, seconds: float = MAX_SECONDS) -> int:
             os._exit(0)
         except SystemExit as exit_:
             os._exit(exit_.code if isinstance(exit_.code, int) else 1)
-        except BaseException:  # noqa: BLE001 - the parent is told
+        except BaseException:  # noqa: BLE001 - the parent reports it
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(FAILED)
@@ -150,7 +150,7 @@ def resident_bytes(process: int) -> int:
 
 
 def asked(work: Callable[[], Any]) -> Any:
-    """What `work` returns, computed in a forked process: JSON values."""
+    """The result of `work`, as JSON values, computed in a forked process."""
     with tempfile.TemporaryFile("w+") as file:
 
         def write() -> None:
@@ -167,7 +167,7 @@ Setup = Callable[[], object]
 
 
 def command(*args: str, setup: Setup = lambda: None, streams: tuple[str, str, str] = ("null", "file", "file")) -> Ended:
-    """``wn-dqn ARGS`` in a forked process of its own. Failure for a traceback, or a failure that is not one line."""
+    """Run ``wn-dqn ARGS`` in a forked process. Raises Failure for a traceback, or an error that is not one line."""
     err = Path("err")
 
     def work() -> None:
@@ -179,20 +179,20 @@ def command(*args: str, setup: Setup = lambda: None, streams: tuple[str, str, st
 
     err.write_bytes(b"")
     status = forked(work)
-    told = err.read_text(errors="replace")
-    if "Traceback" in told or status == FAILED:
-        raise Failure("traceback:\n" + told[-3000:])
+    printed = err.read_text(errors="replace")
+    if "Traceback" in printed or status == FAILED:
+        raise Failure("traceback:\n" + printed[-3000:])
     if status < 0 and -status not in (signal.SIGKILL,):
         raise Failure(f"signal {-status}")
     if status not in (0, 1, 2, 3, -signal.SIGKILL, 128 + 2):
-        raise Failure(f"exit status {status}: {told[-500:]}")
-    last = told.splitlines()[-1] if told.strip() else ""
-    # Where nobody reads what it prints any more, a command ends without a word, as everywhere.
+        raise Failure(f"exit status {status}: {printed[-500:]}")
+    last = printed.splitlines()[-1] if printed.strip() else ""
+    # If its output is a closed pipe, a command ends silently, like any other program.
     if status in (1, 2) and streams[2] == "file" and streams[1] != "broken" and not last.startswith("wn-dqn: "):
-        raise Failure(f"exit status {status} without a line that says why: {told[-500:]!r}")
+        raise Failure(f"exit status {status} without a line that says why: {printed[-500:]!r}")
     if len(last) > 20_000:
         raise Failure(f"a line of {len(last):,} characters")
-    return Ended(status, told)
+    return Ended(status, printed)
 
 
 def stream(number: int) -> Any:
@@ -204,7 +204,7 @@ def stream(number: int) -> Any:
 
 
 def redirect(streams: tuple[str, str, str], err: Path) -> None:
-    """Lead the standard streams elsewhere: to null, a file, /dev/full, a pipe that nobody reads; or close them."""
+    """Redirect the standard streams: to null, a file, /dev/full, or a closed pipe; or close them."""
     for number, kind in enumerate(streams):
         if kind == "closed":
             os.close(number)
@@ -248,7 +248,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def replace_file(path: Path, rng: random.Random) -> str:
-    """Something else where a file was; returns what."""
+    """Replace a file by something else. Returns a description of it."""
     kind = rng.choice(
         ("damaged", "damaged", "damaged", "damaged", "gone", "pipe", "folder", "device", "loop", "sparse")
     )
@@ -291,7 +291,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 
 
 def outcome() -> dict[str, Any]:
-    """What the run has come to: tables without what a clock told, and the newest checkpoint's tensors."""
+    """The result of the run: its tables without times, and the newest checkpoint's tensors."""
 
     def work() -> dict[str, Any]:
         tables: dict[str, Any] = {}
@@ -319,7 +319,7 @@ def add_to(digest: Any, value: Any) -> None:
 
 @dataclass
 class Bench:
-    """What all trials begin with."""
+    """The initial state of all trials."""
 
     folder: Path
     """with `run` of 96 steps, `c.yaml`, and `network.pt` to import"""
@@ -331,7 +331,7 @@ class Bench:
 
 
 def make_bench(folder: Path) -> Bench:
-    """The run, once as it is and once to its end."""
+    """Create the run, and train a copy of it to its end."""
     folder.mkdir()
     os.chdir(folder)
     Path("c.yaml").write_text(dump_yaml(CONFIG))
@@ -348,7 +348,7 @@ def make_bench(folder: Path) -> Bench:
 
 
 def write_network() -> None:
-    """A network of Catch to import, in three kinds of file."""
+    """Write a network of Catch to import, in three file formats."""
     from wn_dqn.envs.catch import SPEC
     from wn_dqn.nn.networks import NatureNetwork
     from wn_dqn.nn.standard import PLAIN
@@ -365,7 +365,7 @@ def write_network() -> None:
 
 
 def require_whole(bench: Bench, *, but: str = "") -> None:
-    """Failure unless the run has ended as one that was never disturbed."""
+    """Raise Failure unless the run has ended like an undisturbed one."""
     found = outcome()
     for key, value in bench.whole.items():
         if found[key] != value and key != but:
@@ -769,7 +769,7 @@ def protocols(bench: Bench, rng: random.Random) -> None:
 
 
 def nothing_long() -> None:
-    """What a command line might ask for and would take long is not done: a training, and long tests."""
+    """Replace the slow parts of commands, which are training and long evaluations."""
     bounded_games()
     launch.train_run = lambda settings, *_args, **_kwargs: 0 * len(dump_yaml(settings.model_dump()))
     doctor.examine = lambda _device: iter(["fine"])  # type: ignore[assignment]
@@ -788,7 +788,7 @@ def command_lines(bench: Bench, rng: random.Random) -> None:
     chosen = rng.sample(group.params, min(rng.choice((0, 1, 1, 2, 3, 99)), len(group.params)))
     for param in [param for param in group.params if param in chosen or (param.required and rng.random() < 0.9)]:
         if param.name in ("help", "max_frames", "jobs") or ("plugin" in str(param.name) and rng.random() < 0.9):
-            continue  # a plugin that is none hides all other mistakes
+            continue  # an invalid plugin hides all other mistakes
         if isinstance(param, click.Argument):
             args.append(rng.choice(("network.pt" if args[0] == "import" else "run",) * 9 + (rng.choice(WORDS),)))
         elif getattr(param, "is_flag", False):
@@ -887,7 +887,7 @@ CLASSES: dict[str, Callable[[Bench, random.Random], None]] = {
 
 
 def run_trial(bench: Bench, folder: Path, seed: int, number: int) -> None:
-    """The trial of that number, in `folder`; Failure if something is wrong."""
+    """Run the trial with this number in `folder`. Raises Failure if something is wrong."""
     name = class_of(number)
     bench.copy_to(folder)
     os.chdir(folder)
@@ -899,7 +899,7 @@ def class_of(number: int) -> str:
 
 
 def import_everything() -> None:
-    """All modules, here and once: a trial is a fork."""
+    """Import all modules once, because each trial is a fork of this process."""
     make_settings(CONFIG)
     for package in (wn_dqn, wn_dqn_agents):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -913,7 +913,7 @@ def stop(message: str) -> NoReturn:
 
 
 def numbers(trial: int | None, minutes: float) -> Iterator[int]:
-    """That trial; or all, from the first on, until the time is over."""
+    """The given trial, or all trials from the first on, until the time is over."""
     if trial is not None:
         yield trial
         return
@@ -924,8 +924,8 @@ def numbers(trial: int | None, minutes: float) -> Iterator[int]:
 
 
 @click.command()
-@click.option("--seed", type=int, default=0, show_default=True, help="All trials come from it.")
-@click.option("--minutes", type=float, default=1.0, show_default=True, help="How long trials are made.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of all trials.")
+@click.option("--minutes", type=float, default=1.0, show_default=True, help="Duration of the test.")
 @click.option("--trial", type=int, help="Repeat the trial of this number, and keep its folder.")
 def main(seed: int, minutes: float, trial: int | None) -> None:
     """Try to break the program; exit status 1 at the first trial that does."""
@@ -934,7 +934,7 @@ def main(seed: int, minutes: float, trial: int | None) -> None:
     progress.LINE_PERIOD_S = float("inf")
     root = Path(tempfile.mkdtemp(prefix="wn-dqn-fuzz-"))
     os.environ.update(XDG_CACHE_HOME=str(root / "cache"), WN_DQN_KERNELS="0", HOME=str(root))
-    # A power cut is no part of this, and the disk's own time is.
+    # Without fsync: power cuts are not tested, and the disk's time would count.
     with mock.patch.object(os, "fsync", lambda descriptor: os.fstat(descriptor)):
         bench = make_bench(root / "bench")
         made: Counter[str] = Counter()

@@ -1,10 +1,10 @@
-"""Put the best network of a run among those that come with the package: weights, contract and model card.
+"""Adds the best network of a run to those that come with the package: weights, contract and model card.
 
     wn-dqn evaluate RUN --protocol nature --games 100
     python scripts/make_pretrained.py RUN minatar-breakout-wn
 
-Writes NAME.safetensors, NAME.safetensors.json and NAME.md to agents/pretrained. The run needs fresh games of its best
-network: the score of the evaluation that chose it is biased.
+It writes NAME.safetensors, NAME.safetensors.json and NAME.md to agents/pretrained. The run needs fresh games of its
+best network, because the score of the evaluation that selected it is biased.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What checkpoints cost: disk, seconds, memory, and their share of training time.
+"""Measures the cost of checkpoints: disk, seconds, memory, and their share of training time.
 
     python scripts/measure_checkpoints.py --transitions 1000000
 
@@ -68,7 +68,7 @@ def memory_bytes(field: str) -> int:
 
 
 def forget_peak() -> None:
-    """Let VmHWM count from now on."""
+    """Reset VmHWM."""
     Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
@@ -176,8 +176,8 @@ def main(transitions: int, steps_per_s: float | None, folder: Path | None) -> No
         "more memory while saving": f"{save_peak_bytes / _MB:,.0f} MB at the peak",
         "more while loading": f"{(load_peak_bytes - replay_bytes) / _MB:,.0f} MB at the peak, beside the replay",
     }
-    for name, figure in rows.items():
-        print(f"{name + ':':28}{figure}")
+    for name, value in rows.items():
+        print(f"{name + ':':28}{value}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Metrics of the code, read from its syntax alone: nothing is imported.
+"""Metrics of the code, computed from its syntax. Nothing is imported.
 
     \b
     python scripts/measure_code.py                    # a table of metrics and goals
@@ -88,7 +88,7 @@ def functions_of(module: Module) -> Iterator[Function]:
 
 
 def place(module: Module, node: Function | ast.ClassDef | ast.expr, name: str = "") -> str:
-    """``path:line name``, for a person to go to."""
+    """``path:line name``, a reference for readers."""
     return f"{module.path}:{node.lineno} {name or getattr(node, 'name', '')}".rstrip()
 
 
@@ -217,7 +217,7 @@ def measure_names(modules: list[Module]) -> list[Metric]:
 
 
 def measure_top(root: Path) -> list[Metric]:
-    """What lies at the top of the package."""
+    """The numbers of folders and files at the top of the package."""
     folders = sorted(path.parent.name for path in (root / PACKAGES[0]).glob("*/__init__.py"))
     files = sorted(path.name for path in (root / PACKAGES[0]).glob("*.py"))
     return [
@@ -227,7 +227,7 @@ def measure_top(root: Path) -> list[Metric]:
 
 
 def measure_way(root: Path) -> Metric:
-    """Files on a frame's way; an error if one of them is not there."""
+    """The number of files on a frame's way. Raises an error if one of them is missing."""
     missing = [path for path in FRAME_WAY if not (root / path).is_file()]
     if missing:
         raise click.ClickException(f"FRAME_WAY names what is not there: {', '.join(missing)}")

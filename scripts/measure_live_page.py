@@ -1,10 +1,10 @@
-"""What the page of `wn-dqn report --live` costs a run that trains beside it.
+"""Measures how much the page of `wn-dqn report --live` slows down training.
 
     python scripts/measure_live_page.py --pairs 8 --window-s 30
 
-A run trains in a process of its own. The page is served and watched for a window, then not for a window, and so on, so
-that whatever else the machine does falls on both alike. Printed are the steps per second of each pair of windows, their
-mean ratio with its standard error, and the CPU time of the server, which is what the page costs where no core is idle.
+A run trains in its own process. Windows with and without the page alternate, so that other work on the machine affects
+both. The script prints the steps per second of each pair of windows, their mean ratio with its standard error, and the
+CPU time of the server, which is the cost of the page if no core is idle.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SETTINGS = {
 
 
 class Page:
-    """The server in a process of its own, and a reader of its stream; counts what it sends and the CPU it takes."""
+    """The server in its own process, and a reader of its stream, which counts pictures and CPU time."""
 
     def __init__(self, run: Path) -> None:
         self._server = subprocess.Popen([*_COMMAND, "report", str(run), "--live"], stdout=subprocess.PIPE, text=True)
@@ -82,7 +82,7 @@ def window(run: Path, window_s: float) -> float:
     """Steps per second of training over a window."""
     steps, train_s = done(run)
     time.sleep(window_s)
-    while done(run)[0] == steps:  # on a machine that is busy beyond reason
+    while done(run)[0] == steps:  # only on an overloaded machine
         time.sleep(1.0)
     more_steps, more_s = done(run)
     return (more_steps - steps) / (more_s - train_s)

@@ -1,4 +1,4 @@
-"""Show that nothing is lost: sweeps whose children, driver and Ray nodes are killed end in the bits of plain runs.
+"""Tests that nothing is lost: sweeps whose children, driver and Ray nodes are killed equal plain runs to the bit.
 
     python scripts/prove_sweeps.py local ray driver many
 
@@ -64,24 +64,24 @@ def saved_steps(cell: Cell) -> int:
 
 
 def cells_of(folder: str) -> list[Cell]:
-    """The cells of a sweep; none before there is a manifest."""
+    """The cells of a sweep; empty before there is a manifest."""
     with contextlib.suppress(UsageError):
         return list(read_manifest(Path(folder)).cells)
     return []
 
 
 def running(cells: list[Cell]) -> list[tuple[Cell, int]]:
-    """The cells that are trained now and have saved something, each with its process."""
+    """The cells that are in training and have saved something, each with its process."""
     found = []
     for cell in cells:
-        told = holder(cell.folder).split()
-        if told[:1] == ["process"] and (read_status(cell.folder).get("saved_steps") or 0) > 0:
-            found.append((cell, int(told[1])))
+        words = holder(cell.folder).split()
+        if words[:1] == ["process"] and (read_status(cell.folder).get("saved_steps") or 0) > 0:
+            found.append((cell, int(words[1])))
     return found
 
 
 def when_running(folder: str, count: int = 1) -> list[tuple[Cell, int]]:
-    """Wait until so many cells of a sweep are trained that have saved something."""
+    """Wait until `count` cells of a sweep are in training and have saved something."""
     until_s = time.monotonic() + _ANSWER_S
     while time.monotonic() < until_s:
         if len(found := running(cells_of(folder))) >= count:
@@ -91,7 +91,7 @@ def when_running(folder: str, count: int = 1) -> list[tuple[Cell, int]]:
 
 
 def digest(run: Path) -> str:
-    """Of the tensors, and of all else that must agree, in the newest checkpoint."""
+    """A digest of the newest checkpoint: its tensors, and everything else that must agree."""
     checkpoint = max((run / "checkpoints").glob("step-*"))
     hashed = hashlib.sha256(checkpoint.name.encode())
     for file in sorted(checkpoint.glob("*.safetensors")):
@@ -156,7 +156,7 @@ def cluster() -> Iterator[Any]:
 
 
 def kill_node(raylet: int) -> int:
-    """End a node as a power cut does: its raylet, its workers, and the runs that they train; returns their number."""
+    """Kill a node like a power cut: its raylet, its workers, and their runs. Returns the number of processes."""
     import psutil
 
     node = psutil.Process(raylet)
@@ -228,7 +228,7 @@ def measure_many() -> None:
 
 
 def train_two_at_a_time(cells: Sequence[Cell], folder: str) -> None:
-    """What `--jobs 2` does on two cores, by xargs."""
+    """Do the work of `--jobs 2` on two cores with xargs."""
     commands = [shlex.join([*_COMMAND, *cell.command, "--run-dir", f"{folder}/{cell.name}"]) for cell in cells]
     by_two = ["xargs", "-P2", "-I{}", "sh", "-c", "{} 2> /dev/null"]
     given = "\n".join(map(shlex.quote, commands))

@@ -1,10 +1,11 @@
-"""Take a picture of TensorBoard with the runs in a folder, as the README and docs/tensorboard.md show it.
+"""Takes a screenshot of TensorBoard with the runs in a folder, like those in the README and docs/tensorboard.md.
 
     python scripts/screenshot_tensorboard.py runs -o tensorboard.png
     python scripts/screenshot_tensorboard.py runs --tab custom_scalars --width 1500 --height 800 -o charts.png
 
-TensorBoard is started on a free port of this machine and opened in headless Chromium; the picture is taken when every
-chart in view shows a curve. Chromium and chromedriver must be installed (Debian: apt install chromium chromium-driver).
+TensorBoard is started on a free port of this machine and opened in headless Chromium. The screenshot is taken when
+every visible chart shows a curve. Chromium and chromedriver must be installed (Debian: apt install chromium
+chromium-driver).
 """
 
 from __future__ import annotations
@@ -75,14 +76,14 @@ def find_browser() -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def tensorboard(logdir: Path) -> Iterator[str]:
-    """Serve the runs in a folder, as they are now; yields the address."""
+    """Serve the current runs in a folder. Yields the address."""
     options = ["--host=127.0.0.1", "--port=0", "--load_fast=false", "--reload_task=blocking", "--reload_interval=0"]
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stderr is not None
         try:
             lines = []
-            for line in process.stderr:  # all is loaded when the address is told
+            for line in process.stderr:  # everything is loaded when the address is printed
                 if address := re.search(r"http://127\.0\.0\.1:\d+", line):
                     yield address[0]
                     return
@@ -94,7 +95,7 @@ def tensorboard(logdir: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def chromium(width: int = 1600, height: int = 1180) -> Iterator[Chrome]:
-    """A headless browser with a profile of its own, and a page of this size in pixels."""
+    """A headless browser with its own profile, and a page of this size in pixels."""
     programs = find_browser()
     if programs is None:
         raise click.ClickException("no chromium with a chromedriver here; Debian: apt install chromium chromium-driver")
@@ -133,7 +134,7 @@ def page_text(driver: Chrome) -> str:
 
 
 def wait_until(driver: Chrome, condition: Callable[[Chrome], bool], what: str) -> None:
-    """Look at the page until the condition holds; RuntimeError, naming `what` was expected, if it never does."""
+    """Wait until the condition holds. Raises RuntimeError, with the expected `what`, after a timeout."""
     try:
         WebDriverWait(driver, _LOAD_S).until(condition)
     except TimeoutException:
@@ -141,9 +142,9 @@ def wait_until(driver: Chrome, condition: Callable[[Chrome], bool], what: str) -
 
 
 def curves_in_view(driver: Chrome, charts: str = _CARDS_IN_VIEW) -> list[bool]:
-    """For each chart in view, whether it shows a curve: lines are coloured, all else in a chart is gray.
+    """Whether each visible chart shows a curve. Lines are coloured, and everything else in a chart is gray.
 
-    `charts`: a script that gives their places in the page, those of the time series if it is left out.
+    `charts` is a script that returns the places of the charts in the page; the default is for the time series.
     """
     cards = driver.execute_script(charts)
     picture = cv2.imdecode(np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
@@ -166,7 +167,7 @@ def wait_for_curves(driver: Chrome, charts: str = _CARDS_IN_VIEW) -> None:
 @click.argument("logdir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="tensorboard.png", show_default=True)
 @click.option("--tab", type=click.Choice(["timeseries", "custom_scalars"]), default="timeseries", show_default=True)
-@click.option("--tags", default=TAGS, help="Regular expression of the time series.  [default: nine that tell most]")
+@click.option("--tags", default=TAGS, help="Regular expression of the time series.  [default: nine important ones]")
 @click.option("--smoothing", type=click.FloatRange(0, 0.999), default=0.6, show_default=True, help="As in TensorBoard.")
 @click.option("--width", default=1600, show_default=True, help="In pixels; 1600 shows three charts in a row.")
 @click.option("--height", default=1180, show_default=True, help="In pixels; 1180 shows three rows of charts.")

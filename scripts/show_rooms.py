@@ -1,11 +1,11 @@
-"""Who imports whom in a folder of rooms: each subfolder and each module of the folder is a room.
+"""Shows the imports between the parts of a folder, called rooms: its subfolders and modules.
 
     \b
-    python scripts/show_rooms.py                      # the rooms of wn_dqn, from the top of the house to its ground
+    python scripts/show_rooms.py                      # the rooms of wn_dqn, from the highest layer to the lowest
     python scripts/show_rooms.py wn_dqn/analysis      # the modules of one room
 
-The exit status is 1 if two rooms import each other, directly or around a circle. Imports inside functions and for
-types alone count like all others; code that a registry names as "module:object" is no import.
+The exit status is 1 if there is an import cycle. Imports inside functions, and imports for types alone, count like all
+others. Code that a registry names as "module:object" does not count.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def imports_between(folder: Path) -> dict[str, set[str]]:
 
 
 def find_circle(imports: dict[str, set[str]]) -> list[str] | None:
-    """Rooms of which each imports the next one and the last is the first again; None if there is no circle."""
+    """An import cycle: each room imports the next one, and the last is the first again; None if there is no cycle."""
     try:
         TopologicalSorter(imports).prepare()
     except CycleError as error:

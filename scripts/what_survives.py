@@ -1,4 +1,4 @@
-"""docs/what-survives-what.md, from the tests' own list: every test with ``@pytest.mark.survives(danger, outcome)``.
+"""Writes docs/what-survives-what.md from the tests with ``@pytest.mark.survives(danger, outcome)``.
 
 python scripts/what_survives.py            # writes the page
 python scripts/what_survives.py --check    # exit status 1 if it is not current
@@ -34,7 +34,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
 
 
 def page() -> str:
-    """The page as it should be."""
+    """The content of the page."""
     return _BEGINNING + "".join(f"| {' | '.join(row)} |\n" for row in rows())
 
 

@@ -1,7 +1,7 @@
 """DQN for Atari with standard or weight-normalized layers (Mnih et al. 2015; Salimans & Kingma 2016).
 
-The names below are the Python API. A name is imported when it is first used, so that `import wn_dqn` takes no time.
-Their types stand in ``__init__.pyi``.
+The names below are the Python API. Each is imported at its first use, so that `import wn_dqn` is fast. Their types are
+in ``__init__.pyi``.
 """
 
 import importlib
@@ -30,7 +30,7 @@ _MODULES = {
     "register_parameterization": "wn_dqn.api",
     "train": "wn_dqn.api",
 }
-"""public name -> the module that it is in"""
+"""public name -> its module"""
 
 __all__ = ["__version__", "nn", *sorted(_MODULES)]
 

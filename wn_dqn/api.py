@@ -1,7 +1,7 @@
-"""The Python API: what the commands call, and what a program of yours may call.
+"""The Python API. The commands call these functions, and your own program can call them, too.
 
-A mistake raises :class:`wn_dqn.UsageError`, a run that cannot go on raises :class:`wn_dqn.RunError`. Each message is
-one line. Nothing here ends the process or handles a signal.
+A mistake raises :class:`wn_dqn.UsageError`. A run that cannot continue raises :class:`wn_dqn.RunError`. Each message
+is one line. Nothing here ends the process or handles a signal.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ PathLike = str | os.PathLike[str]
 
 
 class Policy:
-    """A trained network: what it would do, what it expects, how well it plays.
+    """A trained network, with its action choices, its Q-values and its evaluation.
 
     >>> policy = wn_dqn.load("runs/Catch")
     >>> obs = np.zeros(policy.obs_shape, policy.obs_dtype)
@@ -88,14 +88,14 @@ class Policy:
         self._network = network
         online = network.agent.online
         self.obs_shape: tuple[int, ...] = online.obs_shape
-        """of one whole observation: stacked frames [C, H, W], or a vector [D]"""
+        """shape of one complete observation: stacked frames [C, H, W], or a vector [D]"""
         self.obs_dtype: np.dtype[Any] = torch.empty(0, dtype=online.obs_dtype).numpy().dtype
         self.num_actions = network.agent.num_actions
         self.settings = network.settings
         self.steps = network.steps
-        """agent steps that it was trained for"""
+        """number of agent steps of its training"""
         self.path = network.path
-        """the checkpoint or file that it was read from"""
+        """the checkpoint or file from which it was read"""
         self._generator = numpy_generator(self.settings.seed, "evaluation")
 
     def __repr__(self) -> str:
@@ -104,13 +104,14 @@ class Policy:
 
     @cached_property
     def action_names(self) -> tuple[str, ...]:
-        """What each action is called: [A]."""
+        """The name of each action: [A]."""
         return policies.spec_of_policy(self._network).action_names
 
     def q_values(self, obs: ArrayLike) -> NDArray[np.float32]:
-        """Q-values float32 [A] of one whole observation, or [B, A] of a batch of them.
+        """Q-values float32 [A] of one complete observation, or [B, A] of a batch.
 
-        UsageError, with both, unless shape and dtype are those of :attr:`obs_shape` and :attr:`obs_dtype`.
+        Raises UsageError unless shape and dtype match :attr:`obs_shape` and :attr:`obs_dtype`. The message states the
+        expected and the given ones.
 
         >>> policy = wn_dqn.load("runs/Catch")
         >>> policy.q_values(np.zeros((5, *policy.obs_shape), policy.obs_dtype)).shape
@@ -134,11 +135,11 @@ class Policy:
         episode_start: object = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], None]:
-        """The action of one whole observation, or the actions [B] of a batch, as Stable-Baselines3's `predict`.
+        """The action int64 for one complete observation, or the actions [B] for a batch.
 
-        With `deterministic` it is the first action of the largest Q-value. Otherwise it is a random one with the
-        probability `evaluation.epsilon` of the settings. `state` and `episode_start` are ignored: this policy has no
-        memory. The second value returned is None.
+        The signature is that of Stable-Baselines3's `predict`. If `deterministic`, the action is the first one with the
+        largest Q-value. Otherwise the policy is epsilon-greedy, with `evaluation.epsilon` of the settings. `state` and
+        `episode_start` are ignored, because this policy has no memory. The second value returned is None.
         """
         q = self.q_values(observation)
         action: NDArray[np.int64] = np.asarray(q.argmax(axis=-1), np.int64)
@@ -156,10 +157,11 @@ class Policy:
         seed: int = 0,
         progress: bool = False,
     ) -> Evaluation:
-        """Fresh games under a protocol: its name, a YAML file of its fields, or the protocol itself.
+        """Play new games under a protocol, and return their scores.
 
-        `games`: play this many, instead of the protocol's length. `num_envs` games are played at once; which games
-        count does not depend on it. The outcome is kept in ``reevaluations.jsonl`` of the run, if there is one.
+        `protocol` is a name, a YAML file with the protocol's fields, or the protocol itself. `games` replaces the
+        protocol's length by a number of games. `num_envs` games are played at once; the result does not depend on it.
+        If the network belongs to a run, the outcome is appended to the run's ``reevaluations.jsonl``.
 
         >>> len(wn_dqn.load("runs/Catch").evaluate("nature", games=5).scores)
         5
@@ -183,10 +185,11 @@ class Policy:
         show: bool = False,
         progress: bool = False,
     ) -> int:
-        """Film `games` games in `output`, a .webm, .mp4 or .gif; returns the number of frames, 60 a second.
+        """Write a video of `games` games to `output`, a .webm, .mp4 or .gif file.
 
-        The film ends after `max_frames`, None: never, a GIF after a minute. `saliency`: let the pixels glow that the
-        Q-value comes from. `show`: open a window, too, or instead; q ends it.
+        Returns the number of frames, of which there are 60 per second. The video ends after `max_frames`. None means no
+        limit, or one minute for a GIF. `saliency` highlights the pixels that the Q-value depends on. `show` opens a
+        window, with or without an output file; the key q closes it.
 
         >>> wn_dqn.load("runs/Catch").play("game.gif", max_frames=60)
         60
@@ -207,10 +210,10 @@ class Policy:
         return next((number for number, _ in deque(counted, maxlen=1)), 0)
 
     def export(self, output: PathLike, format_: Format | None = None) -> Path:
-        """Write the network for other programs, as ONNX or safetensors: what the name of the file ends in.
+        """Write the network for other programs, as ONNX or safetensors. The file's extension selects the format.
 
-        Beside it comes a contract, FILE.json, which says what goes in, what comes out, and how well it played: the
-        tests that the run keeps. Returns the contract's path. :func:`wn_dqn.load` reads the file back.
+        A contract is written beside it, in FILE.json. It describes the inputs and the outputs, and contains the run's
+        evaluations. Returns the contract's path. :func:`wn_dqn.load` reads the file back.
 
         >>> wn_dqn.load("runs/Catch").export("catch.safetensors").name
         'catch.safetensors.json'
@@ -219,7 +222,7 @@ class Policy:
         return export(self._network, path, format_ or find_format(path), read_records(self.path)[0])
 
     def make_env(self, render_mode: str | None = None) -> WholeGame:
-        """One game by the rules of its training, as a ``gymnasium.Env`` whose observations fit the policy.
+        """One game with the rules of its training, as a ``gymnasium.Env`` whose observations fit the policy.
 
         >>> policy = wn_dqn.load("runs/Catch")
         >>> env = policy.make_env()
@@ -238,12 +241,12 @@ class Policy:
 def load(
     path: PathLike, checkpoint: str = "best", *, device: str = "auto", named: Sequence[str] = (), trust: bool = False
 ) -> Policy:
-    """The policy in a run directory, in one of its checkpoints, or in a file that `wn-dqn export` wrote.
+    """Load the policy in a run directory, in one of its checkpoints, or in a file that `wn-dqn export` wrote.
 
-    ``agent:NAME`` comes with this package, and ``hf:USER/NAME`` is on the Hugging Face Hub. `checkpoint` is best, last,
-    or a number of steps, for a run directory. Loading changes nothing in the process: no threads, allocator or
-    determinism. Raises UsageError if there is no policy, or if it names code from outside of wn_dqn. To allow such
-    code, list its environment in `named` and import its plugins, or set `trust`.
+    ``agent:NAME`` comes with this package, and ``hf:USER/NAME`` is on the Hugging Face Hub. For a run directory,
+    `checkpoint` is best, last, or a number of steps. Loading does not change the threads, the allocator or the
+    determinism of the process. Raises UsageError if there is no policy, or if it refers to code from outside of wn_dqn.
+    To allow such code, list its environment in `named` and import its plugins, or set `trust`.
 
     >>> wn_dqn.load("runs/Catch", checkpoint="last").steps
     320
@@ -280,7 +283,7 @@ def train(
     is False. `accept_changes` resumes it although its settings differ. `stop_after_s` saves and stops after this many
     seconds. `stop` lets another thread stop the run.
 
-    Code from outside that you name here is trusted. Code that only a config file names runs if `trust` is True.
+    External code that you name here is trusted. Code that only a config file names runs if `trust` is True.
     Training sets torch's threads, allocator and determinism for this process. Raises UsageError for a mistake, and
     RunError if the run cannot continue.
 
@@ -320,7 +323,7 @@ def train(
 
 
 def _resolve(what: PathLike | Settings, changes: Mapping[str, Any], *, trust: bool) -> Settings:
-    """The settings that :func:`train` is called with."""
+    """The settings that result from the arguments of :func:`train`."""
     changed = merge(nested(key, value) for key, value in changes.items())
     named = [str(changed.get("game", ""))]
     if isinstance(what, Settings):
@@ -366,12 +369,12 @@ def evaluate(
     named: Sequence[str] = (),
     progress: bool = False,
 ) -> list[Report]:
-    """Fresh games with the networks of run directories or checkpoints: what `wn-dqn evaluate` does.
+    """Evaluate the networks of run directories or checkpoints in new games, as `wn-dqn evaluate` does.
 
-    Each outcome is appended to ``reevaluations.jsonl`` in its run. `jobs` checkpoints are tested at the same time, in
-    separate processes. No result depends on it; None means one per core, or one on a GPU. `all_checkpoints` tests every
-    checkpoint of each run. `named` lists the environments from outside whose code may run. Exported networks,
-    agent:NAME and hf:USER/NAME are tested first, and their outcome is not written anywhere.
+    Each outcome is appended to ``reevaluations.jsonl`` in its run. `jobs` checkpoints are evaluated at the same time,
+    in separate processes. No result depends on it; None means one per core, or one on a GPU. `all_checkpoints`
+    evaluates every checkpoint of each run. `named` lists the external environments whose code may run. Exported
+    networks, agent:NAME and hf:USER/NAME are evaluated first, and their outcome is not written anywhere.
 
     >>> reports = wn_dqn.evaluate("runs/Catch", "nature", games=3)
     >>> len(reports[0].result.scores)
@@ -408,11 +411,12 @@ def push(
 ) -> str:
     """Send the best network of a finished or stopped run to the repository USER/NAME of the Hugging Face Hub.
 
-    With it go its contract, a model card, a film of a game, the learning curve and the settings. If the network has no
-    fresh games yet, 30 are played first. `to`: write the files to this new or empty folder and send nothing. `private`:
-    nobody else sees a repository that is made now. Returns the repository's address, or the folder.
+    The upload includes the network's contract, a model card, a video of a game, the learning curve and the settings. If
+    the network has not been evaluated after training, 30 games are played first. `to` writes the files to this new or
+    empty folder and sends nothing. `private` makes a new repository private. Returns the repository's address, or the
+    folder.
 
-    UsageError for a mistake, RunError if the Hub refuses or cannot be reached.
+    Raises UsageError for a mistake, and RunError if the Hub refuses or cannot be reached.
 
     >>> wn_dqn.push("runs/Catch", "me/catch", to="catch")
     'catch'
@@ -424,11 +428,11 @@ def push(
     if folder is None:
         require_hub()
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there, and not an empty folder; choose another name")
+        raise UsageError(f"{folder} exists and is not an empty folder; choose another name")
     reporter = _reporter(shown=progress)
     policy = policies.load_policy(Path(run), "best", torch.device("cpu"), named)
     if not latest_reevaluations(read_run(Path(run))):
-        reporter.message("no fresh games of the best network yet: playing 30, protocol nature")
+        reporter.message("the best network has not been evaluated yet: playing 30 games, protocol nature")
         evaluate(policy.path, "nature", jobs=1, device="cpu", named=named, progress=progress)
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -446,13 +450,13 @@ def evaluate_random(
     seed: int = 0,
     progress: bool = False,
 ) -> Report:
-    """Fresh games of a uniformly random policy: what scores are compared with."""
+    """Evaluate a uniformly random policy: the baseline for scores."""
     rules = _protocol(protocol, games)
     return evaluate_policy(None, find_game(game), rules, num_envs, seed, _reporter(shown=progress))
 
 
 class Run:
-    """A run directory, read as it is now: a run that is being trained may be read, too.
+    """A run directory. It can be read while the run is being trained.
 
     >>> run = wn_dqn.Run("runs/Catch")
     >>> run.status, run.steps, run.settings.param
@@ -460,7 +464,7 @@ class Run:
     """
 
     def __init__(self, directory: PathLike, *, trust: bool = False) -> None:
-        """UsageError if `directory` is no run, or if it names code of its own, unless you `trust` it."""
+        """Raises UsageError if `directory` is not a run, or if it refers to code of its own and `trust` is False."""
         self.directory = Path(directory)
         self._trust = trust
         if trust:
@@ -473,7 +477,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """Running, paused, finished, failed or degraded; empty if nothing readable says so."""
+        """Running, paused, finished, failed or degraded; empty if there is no readable status."""
         return str(self._run.read_status().get("status", ""))
 
     @property
@@ -483,7 +487,7 @@ class Run:
 
     @property
     def evaluations(self) -> Table:
-        """The columns of evaluations.csv, [E] each; empty if there was no evaluation yet.
+        """The columns of evaluations.csv, float64 [E] each; empty if there was no evaluation yet.
 
         >>> run = wn_dqn.Run("runs/Catch")
         >>> run.evaluations["steps"]
@@ -495,12 +499,12 @@ class Run:
 
     @property
     def metrics(self) -> Table:
-        """The columns of metrics.csv, a row for each log period, NaN where a cell is empty."""
+        """The columns of metrics.csv, with one row per log period. An empty cell is NaN."""
         return read_metrics(self.directory)
 
     @property
     def best(self) -> CheckpointInfo | None:
-        """The checkpoint with the best evaluation, that is its path, steps and score; None if there is none yet."""
+        """Path, steps and score of the checkpoint with the best evaluation; None if there is none yet."""
         return self._run.best_checkpoint()
 
     def policy(self, checkpoint: str = "best", *, device: str = "auto") -> Policy:
@@ -515,11 +519,12 @@ def make_env(game: str, num_envs: int, **environment: Any) -> VectorEnv: ...
 def make_env(
     game: str, num_envs: int | None = None, *, render_mode: str | None = None, **environment: Any
 ) -> WholeGame | VectorEnv:
-    """A game, or an environment from outside, played by the rules of the training.
+    """A game, or an external environment, played with the rules of training.
 
-    With `num_envs`, that many games in lockstep, as the training loop plays them: `spec` says what they show and take,
-    `reset` begins, `send` and `receive` make a step. Without, one game as a ``gymnasium.Env``, whose observations are
-    whole; with `render_mode` rgb_array it can be seen. Other keyword arguments are settings of `environment`.
+    With `num_envs`, the result is that many games in lockstep, as the training loop plays them. `spec` describes their
+    observations and actions, `reset` starts the games, `send` and `receive` make a step. Without `num_envs`, the result
+    is one game as a ``gymnasium.Env`` with complete observations; `render_mode` rgb_array makes it renderable. Other
+    keyword arguments are settings of `environment`.
 
     >>> env = wn_dqn.make_env("catch")
     >>> obs, info = env.reset(seed=0)
@@ -547,13 +552,14 @@ def register_parameterization(
     last: type[Layer] | None = None,
     folded: str = "standard",
 ) -> None:
-    """Give layers of your own a name, for `param`: subclasses of :class:`wn_dqn.nn.Layer`.
+    """Register your own layers, subclasses of :class:`wn_dqn.nn.Layer`, under a name for the setting `param`.
 
     `linear` is called with (in_features, out_features), `conv2d` with (in_channels, out_channels, kernel_size, stride=,
-    padding=); without it, only networks of linear layers can be built. `label` stands in plots, `learning_rate` is the
-    default for Adamax and Adam. `batch_statistics`: the training output depends on the whole minibatch. `last` makes
-    the layers that no ReLU follows; None: `linear`. `folded` is the parameterization of exported networks: another
-    name than standard where the layers have no plain form (:meth:`wn_dqn.nn.Layer.fold_into_`).
+    padding=). Without `conv2d`, only networks of linear layers can be built. `label` is the name in plots.
+    `learning_rate` is the default for Adamax and Adam. `batch_statistics` states that the training output depends on
+    the whole minibatch. `last` is the class of layers that no ReLU follows; None means `linear`. `folded` is the
+    parameterization of exported networks. It differs from standard if the layers have no plain form
+    (:meth:`wn_dqn.nn.Layer.fold_into_`).
 
     >>> class Mine(wn_dqn.nn.Linear):
     ...     "Like the standard layer, but a class of its own."
@@ -575,10 +581,10 @@ def register_network(
     obs_ndim: int | None = None,
     label: str | None = None,
 ) -> None:
-    """Give a network of your own a name, for `network.name`: a subclass of :class:`wn_dqn.nn.QNetwork`.
+    """Register your own network, a subclass of :class:`wn_dqn.nn.QNetwork`, under a name for `network.name`.
 
-    `dueling`: the same with dueling heads. `obs_ndim`: the observations that it takes, 3 for images [C, H, W], 1 for
-    vectors [D], None for both.
+    `dueling` is the same network with dueling heads. `obs_ndim` is the number of dimensions of its observations: 3 for
+    images [C, H, W], 1 for vectors [D], None for both.
 
     >>> class Flat(wn_dqn.nn.QNetwork):
     ...     def build(self, layers):
@@ -596,9 +602,11 @@ def register_network(
 def register_agent(
     name: str, agent: Callable[..., Agent], *, label: str | None = None, distributional: bool = False
 ) -> None:
-    """Give an agent of your own a name, for `agent`: a :class:`wn_dqn.training.agent.Agent`, made from its parts.
+    """Register your own agent under a name for the setting `agent`.
 
-    `distributional`: it learns distributions of returns, as C51 does: its network has atoms.
+    `agent` is called with :class:`wn_dqn.training.agent.AgentParts` and returns a
+    :class:`wn_dqn.training.agent.Agent`. `distributional` states that it learns distributions of returns, as C51 does,
+    so that its network has atoms.
 
     >>> from wn_dqn_agents.dqn import DQN
     >>> class Mine(DQN):
@@ -606,18 +614,18 @@ def register_agent(
     >>> wn_dqn.register_agent("mine", Mine)
     """
     if not callable(agent):
-        raise UsageError(f"an agent is a class, called with wn_dqn.training.agent.AgentParts; {agent!r} is none")
+        raise UsageError(f"an agent must be a class, called with wn_dqn.training.agent.AgentParts, not {agent!r}")
     registry.register("agent", name, AgentRow(label or name, agent, distributional))
 
 
 def _require_class(given: Any, base: type, argument: str) -> None:
-    """UsageError unless `given` is a subclass of `base` that leaves nothing out."""
+    """Raise UsageError unless `given` is a subclass of `base` that defines all abstract methods."""
     place = f"{base.__module__}.{base.__qualname__}"
     if not (isinstance(given, type) and issubclass(given, base)):
         raise UsageError(f"{argument} must be a subclass of {place}, not {given!r}")
     missing = ", ".join(sorted(getattr(given, "__abstractmethods__", ())))
     if missing:
-        raise UsageError(f"{given.__qualname__} leaves out what every {place} must have: {missing}")
+        raise UsageError(f"{given.__qualname__} lacks methods that every {place} must have: {missing}")
 
 
 def _reporter(*, shown: bool) -> ProgressReporter:

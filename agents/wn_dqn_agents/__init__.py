@@ -1,1 +1,1 @@
-"""Agents that the loop of wn_dqn trains, one file each; :mod:`wn_dqn.config.registry` has their names."""
+"""Agents for the training loop of wn_dqn, one file each. :mod:`wn_dqn.config.registry` has their names."""

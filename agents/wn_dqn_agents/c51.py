@@ -1,4 +1,4 @@
-"""C51 (Bellemare, Dabney & Munos 2017): the distribution of the return on fixed atoms, learned by its projection."""
+"""C51 (Bellemare, Dabney & Munos 2017): learns the distribution of the return on fixed atoms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from wn_dqn_agents.dqn import DQN
 
 
 class C51(DQN):
-    """DQN whose network puts out logits [B, A, N]. It acts by the means of their distributions, the Q-values.
+    """DQN with a network that outputs logits [B, A, N]. It acts by the means of the distributions, the Q-values.
 
-    The priority of a transition is the KL divergence that is learned from it, as in Rainbow.
+    The priority of a transition is its KL divergence, as in Rainbow.
     """
 
     def __init__(self, parts: AgentParts) -> None:
-        """`parts.network` must have atoms, and `parts.loss` take them."""
+        """`parts.network` must have atoms, and `parts.loss` must be a loss of distributions."""
         super().__init__(parts)
         assert parts.network.support is not None, "C51 needs a network with atoms"
         self._support = parts.network.support

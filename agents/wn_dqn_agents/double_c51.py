@@ -1,4 +1,4 @@
-"""C51 with Double DQN's choice (Hessel et al. 2018): the online network chooses, the target network's return counts."""
+"""C51 with Double DQN's target (Hessel et al. 2018): the online network chooses, the target network evaluates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Double DQN (van Hasselt et al. 2016): the online network chooses the next action, the target network values it."""
+"""Double DQN (van Hasselt et al. 2016): the online network chooses the next action, the target network evaluates it."""
 
 from __future__ import annotations
 

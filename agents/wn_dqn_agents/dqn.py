@@ -42,10 +42,10 @@ from wn_dqn.training.q_learning import q_learning_target, td_error
 class DQN:
     """An online and a target network, epsilon-greedy actions, TD errors. A :class:`wn_dqn.training.agent.Agent`.
 
-    A parameterization may normalize with statistics of the minibatch. They serve in one place only: the online
-    network's forward pass that is learned from. Acting, testing and the target network use running averages, which are
-    copied to the target network with the parameters. So no target depends on which other transitions were drawn, and
-    both networks are in evaluation mode except in that one pass.
+    A parameterization may normalize with statistics of the minibatch. They are used only in the online network's
+    forward pass that is differentiated. Acting, evaluation and the target network use running averages, which are
+    copied to the target network with the parameters. So a target does not depend on the other transitions of its
+    minibatch, and both networks are in evaluation mode except in that one pass.
     """
 
     def __init__(self, parts: AgentParts) -> None:
@@ -58,17 +58,17 @@ class DQN:
         self._device = next(self.online.parameters()).device
         self._autocast = parts.precision == "bf16"
         self._differentiates_twice = False
-        # On a GPU, the same two functions replayed from CUDA graphs; everything else stays as it is.
+        # On a GPU, the same two functions are replayed from CUDA graphs. Nothing else changes.
         on_gpu = self._device.type == "cuda"
         self._run_update = CudaGraph(self._update) if on_gpu else self._update
         self._run_forward = CudaGraph(self._forward) if on_gpu else self._forward
         self._run_noisy_forward = CudaGraph(self._noisy_forward) if on_gpu else self._noisy_forward
-        # Its small kernels leave most of a GPU idle: the targets are computed beside the pass that is learned from.
-        # Not with running statistics: that pass changes them, and Double DQN's targets depend on them.
+        # The small kernels leave most of a GPU idle. So the targets are computed concurrently with the pass that is
+        # differentiated. Not with running statistics: that pass changes them, and Double DQN's targets depend on them.
         self._side = torch.cuda.Stream() if on_gpu and not list(self.online.buffers()) else None  # type: ignore[no-untyped-call]
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
-        """Initialize the online network from `obs` [B, *obs_shape], by default as section 3; target := online."""
+        """Initialize the online network from `obs` [B, *obs_shape], by default as in section 3; target := online."""
         metrics = self._initialize(self.online, obs.to(self._device))
         self.update_target()
         return metrics
@@ -76,7 +76,7 @@ class DQN:
     def act(self, obs: Tensor, epsilon: float) -> NDArray[np.int64]:
         """Epsilon-greedy actions [N] for `obs` [N, *obs_shape]. The random numbers do not depend on the network.
 
-        Noisy layers add noise, one sample for all N; `q_values` has none.
+        Noisy layers add noise, with one sample for all N games; `q_values` is without noise.
         """
         explore = self._exploration.random(len(obs)) < epsilon
         random_action = self._exploration.integers(0, self.num_actions, len(obs))
@@ -85,7 +85,7 @@ class DQN:
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Q-values float32 [B, A] of the online network for `obs` [B, *obs_shape], without gradients."""
-        return self._run_forward(obs.to(self._device))[0].clone()  # a graph's output lives until the next call
+        return self._run_forward(obs.to(self._device))[0].clone()  # the next call overwrites a graph's output
 
     @torch.inference_mode()
     def _forward(self, obs: Tensor) -> tuple[Tensor]:
@@ -101,7 +101,7 @@ class DQN:
             return self._forward(obs)
 
     def _noisy(self, network: QNetwork, name: Pass) -> contextlib.AbstractContextManager[None]:
-        """Inside, `network` adds the noise that was drawn for this pass, if it has noisy layers."""
+        """Inside this context, `network` adds the noise that was drawn for this pass, if it has noisy layers."""
         return contextlib.nullcontext() if self._noise is None else self._noise.of(network, name)
 
     def update(self, batch: TransitionBatch) -> UpdateMetrics:
@@ -110,9 +110,9 @@ class DQN:
         return self._run_update(*_graph_inputs(batch))
 
     def _draw_noise(self) -> None:
-        """Draw the noise of an update: one sample of each network for all transitions, as Fortunato et al. and Rainbow.
+        """Draw the noise of an update: one sample per network for all transitions, as Fortunato et al. and Rainbow do.
 
-        The online network has another when it chooses the next action (Double DQN) than when it is learned from.
+        The online network has separate samples for the differentiated pass and for Double DQN's choice of the action.
         """
         if self._noise is not None:
             self._noise.draw_("learning", "target", "choosing")
@@ -134,7 +134,7 @@ class DQN:
         next_obs: Tensor,
         weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss [] to be differentiated, what it is learned from, and its target."""
+        """The loss [] to differentiate, the outputs that it was computed from, and the targets."""
         noise = self._noisy(self.target, "target"), self._noisy(self.online, "choosing")
         with torch.no_grad(), beside(self._side), noise[0], noise[1]:
             target = self._td_target(reward, discount, next_obs)
@@ -146,7 +146,7 @@ class DQN:
         return self._loss(outputs, action, target, weight=weight), outputs, target
 
     def _observed(self, loss: Tensor, outputs: Tensor, action: Tensor, target: Tensor) -> UpdateMetrics:
-        """What is reported of an update, without gradients: its loss [], what was learned from, and its target."""
+        """The metrics of an update, without gradients, from its loss [], the network's outputs, and the target."""
         error = td_error(outputs, action, target)
         return UpdateMetrics(loss, outputs.amax(dim=1).mean(), error, error)
 
@@ -159,11 +159,11 @@ class DQN:
         return self._run(network, obs)
 
     def _outputs(self, network: QNetwork, obs: Tensor) -> Tensor:
-        """What is learned of `obs` [B, *obs_shape], and what the loss takes: Q-values float32 [B, A]."""
+        """The outputs that the loss takes, for `obs` [B, *obs_shape]: Q-values float32 [B, A]."""
         return self._run(network, obs)
 
     def _run(self, function: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
-        """The float32 outcome of a network's `function`, multiplied in bfloat16 if the precision says so."""
+        """The float32 result of a network's `function`, computed in bfloat16 if the precision is bf16."""
         with contextlib.nullcontext() if self._differentiates_twice else first_order():
             if not self._autocast:
                 return function(obs)
@@ -172,7 +172,7 @@ class DQN:
         return outcome.float()
 
     def set_learning_rate(self, rate: float) -> None:
-        """Take steps of this size from now on."""
+        """Set the learning rate from now on."""
         for group in self._optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)  # a CUDA graph reads it there
@@ -181,13 +181,13 @@ class DQN:
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """Target := online, running statistics included."""
+        """Target := online, including running statistics."""
         for target, online in zip(_tensors(self.target), _tensors(self.online), strict=True):
             target.copy_(online)
         self._hold_target()
 
     def _hold_target(self) -> None:
-        """Nothing but this agent writes to the target network, so its layers may keep what they compute from it."""
+        """Let the target network's layers cache values computed from parameters, which only this agent changes."""
         for layer in layers_of(self.target).values():
             layer.hold_()
 
@@ -215,7 +215,7 @@ class DQN:
         return tagged
 
     def curvature(self, batch: TransitionBatch, products: int, start: torch.Generator) -> dict[str, float]:
-        """:func:`wn_dqn.nn.curvature.curvature` of the loss of `batch`, in float32. This agent stays as it is."""
+        """:func:`wn_dqn.nn.curvature.curvature` of the loss of `batch`, in float32. This agent does not change."""
         twin = copy.copy(self)
         twin.online, twin._noise = copy.deepcopy(self.online), copy.deepcopy(self._noise)
         twin._autocast, twin._differentiates_twice = False, True
@@ -231,16 +231,16 @@ class DQN:
         return tensors
 
     def _after_one_more_update(self, batch: TransitionBatch) -> tuple[DQN, UpdateMetrics]:
-        """This agent as an update from `batch` would leave it, and the update's metrics. This agent stays as it is."""
+        """A copy of this agent after an update from `batch`, and the update's metrics. This agent does not change."""
         updated = copy.copy(self)
         updated.online, updated._optimizer = copy.deepcopy((self.online, self._optimizer))
-        updated._optimizer._warned_capturable_if_run_uncaptured = True  # torch forgets it in copying; this is meant
+        updated._optimizer._warned_capturable_if_run_uncaptured = True  # deepcopy drops it; no graph is intended
         updated._noise = copy.deepcopy(self._noise)
         updated._draw_noise()
         return updated, updated._update(*_graph_inputs(batch))
 
     def check_finite(self) -> None:
-        """RunError if a parameter or a running statistic of a network is NaN or infinite."""
+        """Raise RunError if a parameter or a running statistic of a network is NaN or infinite."""
         for name, tensor in [*self.online.state_dict().items(), *self.target.state_dict().items()]:
             if not tensor.isfinite().all():
                 raise RunError(
@@ -248,7 +248,7 @@ class DQN:
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """Both networks, the optimizer, and the generators of exploration and, if there is any, of noise."""
+        """Both networks, the optimizer, and the generators of exploration and (if used) of noise."""
         noise = {} if self._noise is None else {"noise": self._noise.generator.bit_generator.state}
         return {
             "num_actions": self.num_actions,
@@ -260,7 +260,7 @@ class DQN:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave; without "optimizer" the optimizer begins again."""
+        """Restore the state from `state_dict`. Without "optimizer", the optimizer's state is reset."""
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
         self._hold_target()
@@ -271,10 +271,10 @@ class DQN:
 
 
 def _graph_inputs(batch: TransitionBatch) -> list[Tensor]:
-    """The tensors of `batch` in order, without a weight that is None: a CUDA graph takes nothing but tensors."""
+    """The tensors of `batch` in order, without a weight that is None, because a CUDA graph takes only tensors."""
     return [tensor for tensor in batch if tensor is not None]
 
 
 def _tensors(network: QNetwork) -> list[Tensor]:
-    """All parameters and running statistics of a network: what its function depends on."""
+    """All parameters and running statistics of a network."""
     return [*network.parameters(), *network.buffers()]

@@ -106,7 +106,7 @@ def test_a_card_that_a_person_has_made_their_own_is_left_alone(run: Path) -> Non
     (run / "model_card.md").write_text("# Mine\n")
     status, out, err = wn_dqn("card", str(run))
     assert (status, out) == (2, "")
-    assert "no longer ours" in err
+    assert "has been edited" in err
     assert (run / "model_card.md").read_text() == "# Mine\n"
     assert not (run / "curve.png").exists()
 

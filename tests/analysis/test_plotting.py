@@ -87,7 +87,7 @@ def test_labels_say_what_was_done(runs: Path) -> None:
     (_, axes), _ = axes_of(runs, statistic="iqm", smoothing=3, x_axis="hours")
     (pong, _), _ = axes_of(runs, statistic="iqm", smoothing=3, x_axis="hours")
     assert pong.get_ylabel() == "test score per game\n(interquartile mean over seeds; mean of the last 3 values)"
-    assert axes.get_xlabel() == "hours of training, mean over seeds (evaluations not counted)"
+    assert axes.get_xlabel() == "hours of training, mean over seeds (without evaluations)"
     (_, axes), _ = axes_of(runs)
     assert axes.get_xlabel() == "training epochs of 250,000 steps"
 

@@ -137,7 +137,7 @@ def test_the_comparison_is_of_finished_runs(report: Path, runs: Path) -> None:
         param: [read_run(runs / f"SpaceInvaders-{param}-seed{seed}").scores[-5:].mean() for seed in range(2)]
         for param in ("standard", "wn")
     }
-    assert table(report, "How probably")[1:] == [["SpaceInvaders", "1.00", "[1.00, 1.00]", "2, 2"]]
+    assert table(report, "Probability that")[1:] == [["SpaceInvaders", "1.00", "[1.00, 1.00]", "2, 2"]]
     _, standard, wn = table(report, "Human-normalized scores over")
     for row, param in ((standard, "standard"), (wn, "wn")):
         expected = np.mean((np.array(arms[param]) - 148) / (1668.7 - 148))

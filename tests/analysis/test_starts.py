@@ -40,7 +40,7 @@ def test_the_largest_difference_over_seeds_decides(tmp_path: Path) -> None:
     beside = "standard parameterization"
     assert rows(tmp_path) == [
         ["Pong", label["wn"], beside, "2", "4e-06", "the same function"],
-        ["Pong", label["ln"], beside, "2", "0.5", "a function of its own"],
+        ["Pong", label["ln"], beside, "2", "0.5", "a different function"],
     ]
 
 
@@ -51,8 +51,8 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     write(tmp_path, "ws", 3, [[1.0, 2.0]])
     verdicts = {row[1]: row[-1] for row in rows(tmp_path)}
     assert verdicts["weight normalization"] == "not comparable: the states differ"
-    assert verdicts["batch normalization"] == "not known: no seed in common that kept its start"
-    assert verdicts["weight standardization"] == "not known: no seed in common that kept its start"
+    assert verdicts["batch normalization"] == "unknown: no common seed with a saved start"
+    assert verdicts["weight standardization"] == "unknown: no common seed with a saved start"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"states": "x", "q_values": []}', b"\xff"])
@@ -87,7 +87,7 @@ def test_trained_arms_keep_how_they_began(tmp_path: Path) -> None:
             progress=False,
         )
     verdicts = {row[1]: row[-1] for row in rows(tmp_path)}
-    assert verdicts == {"weight normalization": "the same function", "layer normalization": "a function of its own"}
+    assert verdicts == {"weight normalization": "the same function", "layer normalization": "a different function"}
     before = (tmp_path / "wn" / START).read_bytes()
     package.train(
         package.Run(tmp_path / "wn").settings, run_dir=tmp_path / "wn", learning={"total_steps": 160}, progress=False
@@ -95,4 +95,4 @@ def test_trained_arms_keep_how_they_began(tmp_path: Path) -> None:
     assert (tmp_path / "wn" / START).read_bytes() == before
     page = tmp_path / "page.html"
     assert wn_dqn("report", str(tmp_path), "-o", str(page))[0] == 0
-    assert "a function of its own" in page.read_text()
+    assert "a different function" in page.read_text()

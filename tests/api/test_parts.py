@@ -69,11 +69,11 @@ def test_what_is_no_part_is_refused() -> None:
 
     for register, message in (
         (lambda: wn_dqn.register_parameterization("wn", linear=wn_dqn.nn.Linear), "wn is built in"),
-        (lambda: wn_dqn.register_network("auto", wn_dqn.nn.QNetwork), "leaves out .*build, features"),
+        (lambda: wn_dqn.register_network("auto", wn_dqn.nn.QNetwork), "lacks methods .*build, features"),
         (lambda: wn_dqn.register_parameterization("a b", linear=wn_dqn.nn.Linear), "'a b' cannot be the name"),
         (lambda: wn_dqn.register_parameterization("a", linear=DQN), "linear must be a subclass of wn_dqn.nn.layers"),
-        (lambda: wn_dqn.register_parameterization("a", linear=Unfinished), "leaves out .*fold"),
-        (lambda: wn_dqn.register_agent("a", 1), "an agent is a class"),
+        (lambda: wn_dqn.register_parameterization("a", linear=Unfinished), "lacks methods .*fold"),
+        (lambda: wn_dqn.register_agent("a", 1), "an agent must be a class"),
     ):
         with pytest.raises(wn_dqn.UsageError, match=message):
             register()  # type: ignore[no-untyped-call]

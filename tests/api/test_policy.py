@@ -100,7 +100,7 @@ def test_fresh_games_are_those_of_the_command_and_kept(run: Path) -> None:
 def test_a_film(run: Path, tmp_path: Path) -> None:
     assert wn_dqn.load(run).play(tmp_path / "game.gif", max_frames=30) == 30
     assert (tmp_path / "game.gif").read_bytes().startswith(b"GIF8")
-    with pytest.raises(wn_dqn.UsageError, match="no video format"):
+    with pytest.raises(wn_dqn.UsageError, match="not a known video format"):
         wn_dqn.load(run).play(tmp_path / "game.avi")
 
 

@@ -107,7 +107,7 @@ def test_a_tracker_that_never_answers_costs_one_line(
         stuck = Memory(where, never.wait, patience_s=0.01)
         assert train(tmp_path / str(rows), stuck, progress=True, learning={"total_steps": 120}).status == "finished"
         told = [line for line in capsys.readouterr().err.splitlines() if "Memory" in line]
-        assert told == ["Memory does not answer: what it was not done with is lost to it, the run is not"]
+        assert told == ["Memory does not answer: it loses its pending rows, the run loses nothing"]
 
 
 def test_rows_that_find_no_room_are_left_out_and_counted(

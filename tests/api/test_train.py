@@ -16,7 +16,7 @@ from small_runs import SMALL, SMALL_NETWORK, assert_same, network_of, outcome, s
 
 import wn_dqn
 from wn_dqn.config.files import dump_yaml, merge
-from wn_dqn.runs.callback import Audience, Event
+from wn_dqn.runs.callback import CallbackList, Event
 from wn_dqn_agents.dqn import DQN
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -65,8 +65,8 @@ def test_the_command_and_python_train_the_same(tmp_path: Path, monkeypatch: pyte
         ("catch", {"lerning": {"total_steps": 1}}, "unknown setting 'lerning'; did you mean learning"),
         ("catch", {"learning.total_stps": 1}, "unknown setting 'learning.total_stps'; did you mean"),
         ("catch", {"param": "wm"}, "invalid value 'wm' for param"),
-        ("catch", {"callbacks": [print]}, "instances of wn_dqn.Callback; <built-in function print> is none"),
-        ("catch", {"callbacks": [wn_dqn.Callback]}, "is none"),
+        ("catch", {"callbacks": [print]}, "instances of wn_dqn.Callback; <built-in function print> is not"),
+        ("catch", {"callbacks": [wn_dqn.Callback]}, "is not"),
         ("catch", {"device": "gpu"}, "unknown device 'gpu'"),
         ("catch", {"learning.start_steps": 10**9}, "must not exceed"),
     ],
@@ -210,11 +210,11 @@ def test_no_step_is_told_to_those_who_do_not_listen(tmp_path: Path, monkeypatch:
     with pytest.raises(AttributeError):  # otherwise this test would show nothing
         Deaf().on_step  # noqa: B018
     monkeypatch.undo()
-    told: list[str] = []
-    monkeypatch.setattr(Audience, "tell", lambda _self, event, _view: told.append(event))
+    events: list[str] = []
+    monkeypatch.setattr(CallbackList, "notify", lambda _self, event, _view: events.append(event))
     train(tmp_path, Deaf(), learning={"total_steps": 80})
-    assert "on_step" not in told
-    assert "on_metrics" in told
+    assert "on_step" not in events
+    assert "on_metrics" in events
 
 
 @pytest.mark.parametrize("event", ["on_start", "on_step", "on_metrics", "on_evaluation", "on_checkpoint"])

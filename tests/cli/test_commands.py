@@ -144,7 +144,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     found.learner["bf16"] = {8: 10.0}
     monkeypatch.setattr(replay_memory, "_SAMPLED_STEPS", 8)
     asked: list[bench.Effort] = []
-    monkeypatch.setattr(bench, "measure", lambda device, effort, config, tell: asked.append(effort) or found)
+    monkeypatch.setattr(bench, "measure", lambda device, effort, config, on_stage: asked.append(effort) or found)
     status, out, _ = wn_dqn("doctor", "--device", "cpu")
     assert (status, asked) == (0, [bench.BRIEF])
     for words in (
@@ -393,7 +393,7 @@ MISTAKES: list[Mistake] = [  # arguments, and a part of the message
     (["doctor", "--device", "cuda:99"], "no device cuda:99"),
 ]  # fmt: skip
 LATE_MISTAKES: list[Mistake] = [  # found when the settings are known
-    ([*TINY, "--stop-after", "1d"], "'1d' is not a duration; like 90s, 30m or 2h"),
+    ([*TINY, "--stop-after", "1d"], "'1d' is not a duration; write it like 90s, 30m or 2h"),
     ([*TINY, "--stop-after", "-5s"], "'-5s' is not a duration"),
     ([*TINY, "--device", "abacus"], "unknown device 'abacus'; valid: auto, cpu, cuda"),
     ([*TINY, "--precision", "tf32"], "tf32"),

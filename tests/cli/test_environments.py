@@ -126,10 +126,10 @@ def test_arguments_are_yaml_and_reach_the_environment(tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--env", "SpaceInvaders"], "for a game: --game SpaceInvaders"),
-        (["--env", "toy_envs:Walk", "--game", "Catch"], "--game and --env both say what is played"),
+        (["--env", "toy_envs:Walk", "--game", "Catch"], "--game and --env exclude each other"),
         (["--env", "toy_envs:Walk", "--env-arg", "limit"], "not of the form KEY=VALUE"),
         (["--env", "gymnasium:ALE/Pong-v5"], "give --game ALE/Pong-v5 instead of --env"),
-        (["--game", "Catch", "--env-arg", "limit=3"], "environment.args is for environments from outside"),
+        (["--game", "Catch", "--env-arg", "limit=3"], "environment.args is for external environments"),
         (["--env", "gymnasium:Pendulum-v1"], "has the action space Box"),
         (["--env", "toy_envs:Wlak"], "did you mean Walk"),
     ],

@@ -118,7 +118,7 @@ def test_an_environment_from_outside_is_named_by_where_it_is(
     "name", ["gymnasium:", ":", "gymnasium::", "a:b:c", "gymnasium:a b:C", "a-b:make", "mine:", ":make", "gymnasium: x"]
 )
 def test_what_is_no_environment_is_one_line(name: str) -> None:
-    with pytest.raises(UsageError, match="is no environment; write gymnasium:ID"):
+    with pytest.raises(UsageError, match="is not an environment; write gymnasium:ID"):
         find_game(name)
 
 
@@ -136,7 +136,7 @@ def test_settings_say_how_an_environment_is_made() -> None:
 
 @pytest.mark.parametrize("environment", [{"args": {"a": 1}}, {"stack": 2}])
 def test_a_game_of_ours_takes_no_arguments(environment: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is for environments from outside"):
+    with pytest.raises(UsageError, match="is for external environments"):
         make_settings({"game": "Catch", "environment": environment})
 
 

@@ -78,14 +78,14 @@ def test_files_for_a_look_and_nothing_sent(run: Path, tmp_path: Path) -> None:
     """It needs neither the Hub nor its package."""
     folder = tmp_path / "new" / "files"
     status, out, _ = command("push", str(run), "--repo-id", "me/it", "--to", str(folder))
-    assert (status, out) == (0, f"{folder}: what me/it would hold; without --to it is sent\n")
+    assert (status, out) == (0, f"{folder}: the files for me/it; without --to they are sent\n")
     assert {path.name for path in folder.iterdir()} == FILES
     assert cv2.VideoCapture(str(folder / "replay.mp4")).read()[0]
     assert cv2.imread(str(folder / "curve.png")) is not None
     assert wn_dqn.load(folder / "model.safetensors").settings == wn_dqn.Run(run).settings
     before = (folder / "README.md").read_bytes()
     status, _, err = command("push", str(run), "--repo-id", "me/it", "--to", str(folder))
-    assert (status, err) == (2, f"wn-dqn: {folder} is there, and not an empty folder; choose another name\n")
+    assert (status, err) == (2, f"wn-dqn: {folder} exists and is not an empty folder; choose another name\n")
     assert (folder / "README.md").read_bytes() == before
 
 

@@ -165,5 +165,5 @@ def test_a_head_that_lacks_what_is_asked_for_says_so(monkeypatch: pytest.MonkeyP
         make_network(noisy_kit(PLAIN, 0.5), (5,), torch.float32, 3, NetworkSettings(name="own"))
     with pytest.raises(UsageError, match=r"network own makes a head of its own, without atoms: set agent=dqn"):
         make_network(PLAIN, (5,), torch.float32, 3, NetworkSettings(name="own", atoms=51))
-    with pytest.raises(UsageError, match=r"network\.noisy needs linear layers that a class makes"):
+    with pytest.raises(UsageError, match=r"network\.noisy needs a class of linear layers"):
         noisy_kit(LayerKit(linear=lambda *sizes: PLAIN.linear(*sizes), conv2d=PLAIN.conv2d), 0.5)

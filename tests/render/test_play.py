@@ -211,7 +211,7 @@ class TestCommand:
         ("args", "message"),
         [
             (["{run}"], "give a file to write, like -o game.webm, or --show"),
-            (["{run}", "-o", "game.avi"], "game.avi is no video format that is known here"),
+            (["{run}", "-o", "game.avi"], "game.avi is not a known video format"),
             (["{run}", "-o", "game.webm", "--protocol", "natur"], "unknown protocol 'natur'; did you mean nature?"),
             (["{run}", "-o", "game.webm", "--time-limit", "soon"], "'soon' is not a duration"),
             (["nothing", "-o", "game.webm"], "nothing is not a run directory"),

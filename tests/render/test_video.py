@@ -89,7 +89,7 @@ def test_what_cannot_be_written_is_refused_before_the_game(tmp_path: Path, monke
         yield
 
     for name, message in (
-        ("game.avi", "game.avi is no video format that is known here; valid: .webm, .mp4, .gif"),
+        ("game.avi", "game.avi is not a known video format; valid: .webm, .mp4, .gif"),
         ("none/game.webm", "its parent is not a writable folder"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):

@@ -175,7 +175,7 @@ def test_a_disk_that_is_really_full_loses_nothing(
         "rows of the tables wait",
         "checkpoint at step 120 failed",
         "checkpoint at step 200 failed",
-        "the disk takes them again",
+        "the disk accepts checkpoints again",
     ):
         assert message in told
     assert RunDirectory(small_disk / "run").read_status()["status"] == "finished"

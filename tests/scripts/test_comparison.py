@@ -31,7 +31,7 @@ def test_all_start_as_the_same_function(script: ModuleType, capsys: pytest.Captu
     assert list(differences) == list(PARAMETERIZATIONS)
     for param in ("ln", "ln-wn-projected"):
         assert differences[param] > 0.1
-        assert f"{param} starts as a function of its own, which differs by up to {differences[param]:.2f}" in out
+        assert f"{param} starts as a different function: it differs by up to {differences[param]:.2f}" in out
     other = settings_for(param="wn", network=centred | {"output_init_scale": 0.5})
     with pytest.raises(UsageError, match=r"more than rounding.*: wn starts as another function"):
         script.check_starts({0: [arms[0], other]}, ProgressReporter())

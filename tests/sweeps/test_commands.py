@@ -92,7 +92,7 @@ def test_a_plan_of_many_cells_measures_none() -> None:
 def test_a_folder_that_is_no_sweep(command: str, tmp_path: Path) -> None:
     status, _, err = wn_dqn("sweep", command, str(tmp_path))
     assert (status, err.count("\n")) == (2, 1)
-    assert f"{tmp_path} is no sweep: its sweep.json cannot be read" in err
+    assert f"{tmp_path} is not a sweep: its sweep.json cannot be read" in err
 
 
 @pytest.mark.parametrize(

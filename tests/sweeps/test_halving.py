@@ -50,7 +50,7 @@ class Instantly:
         self._stop_at = stop_at
 
     def __call__(
-        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, on_ended: Callable[[Cell, Ending], None]
     ) -> None:
         self.trained.append((until_steps, [cell.name for cell in cells]))
         if until_steps == self._stop_at:
@@ -58,7 +58,7 @@ class Instantly:
             return
         for cell in cells:
             play(cell, until_steps or 30, rate_of)
-            tell(cell, "done")
+            on_ended(cell, "done")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a finished run tells a person: its scores beside a random policy's and a human's, and what comes next."""
+"""The text after a finished run: its scores beside a random policy's and a human's, and the next commands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wn_dqn.system.text import printable, score_text, time_text
 
 
 def closing(path: Path) -> list[str]:
-    """Lines about the finished run in `path`: its scores, and the commands to go on with.
+    """Lines about the finished run in `path`: its scores, and the next commands.
 
-    Without its scores if it cannot be read: what was trained is saved, and the last words must not be an error.
+    If its tables cannot be read, the scores are left out. The run is saved, and this must not end in an error.
     """
     try:
         run = read_run(path)
@@ -31,7 +31,7 @@ def closing(path: Path) -> list[str]:
 
 
 def score_lines(run: Run) -> list[str]:
-    """The first, the last and the best evaluation, and what is published about the game; 40 columns at most."""
+    """The first, the last and the best evaluation, and the game's published scores; at most 40 columns wide."""
     if not len(run.scores):
         return []
     steps, best = run.evaluations["steps"], int(run.scores.argmax())
@@ -50,7 +50,7 @@ def score_lines(run: Run) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row: names to the left, numbers to the right."""
+    """One line per row, with names aligned to the left and numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
@@ -60,7 +60,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def next_commands(path: Path, game: str, allowed: str = "") -> list[str]:
-    """Three commands, ready to be pasted: watch it, read about it, look into it. `allowed`: options to be trusted."""
+    """Three commands to paste: play, report, TensorBoard. `allowed` is the option that allows external code."""
     run = pasteable(path)
     return [
         "next:",

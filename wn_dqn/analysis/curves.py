@@ -19,7 +19,7 @@ class Curve:
     """One line of a plot: a quantity over training, aggregated over seeds, at T points."""
 
     name: str
-    """of its group of runs"""
+    """label of its group of runs"""
     param: str
     x: Scores
     """[T], in units of the x axis"""
@@ -37,7 +37,7 @@ class Curve:
 
 
 def table_with(run: Run, metric: str) -> Table | None:
-    """The table of the run that has the column `metric`, one value a row [R]; evaluations first."""
+    """The table of the run with the column `metric`, which has R rows. The evaluations come before the metrics."""
     return next((table for table in (run.evaluations, run.metrics) if metric in table and metric != "steps"), None)
 
 
@@ -57,11 +57,11 @@ def make_curve(
     smoothing: int = 1,
     points: int = MAX_POINTS,
 ) -> tuple[Curve | None, list[str]]:
-    """The curve of a group, and a line for each thing about it that a person should know.
+    """The curve of a group, and notes for the reader. The curve is None if no run has a value.
 
-    The curve ends where its shortest seed ends: a mean over fewer and fewer seeds would bend without any of them
-    bending. `smoothing` replaces each value by the mean of the last `smoothing` values of its run. A curve of more than
-    `points` points becomes means over that many equal stretches. None if no run has a value.
+    The curve ends where its shortest seed ends. Otherwise it could bend where a seed drops out, although no seed's
+    curve does. `smoothing` replaces each value by the mean of the last `smoothing` values of its run. A curve with more
+    than `points` points is replaced by means over that many intervals of equal length.
     """
     used, series, notes = _series(group, metric, smoothing)
     grid, end = _common_steps([steps for steps, _ in series])
@@ -81,7 +81,7 @@ def make_curve(
 
 
 def _series(group: Group, metric: str, smoothing: int) -> tuple[list[Run], list[tuple[Scores, Scores]], list[str]]:
-    """The runs that have values of `metric`, their steps and smoothed values, and a line for each run that has none."""
+    """The runs with values of `metric`, their steps and smoothed values, and a note for each run without values."""
     used, series, notes = [], [], []
     for run in group.runs:
         table = table_with(run, metric)
@@ -95,7 +95,7 @@ def _series(group: Group, metric: str, smoothing: int) -> tuple[list[Run], list[
 
 
 def _common_steps(steps: Sequence[Scores]) -> tuple[Scores, float]:
-    """The steps at which any run has a value, from where all runs have begun to where the first run ends; that end."""
+    """The steps at which any run has a value, from the latest start to the earliest end of the runs; and that end."""
     if not steps:
         return np.empty(0), 0.0
     begin, end = max(each[0] for each in steps), min(each[-1] for each in steps)
@@ -113,7 +113,7 @@ def trailing_mean(values: Scores, window: int) -> Scores:
 
 
 def stretch_means(values: Scores, count: int) -> Scores:
-    """Means over `count` stretches of the last axis, as equal in length as possible: [..., T] to [..., count]."""
+    """Means over `count` intervals of the last axis, of nearly equal length: [..., T] to [..., count]."""
     edges = np.linspace(0, values.shape[-1], count + 1).astype(int)
     averaged: Scores = np.add.reduceat(values, edges[:-1], axis=-1) / np.diff(edges)
     return averaged
@@ -131,7 +131,7 @@ def x_values(runs: Sequence[Run], steps: Scores, x_axis: str) -> Scores:
 
 
 def _clock(run: Run) -> tuple[Scores, Scores]:
-    """The agent steps of a run's rows, and the seconds of training until each."""
+    """The agent steps of a run's rows, and the seconds of training until each row."""
     table, column = (run.metrics, "time/train_s") if run.metrics else (run.evaluations, "train_s")
     return table["steps"], table[column]
 
@@ -139,7 +139,7 @@ def _clock(run: Run) -> tuple[Scores, Scores]:
 def x_label(runs: Sequence[Run], x_axis: str) -> str:
     """The title of the x axis: its unit."""
     if x_axis == "hours":
-        return "hours of training, mean over seeds (evaluations not counted)"
+        return "hours of training, mean over seeds (without evaluations)"
     if x_axis == "frames":
         per_step = {run.game.frames_per_step for run in runs}
         return "frames of training" + (f" ({per_step.pop()} per step)" if len(per_step) == 1 else "")
@@ -157,7 +157,7 @@ def y_label(metric: str, statistic: str, smoothing: int) -> str:
 
 
 def require_metric(runs: Sequence[Run], metric: str) -> None:
-    """UsageError with the closest names if no run has such a column."""
+    """Raise UsageError, with the closest names, if no run has such a column."""
     names = metric_names(runs)
     if not names:
         raise UsageError("these runs have no evaluations and no metrics yet: " + ", ".join(str(r.path) for r in runs))

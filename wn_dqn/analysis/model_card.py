@@ -1,7 +1,7 @@
-"""The model card of a run: what the network is, what it scored and how to make it again, for people who find it.
+"""The model card of a run: its network, its scores, and how to reproduce it.
 
-Markdown with the metadata that the Hugging Face Hub reads; ``curve.png`` stands beside it. A run that finishes writes
-its card, and ``wn-dqn card`` writes it again.
+It is Markdown with the metadata that the Hugging Face Hub reads. Its picture is ``curve.png``. A run writes its card
+when it finishes, and ``wn-dqn card`` writes it again.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from wn_dqn.system.text import score_text
 
 CARD, CURVE = "model_card.md", "curve.png"
 _MARK = "<!-- Written by wn-dqn. Without this line, `wn-dqn card` leaves the file alone. -->"
-# Drawing takes a second or two: nothing beside a run of minutes, much beside one of seconds.
+# Drawing takes a second or two. That is negligible for a run of minutes, but not for one of seconds.
 _PICTURE_AFTER_HOURS = 60 / 3600
 
 
 def write_card(path: Path, *, picture: bool = True) -> Path:
-    """Write the card of the run in `path`, and its picture; returns the card's path.
+    """Write the card of the run in `path`, and its picture. Returns the card's path.
 
-    UsageError if there is no run, no evaluation, or a card that a person has made their own.
+    Raises UsageError if there is no run, no evaluation, or a card that a person has edited.
     """
     run = read_run(path)
     card = path / CARD
     if not len(run.scores):
-        raise UsageError(f"{path} has no evaluation yet: there is nothing to tell ({run.state_text})")
+        raise UsageError(f"{path} has no evaluation yet, so there is no card to write ({run.state_text})")
     ends = output_file.read_ends(card)
     if any(ends) and not any(_MARK.encode() in end for end in ends):
-        raise UsageError(f"{card} is no longer ours (its marking line is gone); rename it to have a new one")
+        raise UsageError(f"{card} has been edited (its marking line is missing); rename it to get a new one")
     if picture:
         output_file.require_ours(path / CURVE, "png")
         figure, _ = plotting.learning_curves(group_runs([run])[0])
@@ -54,22 +54,22 @@ def write_card(path: Path, *, picture: bool = True) -> Path:
     return card
 
 
-def write_finished_card(path: Path, tell: Callable[[str], None]) -> None:
-    """Write the card of a run that has just finished. If that fails, `tell` gets one line, and nothing else changes."""
+def write_finished_card(path: Path, message: Callable[[str], None]) -> None:
+    """Write the card of a run that has just finished. If that fails, `message` is called with one line."""
     try:
         run = read_run(path)
         for problem in run.problems:
-            tell(problem)
+            message(problem)
         hours = scores.training_hours(run) or 0.0
         write_card(path, picture=hours >= _PICTURE_AFTER_HOURS)
     except (OSError, UsageError) as error:
-        tell(f"no model card: {error}")
+        message(f"no model card: {error}")
 
 
 def card_text(run: Run, *, picture: bool, place: str | None = None) -> str:
-    """The card as Markdown; `picture`: whether the curve is drawn beside it.
+    """The card as Markdown. `picture` states whether there is a picture of the curve.
 
-    `place`: where others find the network, like hf:USER/NAME or agent:NAME. A run's own card is in its folder.
+    `place` is the public name of the network, like hf:USER/NAME or agent:NAME; None for the card in a run's folder.
     """
     settings = run.settings
     return render_markdown(
@@ -98,12 +98,12 @@ def card_text(run: Run, *, picture: bool, place: str | None = None) -> str:
 
 
 def _support(network: NetworkSettings) -> str | None:
-    """Where the distributions lie that the network puts out; None if it puts out Q-values."""
+    """The support of the network's distributions as text; None if it outputs Q-values."""
     return None if network.atoms is None else f"{network.atoms} returns from {network.v_min:g} to {network.v_max:g}"
 
 
 def _agent_name(run: Run) -> str:
-    """What the agent is called, without the paper that it comes from."""
+    """The name of the agent, without the reference to its paper."""
     return AGENTS[run.settings.agent].label.partition(" (")[0]
 
 
@@ -118,13 +118,13 @@ class ScoreRow:
 
 
 def _own_scores(run: Run) -> list[ScoreRow]:
-    """The run's scores, each with its games and what it is worth."""
+    """The run's scores, each with its number of games and a remark about its bias."""
     games = run.evaluations["games"].astype(int)
     best, last = int(run.scores.argmax()), min(scores.LAST_EPOCHS, len(games))
-    remark = f"at step {run.best_steps:,}; biased upward: the luckiest evaluation was picked"
+    remark = f"at step {run.best_steps:,}; biased upward, as the maximum of noisy evaluations"
     rows = [
         _row("last epoch", run.scores[-1], games[-1], "the network after the last step"),
-        _row(f"mean of the last {last} epochs", scores.last_epochs(run), games[-last:].sum(), "chosen by nobody"),
+        _row(f"mean of the last {last} epochs", scores.last_epochs(run), games[-last:].sum(), "not a selected score"),
         _row(f"maximum over {len(games)} epochs", scores.maximum(run), games[best], remark),
     ]
     fresh = scores.latest_reevaluations(run)
@@ -134,21 +134,21 @@ def _own_scores(run: Run) -> list[ScoreRow]:
 
 
 def _published_scores(game: str) -> list[ScoreRow]:
-    """The scores of a random policy and a human, where they are published."""
+    """The published scores of a random policy and a human."""
     published = published_scores(game)
     levels = {"random policy": published.random, "human": published.human}
     return [_row(name, level, None, published.source) for name, level in levels.items() if level is not None]
 
 
 def _row(name: str, mean: float, games: int | None, remark: str) -> ScoreRow:
-    """Numbers as text; nothing for a mean of no games."""
+    """A row with its numbers as text; empty cells if there are no games."""
     return ScoreRow(name, "" if math.isnan(mean) else score_text(mean), f"{games}" if games else "", remark)
 
 
 def _metadata(run: Run) -> dict[str, Any]:
-    """What the Hub reads. Its score is unbiased: of fresh games if there are any, else of the last epochs.
+    """The metadata for the Hub. The score is unbiased: from fresh games if there are any, else from the last epochs.
 
-    After it comes the standard deviation, over games or epochs.
+    It is followed by the standard deviation, over games or epochs.
     """
     fresh = scores.fresh_games(Group(run.game, run.settings.param, "", (run,)))
     if fresh is None:

@@ -1,10 +1,10 @@
 """Plots of learning curves, after Figure 5 of Salimans & Kingma (2016).
 
-Colours are those of Okabe and Ito, then of Paul Tol, which people with any colour vision can tell apart. The lines
-differ in their dashes and markers too, for print in black and white. The same data gives the same bytes,
-whatever matplotlibrc says.
+Colours are those of Okabe and Ito, then of Paul Tol, which people with any colour vision can distinguish. The lines
+also differ in their dashes and markers, for print in black and white. The same data gives the same bytes, independently
+of matplotlibrc.
 
-matplotlib takes most of a second to import: only functions that draw import it.
+Importing matplotlib takes most of a second, so only functions that draw import it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STYLES: list[dict[str, Any]] = [
     {"color": "#999933", "linestyle": (0, (8, 1, 2, 1)), "marker": "h"},
     {"color": "#661100", "linestyle": (0, (1, 2)), "marker": "*"},
 ]
-"""of the parameterizations, in the order of their registry"""
+"""styles of the parameterizations, in the order of their registry"""
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -58,27 +58,27 @@ _SETTINGS: Any = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
-    "svg.hashsalt": "wn_dqn",  # names inside the file do not change from run to run
+    "svg.hashsalt": "wn_dqn",  # a fixed salt keeps the identifiers in the file the same
     "path.simplify": True,
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
-# The mark by which a plot is known as ours; no date and no version, so that equal plots are equal files.
+# The mark by which our own plots are recognized. It has no date and no version, so that equal plots are equal files.
 _METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": output_file.MARK},
     "svg": {"Creator": output_file.MARK, "Date": None},
     "pdf": {"Creator": output_file.MARK, "CreationDate": None},
 }
 _GRAY = "#666666"
-_NEAR = 0.2  # of the axis: how far beyond the curves a published score may lie and still get its place
+_NEAR = 0.2  # share of the axis; the axis is extended to published scores within this distance of the curves
 
 
 @contextmanager
 def _our_settings(**changes: Any) -> Iterator[None]:
-    """matplotlib's defaults and our settings, whatever a person's matplotlibrc says."""
+    """Use matplotlib's defaults and our settings, independently of the user's matplotlibrc."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)  # the font lacks the script of some name
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS | changes)
         yield
@@ -105,7 +105,7 @@ class CurvePanel:
 
 
 def published_levels(game: str) -> list[Level]:
-    """The paper's maxima over epochs, and what a random policy and a human reach."""
+    """The paper's maxima over epochs, and the scores of a random policy and a human."""
     published = published_scores(game)
     levels = []
     for column, score in published.paper.items():
@@ -132,8 +132,8 @@ def draw_curves(
 ) -> Figure:
     """One panel per game, two in a row.
 
-    `levels`: "auto" marks published scores beyond the axis with an arrow, "all" makes room for them, "none" leaves them
-    out.
+    `levels` is "auto", "all" or "none": published scores beyond the axis are marked by an arrow, the axis is extended
+    to all of them, or they are left out.
     """
     from matplotlib.figure import Figure
 
@@ -187,9 +187,9 @@ def _style_of(param: str) -> dict[str, Any]:
 
 
 def _styles(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
-    """A style for each name of a curve. The first curve of a parameterization has the parameterization's own.
+    """A style for each name of a curve. The first curve of a parameterization has the parameterization's style.
 
-    The others (variants of it) have styles that are not taken, the paper's arms' last: its scores are drawn in those.
+    Its variants get unused styles. Those of the paper's two arms are used last, because its scores are drawn in them.
     """
     curves = {curve.name: curve for panel in panels for curve in panel.curves}
     first = {curve.param: name for name, curve in reversed(curves.items())}
@@ -223,9 +223,9 @@ def _draw_panel(axes: Axes, panel: CurvePanel, styles: dict[str, dict[str, Any]]
 
 
 def _draw_reference(axes: Axes, x: Scores, curve: ReferenceCurve) -> None:
-    """A published curve, thin and gray, as far as ours go."""
+    """Draw a published curve, thin and gray, up to the end of our curves."""
     limits = axes.get_xlim()
-    # One point beyond our last: a line that ends between two points is drawn to the edge.
+    # Include one point beyond our last one, so that the line reaches the edge.
     shown = slice(0, int((x <= limits[1]).sum()) + 1)
     axes.fill_between(x[shown], *curve.interval[:, shown], color=_GRAY, alpha=0.15, linewidth=0)
     axes.plot(x[shown], curve.center[shown], label=curve.label, color=_GRAY, linewidth=0.9, zorder=1.8)
@@ -233,18 +233,18 @@ def _draw_reference(axes: Axes, x: Scores, curve: ReferenceCurve) -> None:
 
 
 def _format_ticks(axes: Axes, panel: CurvePanel) -> None:
-    """Whole numbers where all x are whole; 1M and the like for large x."""
+    """Whole numbers if all x are whole; abbreviations like 1M for large x."""
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     if all((curve.x == curve.x.round()).all() for curve in panel.curves):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # no ticks like epoch 1.5
     if axes.get_xlim()[1] >= 1e4:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _draw_levels(axes: Axes, levels: Sequence[Level], height_inches: float, *, make_room: bool) -> None:
-    """Lines across the axes, their names beside them, moved apart where they would cover each other."""
+    """Draw lines across the axes, with their names beside them. The names are moved apart so that none overlap."""
     low, high = axes.get_ylim()
     reach = math.inf if make_room else _NEAR * (high - low)
     near = [level.score for level in levels if low - reach <= level.score <= high + reach]
@@ -259,7 +259,7 @@ def _draw_levels(axes: Axes, levels: Sequence[Level], height_inches: float, *, m
 
 
 def _draw_level(axes: Axes, level: Level, text_height: float) -> None:
-    """A line with its name at `text_height` (0 to 1 of the axes); beyond the axes, an arrow and the name."""
+    """Draw a line and its name at `text_height` (0 to 1 of the axes). A level beyond the axes gets an arrow instead."""
     low, high = axes.get_ylim()
     arrow = "↑ " if level.score > high else "↓ " if level.score < low else ""
     inside = not arrow
@@ -280,7 +280,7 @@ def _draw_level(axes: Axes, level: Level, text_height: float) -> None:
 
 
 def _spread(heights: Sequence[float], distance: float) -> list[float]:
-    """Ascending heights in [0, 1], moved as little as two passes can so that neighbours are `distance` apart."""
+    """Ascending heights in [0, 1], moved in two passes so that neighbours are at least `distance` apart."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(min(max(height, 0.0), 1.0), placed[-1] + distance if placed else 0.0))
@@ -292,7 +292,7 @@ def _spread(heights: Sequence[float], distance: float) -> list[float]:
 
 
 def figure_bytes(figure: Figure, file_format: str) -> bytes:
-    """The plot as a png, svg or pdf file. The paper grows to hold what stands beside the axes."""
+    """The plot as the bytes of a png, svg or pdf file. The page is enlarged to include the text beside the axes."""
     file = io.BytesIO()
     with _our_settings():
         figure.savefig(
@@ -312,11 +312,10 @@ def learning_curves(
     each_run: bool = False,
     reference: str | None = None,
 ) -> tuple[Figure, list[str]]:
-    """The plot of `groups`, a panel per game, and a line for each thing that is missing in it.
+    """The plot of `groups`, one panel per game, and notes about missing data.
 
-    `reference` names published curves to be drawn under ours, a key of
-    :data:`~wn_dqn.analysis.choices.REFERENCES`. UsageError if there is nothing to draw, or the reference has no such
-    quantity.
+    `reference` names published curves to draw behind ours, a key of :data:`~wn_dqn.analysis.choices.REFERENCES`. Raises
+    UsageError if there is nothing to draw, or if the reference does not have this quantity.
     """
     runs = [run for group in groups for run in group.runs]
     require_metric(runs, metric)
@@ -366,5 +365,5 @@ def _caption(panels: Sequence[CurvePanel], levels: str) -> str:
     if any(panel.reference for panel in panels):
         caption += " Gray: published, the band from the smallest to the largest run."
     if any(len(curve.x) == MAX_POINTS for curve in curves):
-        caption += f" Longer curves are means over {MAX_POINTS} equal stretches."
+        caption += f" Longer curves are means over {MAX_POINTS} intervals of equal length."
     return caption

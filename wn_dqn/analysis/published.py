@@ -1,4 +1,4 @@
-"""Published scores to compare with, each with its source. Games go by their name, like SpaceInvaders."""
+"""Published scores for comparison, each with its source, by the name of the game, like SpaceInvaders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 # Salimans & Kingma (2016), "Weight Normalization", figure 6: the maximum over all epochs. Their third column is the
 # score of Mnih et al. (2015), as they cite it.
 PAPER_COLUMNS = {"standard": "standard", "wn": "wn", "mnih2015": "Mnih 2015"}
-"""the columns of the paper's table, and what they are called"""
+"""the columns of the paper's table, and their titles"""
 PAPER_ARMS = ("standard", "wn")
 """the two parameterizations that the paper compares: the baseline and its own"""
 _PAPER: dict[str, dict[str, float]] = {
@@ -81,35 +81,35 @@ _RANDOM_AND_HUMAN: dict[str, tuple[float, float]] = {
     "Zaxxon": (32.5, 9173.3),
 }
 
-# Our own small game: the ball falls into one of seven columns, all alike, whatever the paddle does at random.
+# Our own small game. The ball falls into each of seven columns with equal probability, whatever a random paddle does.
 _EXACT_RANDOM = {"Catch": -5 / 7, "CatchVector": -5 / 7}
 
 
 @dataclass(frozen=True)
 class PublishedScores:
-    """What has been published about one game: mean returns of whole games."""
+    """Published scores of one game: mean returns of complete games."""
 
     random: float | None = None
-    """of a uniformly random policy: published, or exact for Catch"""
+    """score of a uniformly random policy: published, or exact for Catch"""
     human: float | None = None
-    """of a human tester"""
+    """score of a human tester"""
     paper: Mapping[str, float] = field(default_factory=dict)
-    """by column of the paper's table (`PAPER_COLUMNS`); empty for a game that it does not play"""
+    """scores by column of the paper's table (`PAPER_COLUMNS`); empty for a game that is not in it"""
 
     @property
     def source(self) -> str:
-        """Where `random` and `human` are from."""
+        """The source of `random` and `human`."""
         return "exact" if self.human is None else f"published ({RANDOM_AND_HUMAN_SOURCE})"
 
 
 def published_scores(game: str) -> PublishedScores:
-    """The scores published for a game; for an unknown game, none."""
+    """The scores published for a game; all None for an unknown game."""
     random, human = _RANDOM_AND_HUMAN.get(game, (_EXACT_RANDOM.get(game), None))
     return PublishedScores(random, human, _PAPER.get(game, {}))
 
 
 def human_normalized(game: str, score: float) -> float | None:
-    """`score` on the scale on which a random policy is 0 and a human 1; None where no human score was published."""
+    """The human-normalized score: 0 for a random policy, 1 for a human; None if no human score was published."""
     if game not in _RANDOM_AND_HUMAN:
         return None
     random, human = _RANDOM_AND_HUMAN[game]

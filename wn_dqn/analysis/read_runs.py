@@ -1,4 +1,4 @@
-"""Runs read back from their directories, and grouped by what makes them comparable."""
+"""Reads runs from their directories, and groups those that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from wn_dqn.runs.status import STOPPED_EARLY
 from wn_dqn.system import reading
 from wn_dqn.system.reading import LARGEST, MAX_STEPS
 
-# Settings that do not make two runs incomparable: seeds are what a group consists of, the others change no result.
+# Settings that may differ within a group: the seed, and those that do not change results.
 _NOT_PART_OF_A_GROUP = ("seed", "plugins", "learning.total_steps", "replay.compression", "output.")
 
 _MAX_COLUMNS = 10_000
 
 
 class Table(dict[str, NDArray[np.float64]]):
-    """The columns of a table, [rows] each, by their names."""
+    """The columns of a table, float64 [rows] each, by name."""
 
     def to_pandas(self) -> Any:
-        """The table as a ``pandas.DataFrame``; UsageError if pandas is not installed."""
+        """The table as a ``pandas.DataFrame``. Raises UsageError if pandas is not installed."""
         if importlib.util.find_spec("pandas") is None:
             raise UsageError("a table as a data frame needs pandas: pip install pandas")
         return importlib.import_module("pandas").DataFrame(self)
@@ -44,7 +44,7 @@ class Table(dict[str, NDArray[np.float64]]):
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, as it was found."""
+    """The content of a run directory when it was read."""
 
     path: Path
     settings: Settings
@@ -58,7 +58,7 @@ class Run:
     provenance: tuple[dict[str, Any], ...]
     """one entry for each process that worked on the run"""
     problems: tuple[str, ...]
-    """a message about each line of ``reevaluations.jsonl`` that is damaged, and about tests that do not count"""
+    """messages about damaged lines of ``reevaluations.jsonl``, and about evaluations that do not count"""
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Agent steps done, by its last row or its status."""
+        """Agent steps done, from the last row or the status."""
         tables = [int(table["steps"][-1]) for table in (self.evaluations, self.metrics) if table]
         return max([int(self.status.get("steps", 0)), *tables])
 
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def state_text(self) -> str:
-        """Finished, or its status, steps and reason. A run that says running may have died: its last word is dated."""
+        """Finished, or the status, steps and reason. The time is shown while it is running: it may have crashed."""
         total = self.settings.learning.total_steps
         if self.finished:
             return "finished"
@@ -100,24 +100,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ only in their seed."""
 
     game: Game
     param: str
     variant: str
-    """the settings that set it apart from other groups of the same game and parameterization; mostly empty"""
+    """settings that differ from other groups of the same game and parameterization; usually empty"""
     runs: tuple[Run, ...]
 
     @property
     def label(self) -> str:
-        """The parameterization as tables and plots call it, with the variant."""
+        """The name in tables and plots: the parameterization with the variant."""
         return PARAMETERIZATIONS[self.param].label + (f", {self.variant}" if self.variant else "")
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """The runs in `paths` (run directories, or folders of them), and a message about all that cannot be read.
+    """The runs in `paths` (run directories, or folders of them), and a message about each unreadable one.
 
-    Runs that stopped early because they were worse are no sample: in a folder, they are left out.
+    In a folder, runs that a sweep stopped early are left out. They were stopped because they were worse, so they would
+    bias the statistics.
     """
     runs: list[Run] = []
     problems: list[str] = []
@@ -143,7 +144,7 @@ def _run_folders(path: Path) -> list[Path]:
 
 
 def read_run(path: Path) -> Run:
-    """The run in `path`; UsageError if it is none, or a file of it is damaged."""
+    """Read the run in `path`. Raises UsageError if it is not a run, or if one of its files is damaged."""
     if not path.is_dir():
         raise UsageError(f"{path} is not a run directory: " + ("it is a file" if path.exists() else "there is none"))
     directory = RunDirectory(path)
@@ -151,8 +152,10 @@ def read_run(path: Path) -> Run:
     reevaluations, problems = read_reevaluations(path)
     evaluations, left_out = _tests_that_count(read_evaluations(path), settings)
     if left_out:
-        told = ", ".join(f"{steps:,}" for steps in left_out)
-        problems.append(f"{path}: tests in the middle of an epoch, where the run ended once, are left out: step {told}")
+        steps = ", ".join(f"{each:,}" for each in left_out)
+        problems.append(
+            f"{path}: tests in the middle of an epoch, where the run ended once, are left out: step {steps}"
+        )
     return Run(
         path=path,
         settings=settings,
@@ -167,24 +170,24 @@ def read_run(path: Path) -> Run:
 
 
 def read_evaluations(path: Path) -> Table:
-    """The columns of evaluations.csv of the run in `path`; UsageError, naming the line, if it is damaged."""
+    """The columns of the run's evaluations.csv. Raises UsageError, naming the line, if it is damaged."""
     return read_table(path / EVALUATIONS_CSV, ("steps", "mean_return", "games"))
 
 
 def read_metrics(path: Path) -> Table:
-    """The columns of metrics.csv, NaN where a cell is empty; UsageError, naming the line, if it is damaged."""
+    """The columns of metrics.csv; empty cells are NaN. Raises UsageError, naming the line, if it is damaged."""
     return read_table(path / METRICS_CSV)
 
 
 def _tests_that_count(table: Table, settings: Settings) -> tuple[Table, list[int]]:
-    """The rows of the tests that count, and the steps of the others: see :meth:`Settings.counts_test_at`."""
+    """The rows of evaluations that count, and the steps of the others; see :meth:`Settings.counts_test_at`."""
     counts = np.array([settings.counts_test_at(int(steps)) for steps in table.get("steps", [])], bool)
     kept = {name: column[counts] for name, column in table.items()} if counts.any() else {}
     return Table(kept), [int(steps) for steps in table["steps"][~counts]] if table else []
 
 
 def _game(name: str) -> Game:
-    """The game of that name, even one that cannot be played here."""
+    """The game with this name, even if it cannot be played here."""
     try:
         return find_game(name)
     except UsageError:
@@ -192,14 +195,14 @@ def _game(name: str) -> Game:
 
 
 def read_table(path: Path, required: Sequence[str] = ("steps",)) -> Table:
-    """The columns of a CSV file of numbers, [rows] each; none if there is no file, or no row yet.
+    """The columns of a CSV file of numbers, [rows] each; empty if there is no file, or no row yet.
 
-    A cell that is empty, infinite or too large to be squared is NaN: nothing was measured there. UsageError, naming
-    the line, if the table is damaged: all cells are numbers, and those of the `required` columns are finite.
+    A cell that is empty, infinite or too large to be squared becomes NaN. Raises UsageError, naming the line, if the
+    table is damaged: all cells must be numbers, and those of the `required` columns must be finite.
     """
     try:
         data = reading.read_bytes(path, TABLE_BYTES)
-        # A run may be writing the last line.
+        # A run may be writing the last line, so an incomplete one is ignored.
         lines = io.TextIOWrapper(io.BytesIO(data[: data.rfind(b"\n") + 1]), encoding="utf-8", newline="")
         return _parsed(csv.reader(lines), required)
     except FileNotFoundError:
@@ -213,7 +216,7 @@ def read_table(path: Path, required: Sequence[str] = ("steps",)) -> Table:
 
 
 class _DamageError(ValueError):
-    """Of a table; the message goes on after "is damaged"."""
+    """A table is damaged. The message continues the text "is damaged"."""
 
 
 def _parsed(rows: Iterator[list[str]], required: Sequence[str]) -> Table:
@@ -250,9 +253,9 @@ def _parsed(rows: Iterator[list[str]], required: Sequence[str]) -> Table:
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
-    """The runs by game, parameterization and other differing settings, and a line for each run that is left out.
+    """The runs by game, parameterization and other differing settings, and a message for each run that is left out.
 
-    A second run of the same seed is left out: it is not another sample.
+    A second run with the same seed is left out, because it is not an independent sample.
     """
     groups, problems = [], []
     for game, param in sorted({(run.game.name, run.settings.param) for run in runs}, key=_order):
@@ -270,19 +273,19 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
 
 
 def _variant(run: Run, differing: Iterable[str]) -> str:
-    """Those of the `differing` settings that change results, with the run's values."""
+    """The run's values of those `differing` settings that change results."""
     settings = flatten(run.settings.model_dump())
     return ", ".join(f"{key} {settings[key]}" for key in differing if not key.startswith(_NOT_PART_OF_A_GROUP))
 
 
 def _order(game_and_param: tuple[str, str]) -> tuple[str, int]:
-    """By game, then by the registry's order of parameterizations."""
+    """A sort key: the game, then the parameterization in the registry's order."""
     game, param = game_and_param
     return game, list(PARAMETERIZATIONS).index(param)
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Dotted keys whose values are not the same in all runs, each with the value in each run."""
+    """The dotted keys of settings that differ between runs, each with its value in each run."""
     flat = [flatten(run.settings.model_dump()) for run in runs]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     values = {key: [settings.get(key) for settings in flat] for key in keys}

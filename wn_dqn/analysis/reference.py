@@ -1,4 +1,4 @@
-"""Learning curves that others have published, to be drawn under ours. `data/README.md` has their sources."""
+"""Published learning curves, which can be drawn behind ours. `data/README.md` has their sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wn_dqn.analysis.resampling import Scores
 from wn_dqn.config.games import Game
 
 METRICS = ("mean_return", "train/episode_return")
-"""what a published curve may be drawn beside: returns of whole games"""
+"""metrics that are comparable with a published curve: returns of complete games"""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ReferenceCurve:
     """A published curve at T points."""
 
     label: str
-    """whose it is, of what, and how many runs"""
+    """label: its source, its agent, and the number of runs"""
     steps: Scores
     """[T], agent steps of training"""
     center: Scores

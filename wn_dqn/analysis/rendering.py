@@ -1,6 +1,6 @@
-"""Pages from templates: Python gives the values, a file in ``templates/`` the page. Values are always escaped.
+"""Renders pages from the templates in ``templates/``. Values are always escaped.
 
-jinja2 is imported by the function that needs it: no command but those that write a page waits for it.
+jinja2 is imported inside a function, so that only commands that write a page load it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _FOLDER = Path(__file__).with_name("templates")
 
 
 def render_html(template: str, **values: Any) -> str:
-    """The HTML page that a template makes of `values`."""
+    """The HTML page of a template with `values`."""
     return _render(template, values, escape=True, finalize=_shown)
 
 
 def render_markdown(template: str, **values: Any) -> str:
-    """The Markdown page that a template makes of `values`; those it marks ``| safe`` are taken as Markdown."""
+    """The Markdown page of a template with `values`. Values that the template marks ``| safe`` are Markdown."""
     return _render(template, values, escape=False, finalize=_shown_in_markdown)
 
 
@@ -40,17 +40,17 @@ def _render(template: str, values: dict[str, Any], *, escape: bool, finalize: An
 
 
 def _is_number(text: str) -> bool:
-    """Whether it is set flush right in a table."""
+    """Whether `text` is a number, which a table aligns to the right."""
     return re.fullmatch(r"-?[\d,.]+%?( of \d+)?", text) is not None
 
 
 def _shown(value: Any) -> Any:
-    """`value` as a page shows it: a name may hold characters that cannot be shown."""
+    """`value` with unprintable characters escaped, which a name can contain."""
     return printable(value) if type(value) is str else value
 
 
 def _shown_in_markdown(value: Any) -> str:
-    """`value` as plain text of one line: no character of it is taken for Markdown or HTML."""
+    """`value` as one line of plain text, in which no character is interpreted as Markdown or HTML."""
     if hasattr(value, "__html__"):  # marked as safe
         return str(value)
     line = " ".join(printable(str(value)).split())

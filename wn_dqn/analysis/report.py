@@ -1,6 +1,6 @@
-"""The report: one HTML file that says what was run, what came out, and what is missing. It needs no other file.
+"""The report: one self-contained HTML file with the runs, their results, and a list of what is missing.
 
-Its first table is Figure 6 of Salimans & Kingma (2016) with our columns. Beside each maximum stands what it is worth.
+Its first table is Figure 6 of Salimans & Kingma (2016) with our columns. Unbiased scores accompany each maximum.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _INSTRUMENT_POINTS = 120
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot inside the page, and its description for who cannot see it."""
+    """A plot inside the page, with a description for people who cannot see it."""
 
     alt: str
     svg_base64: str
@@ -43,9 +43,9 @@ def make_report(
     price_per_hour: float | None = None,
     reference: str | None = None,
 ) -> bytes:
-    """The HTML file about `groups`; `problems` are lines about what could not be read.
+    """The HTML file about `groups`. `problems` are messages about unreadable runs.
 
-    `reference` names published curves to be drawn under ours.
+    `reference` names published curves to draw behind ours.
     """
     runs = [run for group in groups for run in group.runs]
     curves, curve_notes = _curves(groups, reference)
@@ -81,7 +81,7 @@ def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
 
 
 def _curves(groups: Sequence[Group], reference: str | None) -> tuple[Picture | None, list[str]]:
-    """The scores of all groups over training, and a line for each thing that is missing in the plot."""
+    """The plot of all groups' scores over training, and notes about missing data."""
     if not any(len(run.scores) for group in groups for run in group.runs):
         return None, []
     figure, notes = plotting.learning_curves(groups, reference=reference)

@@ -38,7 +38,7 @@ class TextTable:
 
 
 def missing_lines(groups: Sequence[Group], problems: Sequence[str]) -> list[str]:
-    """A line for each thing that was not run, not finished or cannot be read."""
+    """Lines about everything that was not run, not finished or cannot be read."""
     runs = [run for group in groups for run in group.runs]
     lines = [
         *problems,
@@ -56,13 +56,13 @@ def missing_lines(groups: Sequence[Group], problems: Sequence[str]) -> list[str]
     if short:
         lines.append(
             f"{len(short)} of {len(runs)} runs are shorter than the paper's {_PAPER_STEPS:,} steps: their scores do "
-            "not repeat its figures"
+            "not reproduce its results"
         )
     return lines
 
 
 def _missing_arms(groups: Sequence[Group]) -> list[str]:
-    """Groups of a single seed, and the paper's parameterizations that a game was not run with."""
+    """Lines about groups with a single seed, and about games without one of the paper's parameterizations."""
     single = [f"{g.game.name}, {g.label}: a single seed, so no interval" for g in groups if len(g.runs) == 1]
     have = {(group.game.name, group.param) for group in groups}
     return single + [
@@ -89,14 +89,14 @@ def scores_table(groups: Sequence[Group]) -> TextTable:
     ]
     caption = (
         "Figure 6 of Salimans & Kingma (2016), with our columns. Scores are means over seeds; in brackets, 95% "
-        "intervals. Fresh games are those of the network with the maximum, played anew. Human-normalized: of the "
-        f"last {LAST_EPOCHS} epochs."
+        "intervals. Fresh games are new games of the network with the maximum. Human-normalized scores are those of "
+        f"the last {LAST_EPOCHS} epochs."
     )
     return TextTable(caption, header, [_score_row(group) for group in groups])
 
 
 def _score_row(group: Group) -> list[str]:
-    """What a group scored, and how long it was trained."""
+    """The scores of a group, and the length of its training."""
     settings = group.runs[0].settings
     published = published_scores(group.game.name).paper.get(group.param)
     steps = sorted({run.steps for run in group.runs})
@@ -163,7 +163,7 @@ def _normalized_cells(strata: Sequence[Scores]) -> list[str]:
 
 
 def improvement_table(groups: Sequence[Group]) -> TextTable:
-    """How probably the paper's parameterization beats its baseline: a row for each game, and one for all."""
+    """The probability that the paper's parameterization beats its baseline: a row for each game, and one for all."""
     baseline, proposed = PAPER_ARMS
     rows, x, y = [], [], []
     for group, other in _pairs(groups, proposed, baseline):
@@ -174,11 +174,11 @@ def improvement_table(groups: Sequence[Group]) -> TextTable:
     if len(rows) > 1:
         rows.append(["all", *_improvement_cells(x, y)])
     header = ["Game", "Probability of improvement", "95% interval", f"Runs: {proposed}, {baseline}"]
-    return TextTable("How probably a run with weight normalization beats a standard one.", header, rows)
+    return TextTable("Probability that a run with weight normalization beats a standard one.", header, rows)
 
 
 def _pairs(groups: Sequence[Group], param: str, other_param: str) -> list[tuple[Group, Group]]:
-    """Groups that differ in their parameterization alone, where both have finished runs."""
+    """Pairs of groups that differ only in their parameterization, if both have finished runs."""
     finished = [group for group in groups if len(_finished_scores(group))]
     return [
         (group, other)
@@ -195,7 +195,7 @@ def _improvement_cells(x: Sequence[Scores], y: Sequence[Scores]) -> list[str]:
     several = any(len(runs) > 1 for runs in [*x, *y])
     return [
         f"{probability_of_improvement(x, y):.2f}",
-        f"[{low:.2f}, {high:.2f}]" if several else "single seeds: none",
+        f"[{low:.2f}, {high:.2f}]" if several else "none: single seeds",
         f"{sum(map(len, x))}, {sum(map(len, y))}",
     ]
 
@@ -206,11 +206,11 @@ def _finished_scores(group: Group) -> Scores:
 
 
 def runs_table(runs: Sequence[Run], price_per_hour: float | None) -> TextTable:
-    """How far each run is, how long it took, and what it cost if there is a price."""
+    """The progress and the duration of each run, and its cost if there is a price."""
     header = ["Run", "Parameterization", "Seed", "Steps", "Status", "Hours of training", "Hours in all", "Processes"]
     caption = (
-        "Hours of training leave evaluations out; hours in all go from the first start to the last word of the run, "
-        "pauses between its processes included."
+        "Hours of training are without evaluations. Hours in all are the time from the first start to the last status "
+        "of the run, including pauses between its processes."
     )
     if price_per_hour is not None:
         header.append("Cost")
@@ -258,7 +258,7 @@ def provenance_table(runs: Sequence[Run]) -> TextTable:
 
 
 def _process_cells(entry: Mapping[str, Any]) -> list[str]:
-    """An entry of provenance.json; what it does not say is unknown."""
+    """The cells for an entry of provenance.json; missing values are "unknown"."""
     machine, versions = entry.get("machine", {}), entry.get("versions", {})
     return [
         _text(entry.get("time")),

@@ -1,5 +1,5 @@
 """Statistics over seeds and games, for few runs: Agarwal et al. (2021), "Deep RL at the Edge of the Statistical
-Precipice". Runs are resampled within their stratum (a game), so that every game keeps its weight.
+Precipice". Runs are resampled within their stratum (a game), so that the weight of every game stays the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float64]
 RESAMPLES = 2000
 _PERCENTILES = (2.5, 97.5)
-_SEED = 0  # always the same: the same runs give the same interval
+_SEED = 0  # fixed, so that the same runs give the same interval
 
 
 def mean(scores: Scores) -> Scores:
@@ -34,7 +34,7 @@ AGGREGATES: dict[str, Callable[[Scores], Scores]] = {"mean": mean, "iqm": interq
 def bootstrap_interval(strata: Sequence[Scores], aggregate: Callable[[Scores], Scores]) -> Scores:
     """The 95% percentile interval of `aggregate` over the scores of all strata; [2, T].
 
-    `strata`: one array [runs, T] per game; each of the T columns is a quantity of its own, like a point of a curve.
+    `strata` has one array [runs, T] per game. Each of the T columns is a separate quantity, like a point of a curve.
     """
     draws = _draws(strata)
     interval = np.empty((2, strata[0].shape[1]))
@@ -45,9 +45,9 @@ def bootstrap_interval(strata: Sequence[Scores], aggregate: Callable[[Scores], S
 
 
 def probability_of_improvement(x: Sequence[Scores], y: Sequence[Scores]) -> float:
-    """How probable it is that a run of X beats one of Y on the same game, averaged over games; a tie counts one half.
+    """The probability that a run of X beats one of Y on the same game, averaged over games; a tie counts one half.
 
-    `x`, `y`: one array [..., R] of R runs per game, the same games in the same order.
+    `x` and `y` have one array [..., R] of R runs per game, for the same games in the same order.
     """
     return float(_superiority(x, y))
 
@@ -61,7 +61,7 @@ def improvement_interval(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
 
 
 def _superiority(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
-    """How often a run of X beats one of Y, averaged over games: [...] from [..., runs] for each game."""
+    """The share of pairs in which a run of X beats one of Y, averaged over games: [...] from [..., runs] per game."""
     per_game = [
         ((a[..., :, None] > b[..., None, :]) + 0.5 * (a[..., :, None] == b[..., None, :])).mean(axis=(-2, -1))
         for a, b in zip(x, y, strict=True)
@@ -70,6 +70,6 @@ def _superiority(x: Sequence[Scores], y: Sequence[Scores]) -> Scores:
 
 
 def _draws(strata: Sequence[Scores]) -> list[NDArray[np.int64]]:
-    """For each stratum, which of its runs each resample consists of: [RESAMPLES, runs]."""
+    """For each stratum, the indices of the runs in each resample: [RESAMPLES, runs]."""
     generator = np.random.default_rng(_SEED)
     return [generator.integers(0, len(scores), (RESAMPLES, len(scores))) for scores in strata]

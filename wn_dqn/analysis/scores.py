@@ -1,4 +1,4 @@
-"""Scores of our runs, and how long they took. Scores of others: :mod:`wn_dqn.analysis.published`."""
+"""Scores and durations of our runs. Published scores are in :mod:`wn_dqn.analysis.published`."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class FreshGames:
 
 
 def maximum(run: Run) -> float:
-    """The highest mean return of all epochs, as the paper reports it. Biased upward: it picks the luckiest."""
+    """The highest mean return of all epochs, as the paper reports it. Biased upward, as a maximum of noisy values."""
     return float(run.scores.max())
 
 
 def last_epochs(run: Run) -> float:
-    """Mean of the last evaluations. No choice has biased it."""
+    """Mean of the last evaluations. It is unbiased, because it selects none of them."""
     return float(run.scores[-LAST_EPOCHS:].mean())
 
 
 def latest_reevaluations(run: Run) -> dict[str, Reevaluation]:
-    """The last test of the run's best network under each protocol."""
+    """The latest re-evaluation of the run's best network under each protocol."""
     if not len(run.scores):
         return {}
     return {entry.protocol: entry for entry in run.reevaluations if entry.steps == run.best_steps}
 
 
 def fresh_games(group: Group) -> FreshGames | None:
-    """Fresh games of each run's best network, under the protocol that most runs have, the paper's if several do.
+    """Fresh games of each run's best network, or None if there are none.
 
-    None if there are none.
+    The protocol is the one for which most runs have fresh games; on a tie, the paper's.
     """
     by_protocol: dict[str, list[Reevaluation]] = {}
     for run in group.runs:
@@ -83,7 +83,7 @@ def protocol_words(protocol: EvaluationProtocol) -> list[str]:
 
 
 def training_hours(run: Run) -> float | None:
-    """Hours of training, evaluations not counted; None if there is no row yet."""
+    """Hours of training, without evaluations; None if there is no row yet."""
     for table, column in ((run.metrics, "time/train_s"), (run.evaluations, "train_s")):
         if column in table:
             return float(table[column][-1]) / 3600
@@ -91,7 +91,7 @@ def training_hours(run: Run) -> float | None:
 
 
 def wall_clock_hours(run: Run) -> float | None:
-    """Hours from the first start to the last word of the run, pauses included; None if nobody knows."""
+    """Hours from the first start to the last status of the run, including pauses; None if unknown."""
     try:
         began, ended = (
             datetime.strptime(str(entry["time"]), "%Y-%m-%dT%H:%M:%S%z") for entry in (run.provenance[0], run.status)
@@ -99,4 +99,4 @@ def wall_clock_hours(run: Run) -> float | None:
     except (LookupError, ValueError):
         return None
     hours = (ended - began).total_seconds() / 3600
-    return hours if hours >= 0 else None  # the clock was put back
+    return hours if hours >= 0 else None  # negative if the clock was set back

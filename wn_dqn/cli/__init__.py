@@ -1,5 +1,5 @@
-"""The ``wn-dqn`` command: one module a command. Each turns arguments into calls and outcomes into text.
+"""The ``wn-dqn`` command, with one module per subcommand. Each turns arguments into calls, and outcomes into text.
 
-Modules here import nothing heavy at their top: a command imports torch and its like inside its function, so that a
-help text or a mistake costs nobody a second.
+No module here imports anything slow at its top. A command imports torch and similar packages inside its function, so
+that a help text or an error message appears at once.
 """

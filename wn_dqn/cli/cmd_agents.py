@@ -1,4 +1,4 @@
-"""``wn-dqn agents``: the trained networks that come along."""
+"""``wn-dqn agents``: the trained networks that come with the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 def agents(as_json: bool) -> None:
     """List the trained agents that come with wn-dqn: `wn-dqn play agent:NAME -o game.webm` shows one.
 
-    Each has a model card beside it, in the folder that is named last.
+    Each has a model card in the folder that the last line names.
     """
     from wn_dqn.interop.places import pretrained, pretrained_folder
 
@@ -31,7 +31,7 @@ def _print_table(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("name", "game", "parameterization", "steps", "mean score", "games", "protocol")
-    table.columns[0].no_wrap = True  # it is typed
+    table.columns[0].no_wrap = True  # people type it, so it must not be split
     for row in found:
         score, game = row["score"], row["game"].removeprefix("gymnasium:")
         tested = f"{score['mean']:,.1f}", f"{score['games']:,}", score["protocol"]

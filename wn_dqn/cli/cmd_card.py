@@ -15,7 +15,7 @@ from wn_dqn.cli.options import PLUGIN
 def card(run: Path) -> None:
     """Write the model card of RUN again, with a picture of its curve: model_card.md and curve.png.
 
-    A run that finishes writes its card by itself; this brings in what `wn-dqn evaluate` has found since.
+    A run writes its card when it finishes. This command adds the results of `wn-dqn evaluate` since then.
     """
     from wn_dqn.analysis.model_card import CURVE, write_card
     from wn_dqn.analysis.read_runs import read_run

@@ -38,9 +38,9 @@ def list_(run: Path) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @PLUGIN
 def verify(run: Path) -> None:
-    """Read every byte of every checkpoint in RUN, its part of the replay included; exit status 1 if one is damaged.
+    """Verify every byte of every checkpoint in RUN, including its replay; exit status 1 if one is damaged.
 
-    The best checkpoint is kept to be tested, not to go on from: once it is old, its replay is gone.
+    The best checkpoint is kept for evaluation, not for resuming: once it is old, its replay is removed.
     """
     from wn_dqn.runs.checkpoint import CheckpointError, checkpoint_paths
     from wn_dqn.runs.experiment import verify_checkpoint
@@ -56,7 +56,7 @@ def verify(run: Path) -> None:
         resumable = path in paths[-keep:]
         try:
             verify_checkpoint(directory, path, resumable=resumable)
-            click.echo(f"{path.name}  whole" + ("" if resumable else ", kept for tests without its replay"))
+            click.echo(f"{path.name}  whole" + ("" if resumable else ", kept for evaluation, without its replay"))
         except CheckpointError as error:
             damaged += 1
             click.echo(f"{path.name}  {error}")

@@ -1,4 +1,4 @@
-"""``wn-dqn doctor``: what this machine has, and how fast it is."""
+"""``wn-dqn doctor``: this machine's hardware and its speed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from wn_dqn.errors import UsageError
 
 @click.command()
 @DEVICE
-@click.option("--bench", is_flag=True, help="Measure both limits of a training, for many numbers of games: a minute.")
+@click.option(
+    "--bench", is_flag=True, help="Measure both limits of training speed, for several numbers of games; takes a minute."
+)
 @click.option(
     "--config",
     metavar="NAME|FILE",
-    help="With --bench: measure the training of this config, too, and how long it takes.",
+    help="With --bench: also measure training with this config, and estimate its duration.",
 )
-@click.option("--json", "as_json", is_flag=True, help="With --bench: print the figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="With --bench: print the numbers as JSON.")
 def doctor(device: str, bench: bool, config: str | None, as_json: bool) -> None:
-    """Say what this machine has, what a training would use, and how fast it is.
+    """Show this machine's hardware, the part of it that training would use, and its speed.
 
     \b
-    wn-dqn doctor                                what is here, and how long the paper's run would take
-    wn-dqn doctor --bench                        the emulators alone, the learner alone, and training beside them
-    wn-dqn doctor --bench --config my.yaml       how long my run would take
+    wn-dqn doctor                                the hardware, and the duration of the paper's run
+    wn-dqn doctor --bench                        speed of the emulators alone, the learner alone, and training
+    wn-dqn doctor --bench --config my.yaml       the duration of my run
     """
     if (config or as_json) and not bench:
         raise UsageError("--config and --json are options of --bench")

@@ -1,4 +1,4 @@
-"""``wn-dqn evaluate``: fresh games with trained networks."""
+"""``wn-dqn evaluate``: evaluates trained networks in new games."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _SCORES = ("mean", "median", "std", "min", "max")
 @click.option(
     "--games",
     type=CountRange(1, 10**6),
-    help="Play this many games instead of the protocol's length. Without a time limit, an hour of play ends a game.",
+    help="Play this many games instead of the protocol's length. If the protocol has no time limit, a game is "
+    "truncated after an hour of play.",
 )
 @click.option(
     "--random", "random_game", metavar="GAME", help="Test a uniformly random policy on this game instead of a run."
@@ -41,13 +42,13 @@ _SCORES = ("mean", "median", "std", "min", "max")
     type=click.IntRange(1, 1024),
     default=16,
     show_default=True,
-    help="Games played at once; which games count does not depend on it.",
+    help="Games played at once; the result does not depend on it.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the test.")
 @click.option(
     "--jobs",
     type=click.IntRange(1, 1024),
-    help="Checkpoints tested at the same time, in processes of their own; no result depends on it.  [default: "
+    help="Checkpoints tested at the same time, in separate processes; no result depends on it.  [default: "
     "one per core, 1 on a GPU]",
 )
 @DEVICE
@@ -74,8 +75,8 @@ def evaluate(
     nature       epsilon 0.05, 30 games of at most 5 minutes (Mnih et al. 2015)
     machado2018  epsilon 0.01, 100 games of at most 5 minutes, sticky actions 0.25, all 18 actions
 
-    The best checkpoint of a run was chosen for its score after an epoch; what is printed here comes from new games.
-    Each outcome is appended to reevaluations.jsonl in its run.
+    The best checkpoint of a run was selected by its score after an epoch, which makes that score too high. The scores
+    printed here come from new games. Each outcome is appended to reevaluations.jsonl in its run.
     """
     if bool(runs) == (random_game is not None):
         raise UsageError("give a run directory or checkpoint, or --random GAME")
@@ -102,7 +103,7 @@ def evaluate(
 
 
 def _say_where(reports: list[Report]) -> None:
-    """One line about the files that keep the outcomes, if there are any."""
+    """Print one line about the files that contain the outcomes, if there are any."""
     from wn_dqn.runs.run_directory import REEVALUATIONS
     from wn_dqn.runs.story import pasteable
     from wn_dqn.system.progress import ProgressReporter
@@ -110,11 +111,11 @@ def _say_where(reports: list[Report]) -> None:
     folders = {report.checkpoint.parent.parent for report in reports if report.checkpoint is not None}
     kept = [pasteable(folder) for folder in sorted(folders) if (folder / REEVALUATIONS).is_file()]
     if kept:
-        ProgressReporter().message(f"kept in {REEVALUATIONS}; beside the others: wn-dqn report {' '.join(kept)}")
+        ProgressReporter().message(f"saved in {REEVALUATIONS}; to compare runs: wn-dqn report {' '.join(kept)}")
 
 
 def _with_published(report: Report) -> dict[str, Any]:
-    """The outcome and, before its long list of scores, what has been published about the game."""
+    """The outcome with the published scores of the game. They precede the long list of scores."""
     from wn_dqn.analysis.published import human_normalized, published_scores
 
     outcome, game = report.as_json(), report.game.name
@@ -145,7 +146,7 @@ def _print_evaluation(report: Report) -> None:
     if outcome["truncated_games"]:
         click.echo(f"{outcome['truncated_games']} of these games were truncated and count with the score they had.")
     if outcome["unfinished_games"]:
-        click.echo("One more game was in progress when the steps were used up; it does not count.")
+        click.echo("One more game was in progress at the last step; it does not count.")
     if outcome["paper"] is not None:
         click.echo("The paper's scores are maxima over 200 epochs, not fresh games of one network.")
 
@@ -168,7 +169,10 @@ def _print_evaluations(reports: list[Report]) -> None:
 
 
 def _print_table(table: Table, width: int) -> None:
-    """To the width of the terminal, or `width` where there is none. A name in brackets is a name, not a colour."""
+    """Print a table in the terminal's width, or in `width` if there is no terminal.
+
+    Markup is off, because a name in brackets is a name here, not a colour.
+    """
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False).print(table)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--format",
     "format_",
     type=click.Choice(["onnx", "safetensors"]),
-    help="What to write.  [default: what the name of the file ends in]",
+    help="The format.  [default: from the file's extension]",
 )
 @CHECKPOINT
 @NAMED_ENV
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 def export(run: Path, output: Path, format_: Format | None, checkpoint: str, named_env: str | None) -> None:
     """Write the network of RUN, a run directory or a checkpoint, for other programs.
 
-    Weight normalization is folded: what is written are plain weights. Beside FILE comes FILE.json, which says what
-    goes in and what comes out, what the actions mean, and how well it played (`wn-dqn evaluate` first).
+    Weight normalization is folded, so that the file contains plain weights. FILE.json beside it describes the inputs,
+    the outputs and the actions, and contains the scores of `wn-dqn evaluate`.
     """
     from wn_dqn import api
     from wn_dqn.interop.export import find_format
     from wn_dqn.runs.reevaluation import read_records
 
-    format_ = format_ or find_format(output)  # a mistake is told before a network is read
+    format_ = format_ or find_format(output)  # report a mistake before a network is read
     policy = api.load(run, checkpoint, device="cpu", named=[named_env or ""])
     contract = policy.export(output, format_)
     for problem in read_records(policy.path)[1]:
         click.echo(f"wn-dqn: {problem}", err=True)
     network = f"{policy.settings.game}, {policy.settings.param}, step {policy.steps:,}"
-    click.echo(f"{output} and {contract.name}: {network}; {contract.name} says what goes in and what comes out")
+    click.echo(f"{output} and {contract.name}: {network}; {contract.name} describes the inputs and the outputs")

@@ -1,4 +1,4 @@
-"""``wn-dqn games``: what can be played."""
+"""``wn-dqn games``: the games that can be trained."""
 
 from __future__ import annotations
 
@@ -41,4 +41,4 @@ def _print_table(catalogue: dict[str, PublishedScores]) -> None:
         scores = (published.random, published.human, *map(published.paper.get, PAPER_ARMS))
         table.add_row(name, *("" if score is None else f"{score:,.1f}" for score in scores))
     Console().print(table)
-    click.echo(f"{len(catalogue)} games, and Catch, a small one for trying things out.")
+    click.echo(f"{len(catalogue)} games, and Catch, a small game for quick experiments.")

@@ -1,4 +1,4 @@
-"""``wn-dqn import``: a run that begins with a network of another program."""
+"""``wn-dqn import``: starts a run from another program's network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wn_dqn.cli.options import plugin_option
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run to begin.")
 @click.option("--game", help="The game that the network was trained on.")
-@click.option("--param", help="Parameterization to put it in: wn (g = ||w||, v = w) or standard.  [default: wn]")
+@click.option("--param", help="Parameterization of the new run: wn (g = ||w||, v = w) or standard.  [default: wn]")
 @click.option("--config", "config_name", metavar="NAME|FILE", help="Settings of the run, as for `wn-dqn train`.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting, as for `wn-dqn train`.")
 @click.option("--seed", type=int, help="Seed of the run.  [default: 0]")
@@ -28,11 +28,12 @@ def import_(
     seed: int | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Begin a run with the Q-network in FILE, of Stable-Baselines3, CleanRL or `wn-dqn export`.
+    """Start a run from the Q-network in FILE, of Stable-Baselines3, CleanRL or `wn-dqn export`.
 
-    FILE is a .zip that Stable-Baselines3 saved, or a state_dict: .safetensors, .pt, .pth, .cleanrl_model, of a plain
-    Nature network, without dueling heads. Nothing but tensors is ever loaded. `evaluate`, `play` and `export`
-    read the new run; `train` goes on from it, with random play first unless --set exploration.initial=0.1 says less.
+    FILE is a .zip that Stable-Baselines3 saved, or a state_dict: .safetensors, .pt, .pth, .cleanrl_model. The network
+    must be a plain Nature network, without dueling heads. Only tensors are loaded, never code. `evaluate`, `play` and
+    `export` read the new run. `train` continues it. Its exploration starts at random play, unless you set a smaller
+    epsilon, like --set exploration.initial=0.1.
     """
     from wn_dqn.config.files import merge, parse_assignment, read_config
     from wn_dqn.interop.import_run import import_run, settings_for_network

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 @click.option(
     "--max-frames",
     type=CountRange(1, 10**7),
-    help="End the video after this many frames, 60 a second.  [default: no end; 3,600 for a GIF]",
+    help="End the video after this many frames, 60 per second.  [default: no limit; 3,600 for a GIF]",
 )
 @click.option(
     "--saliency",
     type=click.Choice(["gradient", "guided"]),
-    help="Let the pixels glow that the Q-value comes from: gradient times input, or guided backpropagation.",
+    help="Highlight the pixels that the Q-value depends on: gradient times input, or guided backpropagation.",
 )
 @CHECKPOINT
 @NAMED_ENV
@@ -51,14 +51,14 @@ def play(
     seed: int,
     device: str,
 ) -> None:
-    """Watch the agent in RUN, a run directory or a checkpoint, play: colour frames, 60 per second, and its Q-values.
+    """Show the agent in RUN, a run directory or a checkpoint, at play: 60 colour frames per second, with Q-values.
 
     \b
     wn-dqn play runs/SpaceInvaders-wn-seed0 -o game.webm          a game, for a browser
     wn-dqn play runs/SpaceInvaders-wn-seed0 -o game.gif --max-frames 600 --saliency gradient
 
-    Blue is the action that the network chose, orange one that chance did (epsilon). The bars span the range of all
-    Q-values of the last ten seconds.
+    An action that the network chose is blue; a random one (epsilon) is orange. The bars span the range of all Q-values
+    of the last ten seconds.
     """
     if output is None and not show:
         raise UsageError("give a file to write, like -o game.webm, or --show")

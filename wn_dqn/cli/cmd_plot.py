@@ -1,4 +1,4 @@
-"""``wn-dqn plot``: learning curves as a figure."""
+"""``wn-dqn plot``: draws learning curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wn_dqn.cli.options import PLUGIN, REFERENCE, CountRange
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE." + "|".join(FIGURE_FORMATS),
-    help="The figure; an older figure of that name is overwritten, nothing else ever.",
+    help="The file to write. An older plot of that name is overwritten, any other file is not.",
 )
 @click.option(
     "--metric",
@@ -33,14 +33,14 @@ from wn_dqn.cli.options import PLUGIN, REFERENCE, CountRange
     type=click.Choice(X_AXES),
     default="epochs",
     show_default=True,
-    help="What the x axis counts; hours are hours of training, evaluations not counted.",
+    help="Unit of the x axis. Hours are hours of training, without evaluations.",
 )
 @click.option(
     "--statistic",
     type=click.Choice(STATISTICS),
     default="mean",
     show_default=True,
-    help="What the line is, over seeds; iqm, the interquartile mean, ignores the best and the worst quarter.",
+    help="Statistic over seeds. iqm, the interquartile mean, ignores the best and the worst quarter.",
 )
 @click.option(
     "--smooth",
@@ -48,7 +48,7 @@ from wn_dqn.cli.options import PLUGIN, REFERENCE, CountRange
     type=CountRange(1, 10**6),
     default=1,
     show_default=True,
-    help="Draw the mean of the last N values of each run; the label says so.",
+    help="Draw the mean of the last N values of each run; the label states it.",
 )
 @click.option(
     "--levels",

@@ -1,4 +1,4 @@
-"""``wn-dqn push``: a trained network to the Hugging Face Hub."""
+"""``wn-dqn push``: sends a trained network to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from wn_dqn.cli.options import NAMED_ENV, PLUGIN
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--repo-id", required=True, metavar="USER/NAME", help="The repository; it is made if there is none.")
 @click.option(
-    "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the files to a new folder, send nothing."
+    "--repo-id", required=True, metavar="USER/NAME", help="The repository; it is created if it does not exist."
 )
-@click.option("--private", is_flag=True, help="Of a repository that is made now: nobody else sees it.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the files to a new folder and send nothing."
+)
+@click.option("--private", is_flag=True, help="Make a new repository private.")
 @NAMED_ENV
 @PLUGIN
 def push(run: Path, repo_id: str, to: Path | None, private: bool, named_env: str | None) -> None:
-    """Send the best network of RUN to the Hugging Face Hub: weights, model card, a film of a game, settings.
+    """Send the best network of RUN to the Hugging Face Hub: weights, model card, a video of a game, settings.
 
     \b
     wn-dqn push runs/Breakout-wn-seed0 --repo-id me/breakout-wn
-    wn-dqn push runs/Breakout-wn-seed0 --repo-id me/breakout-wn --to breakout     look at it first
-    wn-dqn play hf:me/breakout-wn -o game.webm                                     what others type
+    wn-dqn push runs/Breakout-wn-seed0 --repo-id me/breakout-wn --to breakout     inspect it first
+    wn-dqn play hf:me/breakout-wn -o game.webm                                     for everybody else
 
     It needs `pip install 'wn-dqn[hub]'` and a token: `hf auth login`, or HF_TOKEN.
     """
@@ -35,4 +37,4 @@ def push(run: Path, repo_id: str, to: Path | None, private: bool, named_env: str
     if to is None:
         click.echo(f"{address}: others read it with wn_dqn.load('hf:{repo_id}')")
     else:
-        click.echo(f"{pasteable(to)}: what {repo_id} would hold; without --to it is sent")
+        click.echo(f"{pasteable(to)}: the files for {repo_id}; without --to they are sent")

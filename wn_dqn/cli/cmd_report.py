@@ -1,4 +1,4 @@
-"""``wn-dqn report``: one HTML page about many runs."""
+"""``wn-dqn report``: writes one HTML page about many runs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from wn_dqn.errors import UsageError
     type=click.Path(path_type=Path),
     default=Path("report.html"),
     show_default=True,
-    help="The report; an older report of that name is overwritten, nothing else ever.",
+    help="The file to write. An older report of that name is overwritten, any other file is not.",
 )
-@click.option("--price-per-hour", type=NumberRange(0, 1e6), help="What an hour of the machine costs.")
-@click.option("--live", is_flag=True, help="Serve a page that is kept current while runs go on, and write no file.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default="any that is free", help="Of --live.")
+@click.option("--price-per-hour", type=NumberRange(0, 1e6), help="Price of one machine hour, for the cost column.")
+@click.option("--live", is_flag=True, help="Serve a page that updates while runs are training, and write no file.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, show_default="a free one", help="Port for --live.")
 @click.option(
     "--host",
-    help="Serve --live to other machines, too: the address to listen on, like 0.0.0.0. Whoever has the address that is "
-    "printed, with its token, sees the page; it is not encrypted.  [default: this machine only]",
+    help="Address on which --live listens, like 0.0.0.0, so that other machines see the page. Anybody who has the "
+    "printed address with its token can read the page. It is not encrypted.  [default: this machine only]",
 )
 @REFERENCE
 @PLUGIN
@@ -41,20 +41,20 @@ def report(
 ) -> None:
     """Write a report about RUN...: run directories, or folders of them.
 
-    One HTML file that needs no other and no network: scores beside the paper's, with fresh games of the best networks
-    where `wn-dqn evaluate` was run; human-normalized scores, IQM, probability of improvement; all curves; settings,
-    provenance, time and cost; and what was not run or not finished.
+    The report is one HTML file, which needs no other file and no network. It compares scores with the paper's, and
+    includes the new games of `wn-dqn evaluate`. It has human-normalized scores, IQM, probability of improvement, all
+    curves, settings, provenance, time and cost. It lists missing and unfinished runs.
 
     \b
     wn-dqn report runs
     wn-dqn report runs -o figure6.html --price-per-hour 0.35
     wn-dqn report runs/paper-cifar10-*                            the paper's other systems, beside its table
-    wn-dqn report runs --live                                     a page that follows runs: curves, speed, the agent
+    wn-dqn report runs --live                                     a page that updates: curves, speed, the agent
     """
     if live:
         from wn_dqn.live.server import serve
 
-        serve(runs, host, port, lambda address: click.echo(f"{address}  (Ctrl-C ends the page, not the runs)"))
+        serve(runs, host, port, lambda address: click.echo(f"{address}  (Ctrl-C stops the page, not the runs)"))
         return
     if host is not None or port:
         raise UsageError("--host and --port are options of --live")

@@ -1,4 +1,4 @@
-"""``wn-dqn sweep``: many runs from one file."""
+"""``wn-dqn sweep``: trains many runs from one file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLUGIN = plugin_option(expose_value=True)
 
 @dataclass(frozen=True)
 class _Orders:
-    """How a person wants a sweep to be trained."""
+    """The user's options for training a sweep."""
 
     fleet: str
     jobs: int | None
@@ -58,7 +58,7 @@ class _Orders:
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of commands that train; the command gets one `orders`."""
+    """Add the options of commands that train. The command receives them as one argument, `orders`."""
     options = (
         click.option(
             "--on",
@@ -66,16 +66,20 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["local", "ray", "slurm"]),
             default="local",
             show_default=True,
-            help="In processes here, on a Ray cluster, or as a SLURM job array.",
+            help="Where the runs train: in local processes, on a Ray cluster, or as a SLURM job array.",
         ),
         click.option(
-            "--jobs", type=click.IntRange(1, 10_000), help="Runs at a time.  [default: 1 here; Ray and SLURM decide]"
+            "--jobs",
+            type=click.IntRange(1, 10_000),
+            help="Runs at a time.  [default: 1 locally; Ray and SLURM decide for themselves]",
         ),
-        click.option("--address", default="auto", show_default=True, help="Of Ray: auto, local (its own), HOST:PORT."),
+        click.option(
+            "--address", default="auto", show_default=True, help="Ray's address: auto, local (a new one), HOST:PORT."
+        ),
         click.option("--partition", help="Of SLURM."),
         click.option("--sbatch", multiple=True, help="An option for sbatch, like --sbatch=--time=8:00:00."),
-        click.option("--dry-run", is_flag=True, help="Of SLURM: print the script, and submit nothing."),
-        click.option("--stop-after", metavar="DURATION", help="Save and stop after so long, like 8h."),
+        click.option("--dry-run", is_flag=True, help="With SLURM: print the script, and submit nothing."),
+        click.option("--stop-after", metavar="DURATION", help="Save and stop after this time, like 8h."),
         NAMED_ENV,
         _PLUGIN,
     )
@@ -94,7 +98,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
 def sweep() -> None:
     """Train many runs that one file describes.
 
-    A cell of a sweep is an ordinary run directory: plot, report and evaluate read the sweep's folder.
+    Each cell of a sweep is an ordinary run directory. `plot`, `report` and `evaluate` read the sweep's folder.
     """
 
 
@@ -104,9 +108,10 @@ def sweep() -> None:
 @click.option(
     "--cost/--no-cost",
     default=None,
-    help="Measure every kind of cell, or none.  [default: those of a second; none of more than 200 cells]",
+    help="Measure the speed of every kind of cell, or of none.  [default: kinds that take a second; none if there are "
+    "more than 200 cells]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the cells, their commands and needs as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the cells, their commands and requirements as JSON.")
 @DEVICE
 @NAMED_ENV
 @_PLUGIN
@@ -119,7 +124,7 @@ def plan(
     named_env: str | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """Say which runs FILE stands for, and what they take here. Starts nothing."""
+    """List the runs that FILE describes, and the time and memory that they need here. Starts nothing."""
     study, path, folder = _study(study_name, into)
     planned = _planned(study, path, folder, named_env, plugins)
     cells = [cell for cell, _ in planned]
@@ -146,7 +151,7 @@ def plan(
 @_INTO
 @_train_options
 def run(study_name: str, into: Path | None, orders: _Orders) -> None:
-    """Train the runs of FILE, or go on with them. Those that have failed wait for `wn-dqn sweep retry`."""
+    """Train the runs of FILE, or resume them. Failed runs are left for `wn-dqn sweep retry`."""
     from wn_dqn.config.files import dump_yaml
     from wn_dqn.sweeps.cells import Sweep, known_needs, write_manifest
     from wn_dqn.sweeps.driver import unfinished
@@ -184,7 +189,7 @@ def retry(folder: Path, orders: _Orders) -> None:
 @NAMED_ENV
 @_PLUGIN
 def cell(folder: Path, index: int, named_env: str | None, plugins: tuple[str, ...]) -> None:
-    """Train one run of the sweep in FOLDER, by its place in sweep.json: what a task of a SLURM array does."""
+    """Train one run of the sweep in FOLDER, by its index in sweep.json. Each task of a SLURM array calls this."""
     from wn_dqn.sweeps.driver import require_allowed
     from wn_dqn.sweeps.slurm import cell_at, train_one
 
@@ -197,10 +202,10 @@ def cell(folder: Path, index: int, named_env: str | None, plugins: tuple[str, ..
 
 @sweep.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until nothing is left to do.")
+@click.option("--watch", is_flag=True, help="Update every two seconds, until all runs are done.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(folder: Path, watch: bool, as_json: bool) -> None:
-    """Say how the runs of the sweep in FOLDER are."""
+    """Show the status of the runs of the sweep in FOLDER."""
     from wn_dqn.sweeps.cells import read_manifest, standing, to_json
     from wn_dqn.sweeps.watching import show, watch_until_done
 
@@ -218,7 +223,7 @@ def status(folder: Path, watch: bool, as_json: bool) -> None:
 
 
 def _study(study_name: str, into: Path | None) -> tuple[Study, Path, Path]:
-    """What a sweep file says, the file, and the folder of the runs."""
+    """The study that a sweep file describes, the file, and the folder of the runs."""
     from wn_dqn.sweeps.study import find_study, read_study
 
     path = find_study(study_name)
@@ -229,7 +234,7 @@ def _study(study_name: str, into: Path | None) -> tuple[Study, Path, Path]:
 def _planned(
     study: Study, path: Path, folder: Path, named_env: str | None, plugins: Sequence[str]
 ) -> list[tuple[Cell, Settings]]:
-    """The cells with their settings. UsageError if they name code that nobody has allowed."""
+    """The cells with their settings. Raises UsageError if they refer to code that is not allowed."""
     from wn_dqn.sweeps.driver import require_allowed
     from wn_dqn.sweeps.study import make_cells
 
@@ -239,11 +244,14 @@ def _planned(
 
 
 def _memory_bytes(path: Path, folder: Path, code: Sequence[str]) -> dict[str, int]:
-    """What each cell needs, found out by another process: it loads torch, and this one stays small for days."""
+    """The memory that each cell needs, in bytes.
+
+    A separate process computes it. It loads torch, and this process must stay small, because it runs for days.
+    """
     command = [sys.executable, "-m", "wn_dqn", "sweep", "plan", str(path), "--into", str(folder), "--no-cost", "--json"]
     done = subprocess.run([*command, *code], stdout=subprocess.PIPE, check=False)
     if done.returncode:
-        sys.exit(done.returncode)  # it has said why
+        sys.exit(done.returncode)  # the child has printed the reason
     return {cell["name"]: cell["memory_bytes"] for cell in json.loads(done.stdout)["cells"]}
 
 
@@ -254,7 +262,7 @@ def _stopping(stop_after: str | None) -> Stopping:
 
 
 def _train(made: Sweep, todo: Sequence[Cell], orders: _Orders, stop: Stopping) -> None:
-    """Train the cells `todo` of a sweep, and exit with the status of the whole."""
+    """Train the cells `todo` of a sweep, and exit with the status of the whole sweep."""
     from wn_dqn.sweeps.driver import conclude, drive
     from wn_dqn.system.progress import ProgressReporter
 
@@ -262,7 +270,7 @@ def _train(made: Sweep, todo: Sequence[Cell], orders: _Orders, stop: Stopping) -
         _submit(made, todo, orders)
         return
     message = ProgressReporter().message
-    executor = _executor(made, todo, orders) if todo else None  # before ours: Ray sets handlers of signals
+    executor = _executor(made, todo, orders) if todo else None  # before our own handlers: Ray sets signal handlers
     with stop.on_signals():
         if executor is not None:
             drive(made, todo, executor, stop, message)
@@ -284,7 +292,10 @@ def _submit(made: Sweep, todo: Sequence[Cell], orders: _Orders) -> None:
     from wn_dqn.sweeps import slurm
 
     if made.halving is not None:
-        raise UsageError("a SLURM array has nobody who compares its runs: leave `stop` out, or use --on local or ray")
+        raise UsageError(
+            "`stop` needs a process that compares the runs, and a SLURM array has none: leave it out, or "
+            "use --on local or ray"
+        )
     indices = [index for index, each in enumerate(made.cells) if each in todo]
     if not indices:
         click.echo("nothing is left to do")

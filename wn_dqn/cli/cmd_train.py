@@ -1,4 +1,4 @@
-"""``wn-dqn train``: begin a run, or go on with one."""
+"""``wn-dqn train``: starts a run, or resumes one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SETTING_OF_OPTION = {
     "--env",
     envvar="WN_DQN_ENV",
     show_envvar=True,
-    help="An environment from outside, instead of --game: gymnasium:CartPole-v1, gymnasium:MODULE:ID (imports MODULE "
+    help="An external environment, instead of --game: gymnasium:CartPole-v1, gymnasium:MODULE:ID (imports MODULE "
     "first), or MODULE:FACTORY, a gymnasium.Env class or a function that makes a gymnasium.vector.VectorEnv.",
 )
 @ENV_ARGS
@@ -91,7 +91,7 @@ _SETTING_OF_OPTION = {
     type=int,
     envvar="WN_DQN_SEED",
     show_envvar=True,
-    help="One integer that all randomness comes from.  [default: 0]",
+    help="The seed of all random numbers.  [default: 0]",
 )
 @click.option(
     "--steps",
@@ -105,13 +105,13 @@ _SETTING_OF_OPTION = {
     type=Count(),
     envvar="WN_DQN_NUM_ENVS",
     show_envvar=True,
-    help="Games played in lockstep. Part of the experiment: it changes results.  [default: 8]",
+    help="Games played in lockstep. The number is part of the experiment: it changes results.  [default: 8]",
 )
 @click.option(
     "--precision",
     envvar="WN_DQN_PRECISION",
     show_envvar=True,
-    help="Of matrix products and convolutions: float32, tf32 (a GPU's) or bf16.  [default: float32]",
+    help="Precision of matrix products and convolutions: float32, tf32 (on a GPU) or bf16.  [default: float32]",
 )
 @click.option(
     "--save-replay/--no-save-replay",
@@ -119,9 +119,9 @@ _SETTING_OF_OPTION = {
     envvar="WN_DQN_SAVE_REPLAY",
     show_envvar=True,
     help=(
-        "Save the replay with each checkpoint: 0.26 GB for a million transitions of Space Invaders. Without it "
-        "exact resume is lost: a run that goes on begins with an empty replay, plays learning.start_steps without "
-        "learning to fill it, and ends elsewhere than one that never stopped.  [default: save]"
+        "Save the replay with each checkpoint: 0.26 GB for a million transitions of Space Invaders. Without it, a run "
+        "cannot be resumed exactly. The resumed run starts with an empty replay, fills it for learning.start_steps "
+        "without learning, and has other results than a run that never stopped.  [default: save]"
     ),
 )
 @DEVICE
@@ -137,27 +137,27 @@ _SETTING_OF_OPTION = {
     type=click.Choice(["auto", "never"]),
     default="auto",
     show_default=True,
-    help="auto: go on with an unfinished run in the folder; never: begin, and only in an empty folder.",
+    help="auto: resume an unfinished run in the folder; never: start a new run, which needs an empty folder.",
 )
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Go on with a run although settings differ from its checkpoint's, or rows of its tables were lost; what "
-    "differs is recorded in provenance.json.",
+    help="Resume a run although settings differ from its checkpoint's, or rows of its tables were lost. The "
+    "differences are recorded in provenance.json.",
 )
 @click.option("--verbose", is_flag=True, help="Print all settings first.")
 @click.option(
     "--stop-after",
     metavar="DURATION",
-    help="Save and stop after so long, like 90s, 30m or 2h; the same command goes on later.",
+    help="Save and stop after this time, like 90s, 30m or 2h; the same command resumes the run later.",
 )
 @click.option(
     "--track",
     "trackers",
     type=click.Choice(["wandb", "mlflow"]),
     multiple=True,
-    help="Pass metrics on to Weights & Biases or MLflow, too. Their own environment variables say where and how. If "
-    "they fail, the run goes on without them.",
+    help="Also send metrics to Weights & Biases or MLflow. Their own environment variables configure them. If they "
+    "fail, the run continues without them.",
 )
 def train(
     config_name: str | None,
@@ -173,7 +173,7 @@ def train(
     trackers: tuple[str, ...],
     **setting_options: Any,
 ) -> None:
-    """Train an agent, or go on with a run that was stopped.
+    """Train an agent, or resume a run that was stopped.
 
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Kung Fu
     Master in about five minutes.
@@ -207,7 +207,7 @@ def train(
 
 
 def _callbacks(trackers: tuple[str, ...]) -> list[Callback]:
-    """The trackers of these names; UsageError if one is not installed."""
+    """The trackers of these names. Raises UsageError if one is not installed."""
     if not trackers:
         return []
     from wn_dqn.interop.trackers import MLflowTracker, WandbTracker
@@ -223,7 +223,7 @@ def _settings(
     plugins: tuple[str, ...],
     options: dict[str, Any],
 ) -> Settings:
-    """The settings that the command line asks for. Precedence: option, environment variable, --config, default."""
+    """The settings of a command line. Precedence: option, environment variable, --config, default."""
     from wn_dqn.config.files import make_settings, merge, nested, parse_assignment, read_config
     from wn_dqn.config.plugins import plugins_of
 
@@ -244,11 +244,14 @@ def _settings(
 
 
 def _require_one_game(options: dict[str, Any]) -> None:
-    """UsageError if the command line names a game and an environment; an option beats the other's variable."""
+    """Raise UsageError if the command line names a game and an environment.
+
+    An option has precedence over the environment variable of the other one.
+    """
     given = [name for name in ("game", "env") if options.get(name) is not None]
     source = click.get_current_context().get_parameter_source
     by_option = [name for name in given if source(name) is not ParameterSource.ENVIRONMENT]
     if len(by_option) == 2 or (len(given) == 2 and not by_option):
-        raise UsageError("--game and --env both say what is played: give one of them")
+        raise UsageError("--game and --env exclude each other: give one of them")
     if options.get("env") is not None and ":" not in options["env"]:
-        raise UsageError(f"--env {options['env']} is no environment; for a game: --game {options['env']}")
+        raise UsageError(f"--env {options['env']} is not an environment; for a game: --game {options['env']}")

@@ -1,4 +1,4 @@
-"""The runs that a command is given, read and grouped. Imported by commands that plot or report, when they run."""
+"""Reads and groups the runs that a command is given. Commands that plot or report import this when they run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from wn_dqn.system.text import printable
 
 
 def read_groups(paths: tuple[Path, ...]) -> tuple[list[Group], list[str]]:
-    """The runs that can be read, and a line for each of the others, which is printed, too. UsageError if none can."""
+    """The runs that can be read, in groups, and a message for each of the others. The messages are also printed.
+
+    Raises UsageError if no run can be read.
+    """
     runs, unreadable = read_runs(paths)
     groups, repeated = group_runs(runs)
     if not groups:
@@ -23,6 +26,6 @@ def read_groups(paths: tuple[Path, ...]) -> tuple[list[Group], list[str]]:
 
 
 def show_notes(notes: Iterable[str]) -> None:
-    """A line on standard error for each of `notes`."""
+    """Print each of `notes` as a line on standard error."""
     for note in notes:
         click.echo(f"wn-dqn: {printable(note)}", err=True)

@@ -1,4 +1,4 @@
-"""How to look at what a command has written."""
+"""Tells the user how to open a file that a command has written."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from wn_dqn.runs.story import pasteable
 
 
 def written(path: Path, what: str) -> str:
-    """One line: the file, what is in it, and its address for a browser, which shows pages, pictures and videos."""
+    """One line with the file, its content, and its address for a browser, which shows pages, images and videos."""
     return f"{pasteable(path)}: {what}; in a browser: {path.resolve().as_uri()}"

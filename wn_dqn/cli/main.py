@@ -1,4 +1,4 @@
-"""The ``wn-dqn`` command: its subcommands, and how mistakes are reported."""
+"""The ``wn-dqn`` command: its subcommands, and the reporting of errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cli() -> None:
     wn-dqn train --config quick                          learn a game in minutes on two CPU cores
     wn-dqn train --game SpaceInvaders --param wn         the paper's experiment
     wn-dqn evaluate runs/SpaceInvaders-wn-seed0          test the best network of a run
-    tensorboard --logdir runs                            watch
+    tensorboard --logdir runs                            watch the training
 
     Completion of commands and options for your shell: eval "$(_WN_DQN_COMPLETE=bash_source wn-dqn)", or
     zsh_source, fish_source.
@@ -55,7 +55,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command; mistakes are one line and an exit status, never a traceback."""
+    """Run the command. An error is reported by one line and the exit status, without a traceback."""
     _open_closed_streams()
     try:
         _run()
@@ -65,19 +65,22 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Give a process that was started without standard streams the null device: a checkpoint must not become one."""
+    """Open missing standard streams on the null device.
+
+    Otherwise a checkpoint's file could get the descriptor of a standard stream, and messages would be written into it.
+    """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # opens the lowest free descriptor
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
 def _drop_unwritten(stream: TextIO) -> None:
-    """Drop what `stream` cannot write: Python would try again as it ends, and change the exit status."""
+    """Drop text that `stream` cannot write. Python would try again at its exit, and change the exit status."""
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -87,7 +90,7 @@ def _drop_unwritten(stream: TextIO) -> None:
             os.close(null)
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         click.echo(printable(f"wn-dqn: {text}"), err=True)
 
@@ -101,17 +104,17 @@ def _run() -> None:
             error.show()
         sys.exit(2)
     except click.ClickException as error:
-        _tell(error.format_message())
+        _print_error(error.format_message())
         sys.exit(error.exit_code)
     except UsageError as error:
-        _tell(str(error))
+        _print_error(str(error))
         sys.exit(error.exit_status)
     except RunError as error:
-        _tell(str(error))
+        _print_error(str(error))
         sys.exit(1)
-    except OSError as error:  # a disk that is full or gone, past what a run can bear
-        _tell(f"{error}; what was saved before is intact")
+    except OSError as error:  # for instance, the disk is full or was removed
+        _print_error(f"{error}; everything saved before is intact")
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        _tell("interrupted; the same command begins again")
+        _print_error("interrupted; the same command begins again")
         sys.exit(130)

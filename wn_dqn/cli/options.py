@@ -1,4 +1,4 @@
-"""Options and values that several commands have."""
+"""Options and types of values that several commands share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEVICE = click.option(
     show_default=True,
     envvar="WN_DQN_DEVICE",
     show_envvar=True,
-    help="Where the network and the replay live: auto (a GPU if there is one), cpu, cuda, cuda:0, ...",
+    help="Device of the network and the replay: auto (a GPU if there is one), cpu, cuda, cuda:0, ...",
 )
 
 CHECKPOINT = click.option(
@@ -45,7 +45,7 @@ NAMED_ENV = click.option(
     "--env",
     "named_env",
     metavar="MODULE:FACTORY",
-    help="Allow the code from outside of wn-dqn that the run names as its environment; write the same name.",
+    help="Allow the external code that the run uses as its environment; give the same name.",
 )
 
 
@@ -58,7 +58,7 @@ def _import_plugins(_context: click.Context, _param: click.Parameter, names: tup
 
 
 def plugin_option(*, expose_value: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """``--plugin``: imports its modules before anything else. Most commands need not hear which."""
+    """``--plugin``: imports its modules before anything else. Most commands do not need their names."""
     return click.option(
         "--plugin",
         "plugins",
@@ -67,7 +67,7 @@ def plugin_option(*, expose_value: bool = False) -> Callable[[Callable[..., None
         is_eager=True,
         expose_value=expose_value,
         callback=_import_plugins,
-        help="Import a module that registers parts of your own (wn_dqn.register_network and its like); it may lie in "
+        help="Import a module that registers your own parts, for instance with wn_dqn.register_network. It may be in "
         "this folder. May be given several times.",
     )
 
@@ -77,12 +77,12 @@ PLUGIN = plugin_option()
 REFERENCE = click.option(
     "--reference",
     type=click.Choice(list(REFERENCES)),
-    help="Draw published curves under ours, in gray: training scores of 60 games with sticky actions.",
+    help="Draw published curves in gray behind yours: training scores of 60 games with sticky actions.",
 )
 
 
 def environment_arguments(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """The keyword arguments that ``--env-arg KEY=VALUE`` options give, each value read as YAML."""
+    """The keyword arguments of ``--env-arg KEY=VALUE`` options. Each value is parsed as YAML."""
     from wn_dqn.config.files import parse_yaml
 
     arguments: dict[str, Any] = {}
@@ -95,7 +95,7 @@ def environment_arguments(assignments: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """1e6 as 1000000; anything else, 1.5e0 included, as it is, for click to judge."""
+    """1000000 for 1e6. Any other value, for instance 1.5e0, is returned unchanged, and click checks it."""
     if isinstance(value, str) and "e" in value.lower():
         try:
             number = float(value)
@@ -106,10 +106,10 @@ def _whole(value: Any) -> Any:
 
 
 class Count(click.types.IntParamType):
-    """A whole number, written 1000000 or 1e6. Settings know its range."""
+    """A whole number, written 1000000 or 1e6. The settings check its range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number, or click's error for anything that is none."""
+        """The number. Raises click's error if `value` is not one."""
         return super().convert(_whole(value), param, ctx)
 
 
@@ -117,15 +117,15 @@ class CountRange(click.IntRange):
     """A whole number in a range, written 1000000 or 1e6."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number, or click's error for anything that is none."""
+        """The number. Raises click's error if `value` is not one."""
         return super().convert(_whole(value), param, ctx)
 
 
 class NumberRange(click.FloatRange):
-    """A finite number in a range: nan is in none."""
+    """A finite number in a range. nan is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number, or click's error for anything that is none."""
+        """The number. Raises click's error if `value` is not one."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -133,7 +133,7 @@ class NumberRange(click.FloatRange):
 
 
 class _ProtocolName(click.types.StringParamType):
-    """The name of a protocol, or a file. Protocols are imported only for a help text or a completion."""
+    """The name of a protocol, or a file. The protocols are imported only for a help text or a completion."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return "|".join([*self._names(), "FILE.yaml"])
@@ -150,7 +150,7 @@ class _ProtocolName(click.types.StringParamType):
 
 
 def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """``--protocol`` and what changes it; the command gets one `protocol`."""
+    """Add ``--protocol`` and the options that change it. The command receives one `protocol`."""
     options = (
         click.option(
             "--protocol",
@@ -160,14 +160,12 @@ def protocol_options(default: str) -> Callable[[Callable[..., None]], Callable[.
             show_default=True,
             help="The rules: one of these names, or a YAML file with the fields of a protocol, like `epsilon: 0.01`.",
         ),
-        click.option("--epsilon", type=NumberRange(0, 1), help="Change the protocol: the share of random actions."),
-        click.option("--sticky", type=NumberRange(0, 1), help="Change it: the probability of sticky actions."),
+        click.option("--epsilon", type=NumberRange(0, 1), help="Override the protocol's share of random actions."),
+        click.option("--sticky", type=NumberRange(0, 1), help="Override its probability of sticky actions."),
         click.option(
-            "--noops", type=click.IntRange(0, 1000), help="Change it: at most this many no-op frames at a start."
+            "--noops", type=click.IntRange(0, 1000), help="Override its maximum of no-op frames at the start."
         ),
-        click.option(
-            "--time-limit", metavar="DURATION|none", help="Change it: truncate games after 90s or 5m of play, or never."
-        ),
+        click.option("--time-limit", metavar="DURATION|none", help="Override its time limit, like 90s or 5m of play."),
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -201,17 +199,17 @@ def _protocol(name: str, changes: dict[str, Any]) -> EvaluationProtocol:
 
 
 def _frames(duration: str) -> int:
-    """The frames that a game shows in `duration`, at least one."""
+    """The number of frames of a game in `duration`, at least one."""
     from wn_dqn.render.video import FRAMES_PER_S
 
     return max(round(seconds(duration) * FRAMES_PER_S), 1)
 
 
 def seconds(duration: str) -> float:
-    """What 90s, 30m or 2h are in seconds; UsageError for anything else."""
+    """The seconds of a duration like 90s, 30m or 2h. Raises UsageError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
     if match is None:
-        raise UsageError(f"{duration!r} is not a duration; like 90s, 30m or 2h")
+        raise UsageError(f"{duration!r} is not a duration; write it like 90s, 30m or 2h")
     length_s = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
     if length_s > _LONGEST_S:
         raise UsageError(f"a duration is at most {_LONGEST_S / 3600:,.0f}h")

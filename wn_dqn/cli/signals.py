@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop. Only the command handles them: the library leaves a process's handlers alone."""
+"""Signals that stop a run. Only the command handles them: the library does not change a process's signal handlers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wn_dqn.runs.stop_request import StopRequest
 def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into a request to `stop`. A second SIGINT or SIGTERM ends the process at once.
 
-    SIGHUP never does, and does not count as the first: a terminal that closes may send it twice, and a parent that
-    passes a signal on sends SIGHUP, since its scheduler may have sent SIGTERM to both.
+    SIGHUP never ends the process at once, and does not count as the first signal. A terminal that closes may send it
+    twice. A parent process that forwards a signal sends SIGHUP, because its scheduler may have sent SIGTERM to both.
     """
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -36,14 +36,14 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:
     """End the process by this signal, with one line."""
-    with contextlib.suppress(OSError):  # no stream of Python: the signal may have come while it writes
+    with contextlib.suppress(OSError):  # not through Python's stream: the signal may have interrupted a write
         os.write(2, b"\nwn-dqn: stopped at once; the same command goes on from the last checkpoint\n")
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
 def _signals() -> list[signal.Signals]:
-    """Those that ask a run to stop. Windows has no SIGHUP, and `nohup` makes a process ignore it."""
+    """The signals that stop a run. Windows has no SIGHUP, and `nohup` makes a process ignore it."""
     hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
     if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
         return [signal.SIGINT, signal.SIGTERM]

@@ -1,1 +1,1 @@
-"""Settings and the files they come from; the names of games; the registry of everything that goes by a name."""
+"""Settings and config files, the names of games, and the registry of parameterizations, networks and agents."""

@@ -21,21 +21,21 @@ from wn_dqn.errors import UsageError, closest
 from wn_dqn.system.reading import KIB, read_text
 
 CONFIG_BYTES = 64 * KIB
-"""at most, of a config: one with every setting has two"""
+"""depth limit of a config; one with every setting has depth two"""
 _MAX_NODES = 10_000
 _MAX_VALUE = 10_000
 
 
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)  # YAML 1.2: 1e-4 is a number, `no` is a word
-    yaml.composer.warn_double_anchors = False  # a name that is given twice is legal, and no reason for a warning
+    yaml.composer.warn_double_anchors = False  # an anchor that is defined twice is legal
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     return yaml
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """What a YAML 1.2 text says; UsageError, naming `source`, if it is none, or is more than a config can be."""
+    """The value of a YAML 1.2 text. Raises UsageError, naming `source`, if it is invalid or too large for a config."""
     try:
         if len(text) > CONFIG_BYTES:
             raise ValueError(f"it has more than {CONFIG_BYTES:,} characters")
@@ -47,17 +47,17 @@ def parse_yaml(text: str, source: str) -> Any:
         *(YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
         AssertionError,  # of "%YAML 1.3"
     ) as error:
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())  # a tag that lies raises anything
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())  # a false tag can raise any error
         raise UsageError(f"{source} is not valid YAML: {reason}") from None
 
 
 def _require_few_nodes(text: str) -> None:
-    """ValueError if the text has too many nodes, those that aliases repeat included.
+    """Raise ValueError if the text has too many nodes, including those that aliases repeat.
 
-    A few hundred bytes of aliases of aliases can stand for billions of nodes, and merging copies each.
+    A few hundred bytes of nested aliases can expand to billions of nodes, and merging copies each.
     """
-    finished: dict[str, int] = {}  # by anchor, the nodes that an alias stands for
-    opened: list[tuple[str | None, int]] = []  # each mapping or list that goes on: its anchor, its nodes so far
+    finished: dict[str, int] = {}  # the number of nodes of each anchor
+    opened: list[tuple[str | None, int]] = []  # open mappings and lists: anchor, nodes so far
     for event in _yaml().parse(text):
         kind, anchor, count = type(event).__name__, getattr(event, "anchor", None), 0
         if kind in ("MappingStartEvent", "SequenceStartEvent"):
@@ -80,7 +80,7 @@ def _require_few_nodes(text: str) -> None:
 
 
 def _require_text(value: object) -> None:
-    """ValueError if a string cannot be written in UTF-8 (half of a surrogate pair), or is longer than any setting."""
+    """Raise ValueError if a string is not encodable in UTF-8 (a lone surrogate), or is longer than any setting."""
     if isinstance(value, str):
         value.encode()
         if len(value) > _MAX_VALUE:
@@ -112,7 +112,7 @@ def read_config(name_or_path: str) -> dict[str, Any]:
 
 
 def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
-    """The mapping in a YAML file; UsageError, calling it `kind`, if it cannot be read or is none."""
+    """The mapping in a YAML file. Raises UsageError, with `kind` as its name, if it is unreadable or not a mapping."""
     try:
         text = read_text(path, CONFIG_BYTES)
     except OSError as error:
@@ -126,7 +126,7 @@ def read_yaml_mapping(path: Path, kind: str) -> dict[str, Any]:
 
 
 def parse_assignment(assignment: str) -> dict[str, Any]:
-    """``section.key=value`` as a nested mapping, the value read as YAML."""
+    """``section.key=value`` as a nested mapping. The value is parsed as YAML."""
     key, equals, value = assignment.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -141,7 +141,7 @@ def nested(dotted_key: str, value: object) -> dict[str, Any]:
 
 
 def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """One nested mapping out of several; later layers win, key by key."""
+    """Merge several nested mappings, key by key. Later layers have precedence."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -151,9 +151,9 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def make_settings(data: Mapping[str, Any]) -> Settings:
-    """Validated settings, the game by its name in `all_games`, however it was spelled.
+    """Validated settings. Any spelling of the game is replaced by its name in `all_games`.
 
-    UsageError with the first mistake, the key it is at, and the closest valid one.
+    Raises UsageError with the first mistake, its key, and the closest valid key.
     """
     data = dict(data)
     if isinstance(data.get("game"), str):
@@ -162,9 +162,9 @@ def make_settings(data: Mapping[str, Any]) -> Settings:
 
 
 def stored_settings(data: Mapping[str, Any]) -> Settings:
-    """The settings of a run that exists. Unlike `make_settings`, a game that is unknown here keeps its name.
+    """The settings of an existing run. Unlike `make_settings`, it accepts the name of an unknown game.
 
-    Such a run cannot be played here, but it can be read, plotted and reported.
+    The game of such a run cannot be played here. But the run can be read, plotted and reported.
     """
     data = dict(data)
     with contextlib.suppress(UsageError):
@@ -194,7 +194,7 @@ def setting_help(model: type[BaseModel] = Settings, prefix: str = "") -> list[tu
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted keys in which two nested mappings differ, each with both values: ``key: old -> new``."""
+    """The differences of two nested mappings, by dotted key, with both values: ``key: old -> new``."""
     lines: list[str] = []
     for key in {**old, **new}:
         a, b = old.get(key), new.get(key)
@@ -229,7 +229,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _short(value: object) -> str:
-    """`value` for a message of one line."""
+    """`value` in a short form for a message of one line."""
     try:
         text = repr(value)
     except ValueError:  # Python refuses to print a number of more than 4,300 digits

@@ -1,4 +1,4 @@
-"""The names of what is played: Atari's games, as ale-py ships them, Catch, and environments from outside."""
+"""The names of games: Atari's games in ale-py, Catch, and external environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Game:
     rom_id: str
     """the emulator's name, like space_invaders"""
     name: str
-    """ours and gymnasium's, like SpaceInvaders"""
+    """its name here and in gymnasium, like SpaceInvaders"""
 
     @property
     def short_name(self) -> str:
@@ -38,7 +38,7 @@ class Game:
 
 @dataclass(frozen=True)
 class OutsideGame(Game):
-    """An environment from outside of this package; its `name` is ``gymnasium:ID``, or the like.
+    """An external environment. Its `name` is ``gymnasium:ID``, ``gymnasium:MODULE:ID`` or ``MODULE:FACTORY``.
 
     Exactly one of `env_id` and `factory` is not empty.
     """
@@ -55,7 +55,7 @@ class OutsideGame(Game):
     stack: int = 1
     """frames in an observation"""
     repeats: bool = True
-    """whether seeds and actions determine everything it shows"""
+    """whether the environment is determined by seeds and actions"""
 
     @property
     def short_name(self) -> str:
@@ -64,7 +64,7 @@ class OutsideGame(Game):
 
     @property
     def frames_per_step(self) -> int:
-        """One: what an environment repeats within a step is its own affair."""
+        """One, because an environment's own frame skip is not known here."""
         return 1
 
 
@@ -73,7 +73,7 @@ CATCH_VECTOR = Game("catch_vector", "CatchVector")
 """Catch as three numbers instead of frames"""
 
 _MAX_NAME = 200
-# The emulator ends the whole process when it is asked to play these with one player.
+# With one player, the emulator ends the whole process in these games.
 _NEED_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}
 
 
@@ -87,7 +87,7 @@ def all_games() -> dict[str, Game]:
 def _rom_ids() -> set[str]:
     """Every ROM that the installed ale-py ships.
 
-    Its `roms` module is loaded alone: `import ale_py` would load gymnasium, too, which takes longer than the list.
+    Only its `roms` module is loaded. `import ale_py` would also load gymnasium, which is slow.
     """
     package = importlib.util.find_spec("ale_py")
     assert package is not None
@@ -101,12 +101,12 @@ def _rom_ids() -> set[str]:
 
 
 def find_game(name: str) -> Game:
-    """The game that `name` means, as people, gymnasium and ale-py write it.
+    """The game with this `name`, in any of the spellings of this package, gymnasium and ale-py.
 
     `SpaceInvaders`, `space_invaders`, `ALE/SpaceInvaders-v5` and `SpaceInvadersNoFrameskip-v4` are the same. A name
-    with a colon is an environment from outside, as in :func:`outside_game`; nothing is imported.
+    with a colon is an external environment, as in :func:`outside_game`; nothing is imported.
 
-    UsageError with the closest names if there is none.
+    Raises UsageError, with the closest names, if there is none.
     """
     if len(name) > _MAX_NAME:
         raise UsageError(f"unknown game {name[:20] + '...'!r}: no game's name has more than {_MAX_NAME} characters")
@@ -130,7 +130,7 @@ def find_game(name: str) -> Game:
 
 
 def game_of(settings: Settings) -> Game:
-    """What `settings` say is played, an environment from outside with its arguments."""
+    """The game of `settings`. An external environment includes its arguments."""
     game, environment = find_game(settings.game), settings.environment
     if isinstance(game, OutsideGame):
         return replace(
@@ -144,9 +144,10 @@ def game_of(settings: Settings) -> Game:
 
 
 def outside_game(name: str) -> OutsideGame:
-    """The environment that ``gymnasium:ID``, ``gymnasium:MODULE:ID`` or ``MODULE:FACTORY`` means.
+    """The environment of ``gymnasium:ID``, ``gymnasium:MODULE:ID`` or ``MODULE:FACTORY``.
 
-    UsageError if `name` is none of these, or names an Atari game, which has rules of its own here.
+    Raises UsageError if `name` has none of these forms. Raises it also for an Atari game, which has other rules here
+    than in gymnasium.
     """
     name = name.strip()
     kind, _, rest = name.partition(":")
@@ -160,7 +161,7 @@ def outside_game(name: str) -> OutsideGame:
             return OutsideGame("", name, module=module, env_id=env_id)
     elif _is_module(kind) and rest.isidentifier():
         return OutsideGame("", name, module=kind, factory=rest)
-    raise UsageError(f"{name!r} is no environment; write gymnasium:ID, gymnasium:MODULE:ID or MODULE:FACTORY")
+    raise UsageError(f"{name!r} is not an environment; write gymnasium:ID, gymnasium:MODULE:ID or MODULE:FACTORY")
 
 
 def _is_module(name: str) -> bool:
@@ -168,5 +169,5 @@ def _is_module(name: str) -> bool:
 
 
 def _key(game: Game) -> str:
-    """What every way to write the game's name comes down to."""
+    """The normal form of all spellings of the game's name."""
     return game.rom_id.replace("_", "")

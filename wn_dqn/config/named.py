@@ -1,4 +1,4 @@
-"""Configs that go by a name. Apart from the settings, so that a help text needs no more than a folder's listing."""
+"""The named configs. They are in their own module, so that a help text only lists a folder."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def config_folder() -> Path:
 
 
 def named_configs() -> list[str]:
-    """Names that ``--config`` takes beside file paths."""
+    """The names that ``--config`` accepts, in addition to paths."""
     return sorted(path.stem for path in config_folder().glob("*.yaml"))

@@ -1,7 +1,7 @@
-"""Plugins: modules of a user that put rows into the registry when they are imported.
+"""Plugins: a user's modules, which add rows to the registry when they are imported.
 
-A plugin is code, and settings may come from somebody else. So no reader of settings imports one: a person names it on
-the command line or imports it in Python. Settings that name any other are refused.
+A plugin is code, and settings may come from somebody else. So reading settings never imports a plugin. The user names
+it on the command line, or imports it in Python. Settings with any other plugin are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wn_dqn.errors import UsageError
 
 
 def import_plugins(names: Iterable[str]) -> None:
-    """Import the modules of these dotted names; UsageError, with the reason, for the first one that fails."""
+    """Import the modules with these dotted names. Raises UsageError, with the reason, for the first one that fails."""
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
             raise UsageError(f"plugin {name!r} is not the name of a module, like my_layers or my_package.layers")
@@ -23,7 +23,7 @@ def import_plugins(names: Iterable[str]) -> None:
 
 
 def require_imported(settings: Mapping[str, Any]) -> None:
-    """UsageError if the nested `settings` name a plugin that is not imported: it has not run in this process."""
+    """Raise UsageError if the nested `settings` name a plugin that has not been imported in this process."""
     for name in plugins_of(settings):
         if name not in sys.modules:
             raise UsageError(
@@ -33,6 +33,6 @@ def require_imported(settings: Mapping[str, Any]) -> None:
 
 
 def plugins_of(settings: Mapping[str, Any]) -> list[str]:
-    """The plugins that the nested `settings` name; none if what stands there is no list of names."""
+    """The plugins that the nested `settings` name; empty if the value is not a list of names."""
     names = settings.get("plugins", [])
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

@@ -1,7 +1,7 @@
-"""What goes by a name: parameterizations, networks, agents and optimizers, one row each.
+"""The registry: parameterizations, networks, agents and optimizers by name, with one row each.
 
-A row says what the thing is called, what it needs, and where its code is, as ``module:object``. No row imports torch:
-help texts, settings and tables of results are made from rows alone. The code is imported when a run needs it.
+A row has a label, requirements, and the place of the code as ``module:object``. No row imports torch, because help
+texts, settings and tables of results need only the rows. The code is imported when a run needs it.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ class ParameterizationRow:
     """The layers that a network is built from."""
 
     label: str
-    """in plots and tables"""
+    """name in plots and tables"""
     linear: Code
     conv2d: Code | None
-    """Both make a :class:`wn_dqn.nn.layers.Layer`, and take what torch.nn's take. None: there are no convolutions."""
+    """Both construct a :class:`wn_dqn.nn.layers.Layer`, with the arguments of torch.nn's. None: no convolutions."""
     learning_rate: float
     """the default for Adamax and Adam"""
     batch_statistics: bool = False
     """whether the training output depends on the whole minibatch"""
     learned_by_others: bool = False
-    """whether a plain network of another program becomes exactly this one: it can be imported"""
+    """whether a plain network of another program can be converted to it exactly, and so be imported"""
     last: Code | None = None
     """The layers that no ReLU follows; None: `linear`."""
     folded: str = "standard"
     """the parameterization of its folded networks; standard: plain weights and biases"""
     start: Literal["same", "centred", "own"] = "same"
-    """with equal seeds: as the same function as the others; so only with network.init_centred; as one of its own"""
+    """whether, with equal seeds, it starts as the same function as the others: yes; with network.init_centred; no"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AgentRow:
     code: Code
     """a :class:`wn_dqn.training.agent.Agent`, called with :class:`wn_dqn.training.agent.AgentParts`"""
     distributional: bool = False
-    """whether it learns distributions of returns: its network has atoms, its loss compares distributions"""
+    """whether it learns distributions of returns: then its network has atoms, and its loss compares distributions"""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class NetworkRow:
     code: Code
     """a :class:`wn_dqn.nn.networks.QNetwork`, called with (layers, obs_shape, num_actions, settings, obs_dtype)"""
     dueling: Code | None = None
-    """the same with dueling heads; None: there is no such form"""
+    """the same network with dueling heads; None if there is no such form"""
     obs_ndim: int | None = None
-    """dimensions of the observations that it takes: 3 for images, 1 for vectors; None: any"""
+    """number of dimensions of its observations: 3 for images, 1 for vectors; None means any"""
     min_side: int = 1
-    """the smallest width and height of images that ``auto`` chooses it for"""
+    """the smallest width and height of images for which ``auto`` selects it"""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ NETWORKS: dict[str, NetworkRow] = {
         "wn_dqn.nn.impala:ImpalaNetwork",
         "wn_dqn.nn.impala:DuelingImpalaNetwork",
         obs_ndim=3,
-        min_side=3,  # as minatar, which comes first: `auto` never means this one
+        min_side=3,  # the same as minatar, which comes first, so `auto` never selects this one
     ),
 }
 
@@ -233,14 +233,14 @@ _KINDS: dict[Kind, dict[str, Any]] = {
     "agent": AGENTS,
 }
 _BUILT_IN = {kind: frozenset(rows) for kind, rows in _KINDS.items()}
-# A name stands in config.yaml, on the command line and in the name of a run's folder.
+# A name is written in config.yaml, on the command line, and in the name of a run's folder.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def register(kind: Kind, name: str, row: Any) -> None:
-    """Put a row of a user's into the registry; a second call with the same name replaces the first one's.
+    """Add a user's row to the registry. A second call with the same name replaces the row.
 
-    UsageError for a name that is this package's own, or that cannot be a setting.
+    Raises UsageError for a name that is built in, or that is not valid.
     """
     if name in (*_BUILT_IN[kind], "auto"):
         raise UsageError(f"the {kind} {name} is built in; register yours under another name")
@@ -250,7 +250,7 @@ def register(kind: Kind, name: str, row: Any) -> None:
 
 
 def is_registered(kind: Kind, name: str) -> bool:
-    """Whether a user registered the row of that name."""
+    """Whether a user has registered a row with this name."""
     return name in _KINDS[kind] and name not in _BUILT_IN[kind]
 
 

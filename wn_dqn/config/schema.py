@@ -1,6 +1,6 @@
-"""Settings: typed, frozen, complete. The defaults are the paper's protocol; a config file holds differences only.
+"""Settings: typed, frozen, complete. The defaults are the paper's protocol; a config file contains only differences.
 
-Counts carry their unit in their name: `_steps` are agent steps (4 frames each, summed over all environments),
+The names of counts include their unit: `_steps` are agent steps (4 frames each, summed over all environments),
 `_frames` are emulator frames, `_updates` are gradient steps.
 """
 
@@ -15,11 +15,11 @@ from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, NETWORKS, O
 from wn_dqn.errors import closest
 
 Precision = Literal["float32", "tf32", "bf16"]
-DEFAULT_ATOMS = 51  # Bellemare et al. 2017, figure 3: the most of those they tried, and the best
+DEFAULT_ATOMS = 51  # Bellemare et al. 2017, figure 3: the largest number they tried, and the best
 
 
 def _whole(value: object) -> object:
-    """1e6, which YAML reads as a float, as 1000000; 1.5 stays as it is and is refused."""
+    """1000000 for 1e6, which YAML reads as a float. 1.5 is returned unchanged, and refused later."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -30,7 +30,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def _name_in(rows: Mapping[str, object], *besides: str) -> AfterValidator:
-    """A validator of names: `rows` may grow, so it looks when it is asked. The names `besides` are valid, too."""
+    """A validator of names. It reads `rows` at each call, because rows may be added. `besides` are also valid."""
 
     def check(name: str) -> str:
         if name not in rows and name not in besides:
@@ -57,7 +57,7 @@ class _Section(BaseModel):
 
 
 def _plain(value: Any) -> Any:
-    """`value`, which YAML and JSON can hold; ValueError for anything else."""
+    """`value`, if YAML and JSON can represent it. Raises ValueError for anything else."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 class EnvironmentSettings(_Section):
-    """How the games are played in training. Environments from outside ignore what only Atari has."""
+    """The rules of the training games. External environments ignore settings that only Atari has."""
 
     num_envs: Whole = Field(
         8, gt=0, le=1024, description="games played in lockstep; part of the experiment: it changes results"
@@ -85,23 +85,23 @@ class EnvironmentSettings(_Section):
     )
     terminal_on_life_loss: bool = Field(True, description="a lost life ends the episode for the learner, not the game")
     args: Annotated[dict[str, Any], BeforeValidator(_plain)] = Field(
-        {}, description="keyword arguments of an environment from outside; --env-arg KEY=VALUE sets one"
+        {}, description="keyword arguments of an external environment; --env-arg KEY=VALUE sets one"
     )
     vectorization: Literal["sync", "async"] = Field(
         "sync",
-        description="of environments from outside: sync plays all games in this process, async each in one of its own",
+        description="external environments: sync plays all games in this process, async each in its own process",
     )
     stack: Whole | None = Field(
-        None, ge=1, le=64, description="frames in an observation of an environment from outside; null: 1"
+        None, ge=1, le=64, description="frames in an observation of an external environment; null: 1"
     )
     normalize_observations: bool = Field(
         False,
-        description="vectors in float32 are shifted and scaled by the running mean and variance of the training games",
+        description="normalize float32 vectors by the running mean and variance of the training games",
     )
     repeats: bool | None = Field(
         None,
-        description="whether seeds and actions determine all that the environment shows: then a stopped run goes on "
-        "exactly. null: known for Atari and Catch; others are tried at the start, and config.yaml has the verdict",
+        description="whether seeds and actions determine the environment, so that a stopped run resumes exactly. "
+        "null: known for Atari and Catch; others are tested at the start, and config.yaml records the result",
     )
 
 
@@ -110,34 +110,34 @@ class ReplaySettings(_Section):
 
     capacity: Count = Field(
         1_000_000,
-        description="transitions kept; each takes 7 KB of memory, or 0.2 to 1.5 KB where frames are compressed",
+        description="number of transitions; each takes 7 KB of memory, or 0.2 to 1.5 KB if frames are compressed",
     )
     compression: Literal["auto", "none", "zstd"] = Field(
         "auto",
-        description="of the frames in memory, without loss: nothing that is learned depends on it. auto: zstd where "
-        "the replay would take more than half of the free memory. Never on a GPU",
+        description="lossless compression of the frames in memory; it does not change results. auto: zstd if the "
+        "replay would take more than half of the free memory. Never on a GPU",
     )
     priority_exponent: Probability = Field(
         0.0,
         description=(
             "alpha: a transition is drawn in proportion to (|TD error| + priority_epsilon)^alpha. 0: uniformly, as in "
-            "DQN, and the next three settings are ignored; the paper of prioritized replay has 0.6 and a quarter of "
+            "DQN, and the next three settings are ignored; the paper of prioritized replay uses 0.6 and a quarter of "
             "the learning rate"
         ),
     )
     priority_epsilon: float = Field(
-        1e-6, gt=0, le=1, description="added to |TD error|: what has no error left is still drawn (our choice)"
+        1e-6, gt=0, le=1, description="added to |TD error|, so that transitions without error are drawn (our choice)"
     )
     importance_exponent: Probability = Field(
         0.4,
         description=(
-            "beta when learning starts: a drawn transition counts (N P(i))^-beta, relative to the largest of its "
-            "minibatch; then beta goes to 1 on a straight line"
+            "initial beta: the weight of a transition is (N P(i))^-beta, relative to the largest one of its minibatch; "
+            "beta rises linearly to 1"
         ),
     )
     importance_anneal_steps: Count = Field(
         50_000_000,
-        description="steps from the start of learning until beta is 1; set it to the length of a shorter run",
+        description="steps from the start of learning until beta is 1; in a shorter run, set it to the run's length",
     )
 
 
@@ -150,28 +150,28 @@ class NetworkSettings(_Section):
         "of " + ", ".join(NETWORKS),
     )
     hidden: list[Annotated[int, Field(gt=0, le=65_536)]] = Field(
-        [64, 64], min_length=1, description="units of the hidden layers of mlp, from the input on; the others ignore it"
+        [64, 64], min_length=1, description="units of the hidden layers of mlp, input first; other networks ignore it"
     )
     width: Whole = Field(
-        1, ge=1, le=64, description="of impala: its channels are 16, 32 and 32 times this; the others ignore it"
+        1, ge=1, le=64, description="impala has 16, 32 and 32 times as many channels; other networks ignore it"
     )
     dueling: bool = Field(
         False,
-        description="dueling heads (Wang et al. 2016): a state's value and its actions' advantages, apart, add up to Q",
+        description="dueling heads (Wang et al. 2016): separate streams for the state's value and the advantages",
     )
     noisy: bool = Field(
         False,
-        description="learned noise on the weights of the head (Fortunato et al. 2018, factorized), which explores in "
-        "place of epsilon: set exploration.final=0. Tests and films are played without it",
+        description="learned noise on the weights of the head (Fortunato et al. 2018, factorized). It replaces "
+        "epsilon: set exploration.final=0. Evaluations and videos are without noise",
     )
     noisy_sigma: float = Field(
         0.5,
         ge=0,
         le=1e3,
-        description="sigma_0: noise begins as this over sqrt(fan-in), scaled with a layer's outputs",
+        description="sigma_0: the initial noise is sigma_0/sqrt(fan-in), scaled with a layer's outputs",
     )
     spectral_layers: list[str] = Field(
-        [], description="layers that sn normalizes, by name, like conv1 or hidden; []: the last hidden ones"
+        [], description="names of the layers that sn normalizes, like conv1 or hidden; []: the last hidden ones"
     )
     init: Literal["data", "torch", "nature", "glorot"] = Field(
         "data",
@@ -189,27 +189,26 @@ class NetworkSettings(_Section):
     )
     init_centred: bool = Field(
         False,
-        description="each unit's weights are drawn less their mean; with it, ws starts as the same function as the "
+        description="subtract the mean of each unit's initial weights; with it, ws starts as the same function as the "
         "other parameterizations",
     )
     output_init_scale: float = Field(
         1.0,
         gt=0,
         le=1e6,
-        description="scale of the Q-values after initialization, or of the logits where there are atoms; 1 is the "
-        "paper's reading",
+        description="scale of the Q-values (with atoms, of the logits) after initialization; 1 follows the paper",
     )
     atoms: Whole | None = Field(
         None,
         ge=2,
         le=10_000,
-        description="returns that get a probability, evenly from v_min to v_max; null: 51 for agents that learn "
+        description="number of atoms, evenly spaced from v_min to v_max; null: 51 for agents that learn "
         "distributions ("
         + ", ".join(name for name, row in AGENTS.items() if row.distributional)
         + "), none for the others",
     )
-    v_min: float = Field(-10.0, ge=-1e9, le=1e9, description="the lowest atom; returns below it count as this")
-    v_max: float = Field(10.0, ge=-1e9, le=1e9, description="the highest atom; returns above it count as this")
+    v_min: float = Field(-10.0, ge=-1e9, le=1e9, description="the lowest atom; returns below it are clipped")
+    v_max: float = Field(10.0, ge=-1e9, le=1e9, description="the highest atom; returns above it are clipped")
 
 
 class LearningSettings(_Section):
@@ -217,7 +216,7 @@ class LearningSettings(_Section):
 
     total_steps: Count = Field(50_000_000, description="agent steps of training: 200 epochs of 250,000")
     start_steps: Count = Field(50_000, description="steps of random play before learning starts")
-    update_period_steps: Count = Field(4, description="one update per this many transitions, whatever num_envs is")
+    update_period_steps: Count = Field(4, description="one update per this many transitions, for any num_envs")
     batch_size: Count = Field(64, description="transitions per update")
     discount: float = Field(0.99, ge=0, le=1, description="gamma")
     n_steps: Whole = Field(
@@ -228,8 +227,8 @@ class LearningSettings(_Section):
     )
     loss: Literal["huber", "mse"] = Field(
         "huber",
-        description="huber: the TD error is clipped at 1; mse: half its square, not clipped: large errors, large "
-        "steps. Agents of distributions ignore it: theirs is the cross-entropy",
+        description="huber: the TD error is clipped at 1; mse: half its square, not clipped, so large errors make "
+        "large steps. Agents that learn distributions ignore it and use the cross-entropy",
     )
     loss_reduction: Literal["mean", "sum"] = Field(
         "mean", description="over the batch; Adamax ignores the difference, except through its epsilon"
@@ -237,19 +236,19 @@ class LearningSettings(_Section):
     precision: Precision = Field(
         "float32",
         description=(
-            "of matrix products and convolutions: tf32 (GPU) and bf16 round what they multiply; parameters stay float32"
+            "precision of matrix products and convolutions: tf32 (GPU) and bf16 round factors; parameters are float32"
         ),
     )
     deterministic: bool = Field(
-        False, description="on a GPU, only kernels that repeat to the bit: slower; a CPU always repeats itself"
+        False, description="on a GPU, use only deterministic kernels, which are slower; a CPU is always deterministic"
     )
 
 
 class ExplorationSettings(_Section):
-    """Epsilon-greedy exploration: epsilon falls on a straight line from `initial` to `final` once learning starts."""
+    """Epsilon-greedy exploration: epsilon falls linearly from `initial` to `final` after learning starts."""
 
     initial: Probability = Field(1.0, description="epsilon until learning starts")
-    final: Probability = Field(0.1, description="epsilon in the end")
+    final: Probability = Field(0.1, description="epsilon at the end")
     decay_steps: Count = Field(1_000_000, description="steps from the start of learning until epsilon is final")
 
 
@@ -267,7 +266,7 @@ class OptimizerSettings(_Section):
         gt=0,
         le=1e38,
         description=(
-            "null: 2.5e-4 for rmsprop-nature (Mnih's), 1e-2 for sgd (our choice); for the others that of the "
+            "null: 2.5e-4 for rmsprop-nature (Mnih's), 1e-2 for sgd (our choice); the others use that of the "
             "parameterization: "
             + ", ".join(f"{name} {row.learning_rate:g}" for name, row in PARAMETERIZATIONS.items())
             + " (standard and wn: the paper's)"
@@ -285,7 +284,7 @@ class OptimizerSettings(_Section):
         None,
         ge=0,
         le=1e38,
-        description="the rate falls to this on a straight line once learning starts; null: it stays, as in the paper",
+        description="the rate falls linearly to this after learning starts; null: it is constant, as in the paper",
     )
     decay_steps: Count = Field(
         50_000_000, description="steps from the start of learning until the rate is final_learning_rate"
@@ -303,34 +302,32 @@ class EvaluationSettings(_Section):
     )
     steps: Count = Field(125_000, description="test steps per evaluation; games completed within them count")
     epsilon: Probability = Field(0.05, description="epsilon of the test policy")
-    num_envs: Whole = Field(
-        16, gt=0, le=1024, description="games played at once; which games count does not depend on it"
-    )
+    num_envs: Whole = Field(16, gt=0, le=1024, description="games played at once; the result does not depend on it")
     held_out_states: Count = Field(
-        3_200, description="states drawn once when learning starts, on which mean max-Q is followed"
+        3_200, description="number of states, drawn once when learning starts, on which mean max-Q is measured"
     )
     curvature_products: Whole = Field(
         0,
         ge=0,
         le=1000,
-        description="products of the loss's Hessian with a vector, at each evaluation, to measure its curvature. 24 "
-        "are enough; each takes as long as three updates. 0: curvature is not measured",
+        description="Hessian-vector products at each evaluation, to measure the loss's curvature. 24 are enough; each "
+        "takes as long as three updates. 0: curvature is not measured",
     )
 
 
 class OutputSettings(_Section):
-    """What is written, and how often. None of this changes what is learned."""
+    """The output of a run. These settings do not change what is learned."""
 
     log_period_steps: Count = Field(10_000, description="steps between rows of metrics.csv")
     checkpoint_period_steps: Count = Field(
         250_000, description="steps between checkpoints; each end of an epoch saves one, too"
     )
-    keep_checkpoints: Count = Field(2, description="newest checkpoints kept, beside the best")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, in addition to the best")
     save_replay: bool = Field(
         True, description="save the replay; without it a resumed run starts with an empty one and is not exact"
     )
     video_period_epochs: Whole = Field(
-        0, ge=0, description="epochs between clips in TensorBoard of ten seconds of the best network so far; 0: none"
+        0, ge=0, description="epochs between TensorBoard clips (ten seconds of the best network so far); 0: no clips"
     )
 
 
@@ -343,16 +340,15 @@ class Settings(_Section):
     """
 
     game: str = Field(
-        description="name of the game; or an environment from outside: gymnasium:ID, gymnasium:MODULE:ID, "
-        "MODULE:FACTORY"
+        description="name of the game, or an external environment: gymnasium:ID, gymnasium:MODULE:ID, MODULE:FACTORY"
     )
     param: ParameterizationName = Field(
         DEFAULT_PARAMETERIZATION, description="parameterization of the network: " + ", ".join(PARAMETERIZATIONS)
     )
     agent: AgentName = Field("dqn", description="; ".join(f"{name}: {row.label}" for name, row in AGENTS.items()))
-    seed: int = Field(0, ge=0, lt=2**63, description="one integer that all randomness comes from")
+    seed: int = Field(0, ge=0, lt=2**63, description="the seed of all random numbers")
     plugins: list[str] = Field(
-        [], description="Python modules that register parts of your own; see --plugin. Imported before anything else"
+        [], description="Python modules that register your own parts; see --plugin. Imported before anything else"
     )
     environment: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -375,7 +371,7 @@ class Settings(_Section):
             optimizer.setdefault("learning_rate", row.learning_rate or PARAMETERIZATIONS[param].learning_rate)
             optimizer.setdefault("beta1", row.beta1)
             optimizer.setdefault("epsilon", row.epsilon)
-        else:  # the wrong name gets the error message, not what follows from it
+        else:  # report the wrong name, not an error that follows from it
             optimizer = {"learning_rate": 1.0, "beta1": 0.5, "epsilon": 1.0} | optimizer
         return {**data, "optimizer": optimizer}
 
@@ -408,7 +404,7 @@ class Settings(_Section):
         environment = self.environment
         for name in ("args", "stack"):
             if getattr(environment, name):
-                raise ValueError(f"environment.{name} is for environments from outside (--env), not for {self.game}")
+                raise ValueError(f"environment.{name} is for external environments (--env), not for {self.game}")
         return self
 
     @model_validator(mode="after")
@@ -441,12 +437,15 @@ class Settings(_Section):
         return self
 
     def ends_epoch(self, steps: int) -> bool:
-        """Whether an epoch ends with the step that makes it `steps`."""
+        """Whether an epoch ends at `steps`."""
         epoch_steps = self.evaluation.epoch_steps
         return steps // epoch_steps > (steps - self.environment.num_envs) // epoch_steps
 
     def counts_test_at(self, steps: int) -> bool:
-        """Whether a test after `steps` counts: it ends an epoch, or the run. An extended run may have others."""
+        """Whether an evaluation at `steps` counts: at the end of an epoch or of the run.
+
+        A run that was extended may have others: those at its earlier ends.
+        """
         return self.ends_epoch(steps) or steps >= self.learning.total_steps
 
     @property

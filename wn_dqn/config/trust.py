@@ -1,7 +1,7 @@
-"""Code from outside of this package: which settings name it, who allowed it, and how it is imported.
+"""External code: finds it in settings, checks that the user allows it, and imports it.
 
-Settings come with runs and agents of other people, and naming code must not be enough to run it. A person who writes
-the name on the command line, or ``trust=True`` in Python, allows it.
+Runs and agents of other people come with settings. That settings name external code must not be enough to run it. The
+user allows it by its name on the command line, or by ``trust=True`` in Python.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from wn_dqn.config.schema import Settings
 from wn_dqn.errors import UsageError, first_line
 
 _KNOWN = {"gymnasium", "minatar", "ale_py"}
-"""packages whose environments are data for us: they run nothing that a name chooses"""
+"""packages whose environments are safe: a name in the settings cannot select any code to run"""
 
 
 def code_of(settings: Settings) -> tuple[str, ...]:
-    """The code from outside of wn_dqn and of gymnasium's registry that `settings` name, as they name it."""
+    """The names of external code in `settings`, that is, outside of wn_dqn and of gymnasium's registry."""
     return code_of_game(settings.game)
 
 
 def code_of_game(name: str) -> tuple[str, ...]:
-    """As :func:`code_of`, of the game or environment of this name."""
+    """As :func:`code_of`, for the game or environment with this name."""
     if ":" not in name:
         return ()
     game = find_game(name)
@@ -36,7 +36,7 @@ def code_of_game(name: str) -> tuple[str, ...]:
 
 
 def require_trust(settings: Settings, named: Collection[str] = (), trust: bool = False) -> None:
-    """UsageError, with the remedy, if `settings` name code that is not among `named`, unless `trust`."""
+    """Raise UsageError, with the remedy, if `settings` name code that is not among `named`, unless `trust`."""
     if not trust:
         require_trust_in_game(settings.game, named)
 
@@ -52,10 +52,10 @@ def require_trust_in_game(name: str, named: Collection[str]) -> None:
 
 
 def import_outside(module: str) -> ModuleType:
-    """The module of that name, which may lie in the current folder; UsageError if it cannot be imported."""
+    """Import the module with this name, also from the current folder. Raises UsageError if that fails."""
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
-        sys.path.append(folder)  # last: nothing there can hide an installed package
+        sys.path.append(folder)  # at the end, so that no module there can hide an installed package
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -64,5 +64,5 @@ def import_outside(module: str) -> ModuleType:
                 f"there is no module {module}: install it, or run in the folder that has {error.name}.py"
             ) from None
         raise UsageError(f"{module} needs the package {error.name}, which is not installed") from None
-    except Exception as error:  # noqa: BLE001 - whatever somebody else's module does
+    except Exception as error:  # noqa: BLE001 - any error of external code
         raise UsageError(f"{module} cannot be imported: {type(error).__name__}: {first_line(error)}") from None

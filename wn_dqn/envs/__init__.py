@@ -1,1 +1,1 @@
-"""Environments and their spec: Atari, the reference that Atari is tested against, and Catch."""
+"""Environments and their spec: Atari, the reference implementation for tests of Atari, Catch, external environments."""

@@ -1,8 +1,8 @@
-"""The fast environment: ``ale_py.AtariVectorEnv`` behind the few calls that the loop needs.
+"""The fast environment: an adapter from ``ale_py.AtariVectorEnv`` to the interface of the loop.
 
-Preprocessing (gray, maximum of the last two of four frames, area resize to 84x84, stack of four) and the emulators'
-threads are ale-py's. What is set here is the protocol of Mnih et al. (2015): raw rewards, no forced FIRE at a start,
-no sticky actions unless asked for, lives reported instead of ending games.
+ale-py does the preprocessing (gray, maximum of the last two of four frames, area resize to 84x84, stack of four) and
+runs the emulators in threads. This module sets the protocol of Mnih et al. (2015): raw rewards, no forced FIRE at the
+start, no sticky actions by default. A lost life is reported, and does not end the game.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.envs.vector_env import EnvStep, require_actions
 
 HANG_TIMEOUT_S = 45.0
-"""A step takes milliseconds; on a machine that is busy beyond reason, a second."""
+"""a step takes milliseconds, or a second on an overloaded machine"""
 _LOOKS = 10
 
 _NO_LIMIT = 2**31 - 2  # frames; ale-py adds one to a 32-bit integer
 
 
 def atari_spec(name: str, action_names: Iterable[str]) -> EnvSpec:
-    """What every Atari game shows: gray frames of 84x84, four in an observation, one for four of the emulator's."""
+    """The spec of an Atari game: gray frames of 84x84, one per four emulator frames, four in an observation."""
     return EnvSpec(
         name, (1, 84, 84), "uint8", stack=4, action_names=tuple(action_names), frames_per_step=4, clip_rewards=True
     )
@@ -39,7 +39,7 @@ def atari_spec(name: str, action_names: Iterable[str]) -> EnvSpec:
 class AtariEnv:
     """N games of one ROM in lockstep; the emulators run in C++ threads between `send` and `receive`.
 
-    A game that ends begins anew within the same step, so that every step of every game is a transition.
+    A game that ends restarts within the same step, so that every step of every game is a transition.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class AtariEnv:
         num_threads: int = 0,
         on_hang: Callable[[], None] | None = None,
     ) -> None:
-        """`rom_id` like ``space_invaders``, `name` like SpaceInvaders. `num_threads`: 0 lets ale-py take one per core;
-        the number changes no result.
+        """`rom_id` is like ``space_invaders``, `name` like SpaceInvaders. If `num_threads` is 0, ale-py uses one
+        thread per core; the number does not change results.
 
-        `on_hang` is called, from another thread, when the emulators have not answered for HANG_TIMEOUT_S: nothing
-        brings back a thread that waits for them, so it can only tell somebody and end the process.
+        `on_hang` is called from another thread if the emulators have not answered for HANG_TIMEOUT_S. The waiting
+        thread cannot be interrupted, so `on_hang` can only report this and end the process.
         """
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env = AtariVectorEnv(
@@ -80,23 +80,23 @@ class AtariEnv:
         self._terminal_on_life_loss = rules.terminal_on_life_loss
         self._lives = np.zeros(num_envs, np.int32)
         self.waiting_since_s: float | None = None
-        """when `receive` began to wait, while it does"""
+        """the time at which `receive` started to wait; None if it is not waiting"""
         if on_hang is not None:
             watched = weakref.ref(self)  # the thread must not keep the emulators alive when the program ends
             threading.Thread(target=_watch, args=(watched, on_hang), daemon=True, name="emulator-watchdog").start()
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Begin N new games from N seeds in [0, 2^31), or -1 for no seed; returns uint8 [N, 1, 84, 84].
+        """Start N new games from N seeds in [0, 2^31), or -1 for no seed. Returns uint8 [N, 1, 84, 84].
 
-        With a seed ale-py loads the game once more, which takes it 0.05 s.
+        With a seed, ale-py loads the game again, which takes 0.05 s.
         """
         obs, info = self._env.reset(seed=seeds)
         self._lives = info["lives"].copy()
         return np.asarray(obs, np.uint8)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Start a step with actions [N]; ValueError for an action that the game does not have."""
-        require_actions(actions, self.spec.num_actions)  # the emulator would hang, not complain
+        """Start a step with actions [N]. Raises ValueError for an action that the game does not have."""
+        require_actions(actions, self.spec.num_actions)  # an invalid action would hang the emulator
         self._env.send(actions)
 
     def receive(self) -> EnvStep:
@@ -113,7 +113,7 @@ class AtariEnv:
 
 
 def _watch(watched: weakref.ref[AtariEnv], on_hang: Callable[[], None]) -> None:
-    """Count the looks at which the same step is waited for. A process that was stopped for an hour makes one look."""
+    """Count the polls during one wait. Time would not do, because the process may have been suspended."""
     never, since_s, looks = threading.Event(), None, 0
     while not never.wait(HANG_TIMEOUT_S / _LOOKS):
         env = watched()

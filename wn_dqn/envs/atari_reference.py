@@ -1,7 +1,7 @@
 """The reference environment: the preprocessing of :mod:`wn_dqn.envs.atari` in plain gymnasium + OpenCV.
 
-One game, one readable step. It is the oracle that the fast environment is tested against, and the source of the RGB
-frames of a video. Driven with the same seed, no-ops and actions, the two agree pixel by pixel.
+It plays one game, and its step is easy to read. It is the oracle in tests of the fast environment, and the source of
+RGB frames for videos. With the same seed, no-ops and actions, the two agree in every pixel.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class ReferenceEnv:
         *,
         name: str = "",
     ) -> None:
-        """`rom_id` like ``space_invaders``, `name` like SpaceInvaders. Its no-ops at the start are the caller's.
+        """`rom_id` is like ``space_invaders``, `name` like SpaceInvaders. The caller chooses the no-ops at the start.
 
-        The frames of `rules.max_game_frames` count from the end of the no-ops.
+        The limit `rules.max_game_frames` counts from the end of the no-ops.
         """
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env = GymnasiumAtariEnv(
@@ -49,21 +49,21 @@ class ReferenceEnv:
         actions = ale.getLegalActionSet() if rules.full_action_set else ale.getMinimalActionSet()
         self.spec = atari_spec(name or rom_id, (action.name for action in actions))
         self.rgb_frames: NDArray[np.uint8] = np.empty((0, *ale.getScreenDims(), 3), np.uint8)
-        """[k, height, width, 3], mostly 210x160: the frames shown since the last call of `step` (four; fewer where the
-        game ended), or the one that the game begins with after `reset`"""
+        """[k, height, width, 3], usually 210x160: the frames of the last `step` (four; fewer at the game's end), or the
+        initial frame after `reset`"""
         self.lives = 0
-        """lives left; always 0 in a game that counts none"""
+        """lives left; always 0 in a game without lives"""
         self._max_game_frames = rules.max_game_frames
         self._game_frames = 0
         self._last_two: deque[NDArray[np.uint8]] = deque(maxlen=2)
 
     def reset(self, seed: int | None = None, noop_frames: int = 0) -> NDArray[np.uint8]:
-        """Begin a game and let `noop_frames` pass; returns uint8 [1, 84, 84].
+        """Start a game and play `noop_frames` no-ops. Returns uint8 [1, 84, 84].
 
-        The seed in [0, 2^31) is the emulator's own, which decides the sticky actions; None goes on with the last one.
+        The seed in [0, 2^31) is that of the emulator, which draws the sticky actions. None keeps the random state.
         """
         if seed is not None:
-            self._ale.setInt("random_seed", seed)  # gymnasium's own reset(seed=...) would hash it first
+            self._ale.setInt("random_seed", seed)  # gymnasium's reset(seed=...) would hash the seed
             self._env.load_game()
         self._env.reset()
         for _ in range(noop_frames):
@@ -78,7 +78,7 @@ class ReferenceEnv:
         return self._frame()
 
     def step(self, action: int) -> SingleStep:
-        """Repeat `action` for four frames; ValueError for an action that the game does not have."""
+        """Repeat `action` for four frames. Raises ValueError for an action that the game does not have."""
         require_actions(np.array([action]), self.spec.num_actions)
         rgb_frames, reward, terminated, truncated = [], 0.0, False, False
         for _ in range(_FRAME_SKIP):

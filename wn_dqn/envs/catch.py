@@ -1,7 +1,7 @@
 """Catch: a ball falls, a paddle at the bottom moves left or right; +1 for a catch, -1 for a miss.
 
-A game small enough to be solved in a minute on a laptop. It is shown in frames like those of the Atari games, or as a
-vector of three numbers.
+A small game, which an agent solves in a minute on a laptop. Observations are frames like those of Atari games, or
+vectors of three numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Catch:
         self._paddle = np.zeros(num_envs, np.int64)  # column
         self._actions = np.zeros(num_envs, np.int64)
         self.last_images = np.zeros((num_envs, _SIDE, _SIDE), np.uint8)
-        """[N, 84, 84], what the last step showed, before games that ended began anew"""
+        """[N, 84, 84], the images after the last step, before ended games restart"""
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
         """Begin N new games from their seeds; returns their first frames."""
@@ -74,7 +74,7 @@ class Catch:
         return (2.0 * numbers / (GRID - 1) - 1.0).astype(np.float32)
 
     def _images(self) -> NDArray[np.uint8]:
-        """The games as they stand, uint8 [N, 84, 84]."""
+        """Images of the current states, uint8 [N, 84, 84]."""
         grid = np.zeros((self.num_envs, GRID, GRID), np.uint8)
         grid[self._all, GRID - 1, self._paddle] = 128
         grid[self._all, self._ball[:, 0], self._ball[:, 1]] = 255

@@ -1,4 +1,4 @@
-"""A game by its name: many of it in lockstep, or one to be watched. Atari's games, Catch, or from outside."""
+"""Creates games by name, N in lockstep or one for display: Atari's games, Catch, external environments."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def make_env(game: Game, num_envs: int, rules: EnvRules, on_hang: Callable[[], N
 
 
 def single_game(game: Game, rules: EnvRules, *, pictures: bool = True) -> SingleGame:
-    """One game played by `rules`, to be watched. Its no-ops at the start are the caller's.
+    """One game with `rules`, for display. The caller chooses the no-ops at its start.
 
-    Without `pictures` an environment from outside need not have any.
+    Without `pictures`, an external environment does not need to render.
     """
     if game in (CATCH, CATCH_VECTOR):
         return CatchGame(vector=game == CATCH_VECTOR)
@@ -39,5 +39,5 @@ def single_game(game: Game, rules: EnvRules, *, pictures: bool = True) -> Single
 
 
 def spec_of(game: Game, rules: EnvRules) -> EnvSpec:
-    """What the game shows and takes when it is played by `rules`."""
+    """The spec of the game under `rules`: observations and actions."""
     return outside_spec(game, rules) if isinstance(game, OutsideGame) else single_game(game, rules).spec

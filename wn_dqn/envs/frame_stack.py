@@ -1,4 +1,4 @@
-"""Whole observations from newest frames: for evaluation, for play, and for whoever has a policy and an environment."""
+"""Builds complete observations from the newest frames, for evaluation, for play, and for users of the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wn_dqn.envs.spec import EnvSpec
 
 
 class FrameStack:
-    """The last `spec.stack` frames of N games, the oldest first; zeros where a game had not begun."""
+    """The last `spec.stack` frames of N games, the oldest first; zeros before a game's start."""
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         self._channels = spec.frame_shape[0]
@@ -24,11 +24,11 @@ class FrameStack:
         return self.obs[:, -self._channels :]
 
     def begin(self, frames: NDArray[Any]) -> NDArray[Any]:
-        """N new games begin with `frames` [N, *frame_shape]; returns `obs`."""
+        """Start N new games with `frames` [N, *frame_shape]. Returns `obs`."""
         return self.push(frames, np.ones(len(frames), np.bool_))
 
     def push(self, frames: NDArray[Any], new_game: NDArray[np.bool_]) -> NDArray[Any]:
-        """Add the newest `frames` [N, *frame_shape], which begin a game where `new_game` [N]; returns `obs`."""
+        """Add the newest `frames` [N, *frame_shape], which start a new game where `new_game` [N]. Returns `obs`."""
         self.obs[:, : -self._channels] = self.obs[:, self._channels :]
         self.obs[new_game] = 0
         self.obs[:, -self._channels :] = frames

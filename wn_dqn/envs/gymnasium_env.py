@@ -1,12 +1,12 @@
-"""Environments from outside as ours: N games in lockstep on top of ``gymnasium.vector``, whatever their autoreset mode.
+"""An adapter for external environments: N games in lockstep on top of ``gymnasium.vector``, in any autoreset mode.
 
-The three modes differ in when a game that ended begins anew, and in where its last observation is:
+The three modes differ in when an ended game restarts, and in where its last observation is:
 
     SAME_STEP   within the step; the last observation is in info["final_obs"]
-    DISABLED    when it is reset, which is done here at once; the last observation was the step's
+    DISABLED    on a reset, which this adapter does at once; the last observation was the step's
     NEXT_STEP   with the next step, whose action has no effect; the last observation was the step's
 
-Whatever an environment does wrong ends the run with one line: :class:`wn_dqn.envs.vector_env.EnvironmentFailure`.
+Any error of an environment ends the run with one line: :class:`wn_dqn.envs.vector_env.EnvironmentFailure`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HANG_TIMEOUT_S = 60.0
 """how long a worker process may take for a step or a reset"""
 
 FOREIGN_ERRORS: tuple[type[BaseException], ...] = (Exception, SystemExit)
-"""whatever somebody else's code may raise, less what a person at the keyboard does"""
+"""everything that external code may raise, except a KeyboardInterrupt"""
 
 _Outcome = tuple[Any, Any, Any, Any, dict[str, Any]]
 
@@ -46,15 +46,15 @@ class GymnasiumEnv:
     """
 
     def __init__(self, vector: gymnasium.vector.VectorEnv[Any, Any, Any], spec: EnvSpec) -> None:
-        """UsageError if the spaces of `vector` are not supported. `spec` is of a single game."""
+        """Raises UsageError if the spaces of `vector` are not supported. `spec` is that of a single game."""
         self.spec, self.num_envs = spec, vector.num_envs
         self._vector = vector
         self._reading = read_observation_space(spec.name, vector.single_observation_space)
         _, self._first_action = read_action_space(spec.name, vector.single_action_space)
-        mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # as gymnasium has it
+        mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)  # gymnasium's default
         self._mode = AutoresetMode(mode)
         self._actions = np.zeros(self.num_envs, np.int64)
-        self._ended = np.zeros(self.num_envs, np.bool_)  # NEXT_STEP: games that begin with the next step
+        self._ended = np.zeros(self.num_envs, np.bool_)  # NEXT_STEP: games that restart with the next step
         self._worker_died = False
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
@@ -76,13 +76,13 @@ class GymnasiumEnv:
         return obs
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Start a step with actions [N]; ValueError unless each is in [0, spec.num_actions)."""
+        """Start a step with actions [N]. Raises ValueError unless each is in [0, spec.num_actions)."""
         require_actions(actions, self.spec.num_actions)
         self._actions = actions + self._first_action
         if isinstance(self._vector, AsyncVectorEnv):
             try:
                 self._vector.step_async(self._actions)
-            except OSError:  # `receive` says so
+            except OSError:  # `receive` reports it
                 self._worker_died = True
 
     def receive(self) -> EnvStep:
@@ -110,7 +110,7 @@ class GymnasiumEnv:
         if self._mode is AutoresetMode.SAME_STEP:
             return step._replace(final_frame=self._final_frames(over, frames, info))
         ended_with = frames.copy()
-        return step._replace(frame=self._begin_anew(over, ended_with.copy()), final_frame=ended_with)
+        return step._replace(frame=self._restart(over, ended_with.copy()), final_frame=ended_with)
 
     def _step(self) -> _Outcome:
         if self._worker_died:
@@ -121,7 +121,7 @@ class GymnasiumEnv:
         return self._vector.step(self._actions)
 
     def _final_frames(self, over: NDArray[np.bool_], frames: NDArray[Any], info: dict[str, Any]) -> NDArray[Any] | None:
-        """What the games that are over ended in, [N, *frame_shape]; None if the environment does not say."""
+        """The final frames [N, *frame_shape] of games that are over; None if the environment does not provide them."""
         final_obs = info.get("final_obs")
         games = np.flatnonzero(over)
         if final_obs is None or any(final_obs[game] is None for game in games):
@@ -130,14 +130,14 @@ class GymnasiumEnv:
         final[games] = self._reading.frames(np.stack([self._reading.accept(final_obs[game]) for game in games]))
         return final
 
-    def _begin_anew(self, over: NDArray[np.bool_], frames: NDArray[Any]) -> NDArray[Any]:
-        """`frames`, with the first ones of new games where a game is `over`."""
+    def _restart(self, over: NDArray[np.bool_], frames: NDArray[Any]) -> NDArray[Any]:
+        """`frames`, in which games that are `over` have been restarted."""
         obs, _ = self._vector.reset(options={"reset_mask": over})
         frames[over] = self._reading.frames(obs)[over]
         return frames
 
     def _failure(self, doing: str, error: BaseException) -> EnvironmentFailure:
-        """What the run ends with after `error`. The worker processes are ended: what they are at is not waited for."""
+        """The exception that ends the run after `error`. The worker processes are killed without waiting for them."""
         self.close()
         asynchronous = isinstance(self._vector, AsyncVectorEnv)
         if isinstance(error, EnvironmentFailure):
@@ -162,7 +162,7 @@ class GymnasiumEnv:
 class SerialVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """N games played one after another in this process, SAME_STEP; observations are overwritten by the next step.
 
-    As ``gymnasium.vector.SyncVectorEnv``, without what costs more than a small game's step: copies, and infos.
+    Like ``gymnasium.vector.SyncVectorEnv``, but without copies and infos, which cost more than a small game's step.
     """
 
     def __init__(self, games: Sequence[OneGame]) -> None:
@@ -177,14 +177,14 @@ class SerialVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin N new games; each takes its own of the seeds."""
+        """Start N new games, each with its own seed."""
         seeds = seed if isinstance(seed, Sequence) else [seed] * self.num_envs
         for i, (game, own) in enumerate(zip(self.games, seeds, strict=True)):
             self._obs[i], _ = game.reset(seed=own)
         return self._obs, {}
 
     def step(self, actions: NDArray[np.int64]) -> _Outcome:
-        """Play a step of each game; those that end begin anew."""
+        """Play a step of each game. Games that end restart."""
         rewards: list[float] = []
         terminations: list[bool] = []
         truncations: list[bool] = []
@@ -203,15 +203,16 @@ class SerialVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 
 class OneGame(gymnasium.Env[Any, Any]):
-    """One game of an environment, made anew whenever it is reset with a seed.
+    """One game of an environment, which is created again whenever it is reset with a seed.
 
-    Some environments keep something from game to game that a seed does not reset. A stopped run could not find its
-    games again, and a test would depend on the one before it. Errors come as EnvironmentFailure, infos are dropped.
+    Some environments keep state between games that a seed does not reset. With such a state, a stopped run could not
+    restore its games, and an evaluation would depend on the previous one. Errors are raised as EnvironmentFailure.
+    Infos are dropped.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], name: str) -> None:
-        """UsageError if the spaces are not supported."""
-        if multiprocessing.current_process().daemon:  # a worker: who interrupts the run means the command
+        """Raises UsageError if the spaces are not supported."""
+        if multiprocessing.current_process().daemon:  # a worker ignores Ctrl-C, which is meant for the main process
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._make, self._name = make, name
         self._env: gymnasium.Env[Any, Any] | None = make()
@@ -254,7 +255,7 @@ class OneGame(gymnasium.Env[Any, Any]):
         return self._env.render()
 
     def close(self) -> None:
-        """End the environment, and whatever it says to that."""
+        """Close the environment, and ignore its errors."""
         env, self._env = self._env, None
         if env is not None:
             with contextlib.suppress(Exception):
@@ -262,7 +263,7 @@ class OneGame(gymnasium.Env[Any, Any]):
 
 
 def failure(name: str, doing: str, error: BaseException) -> EnvironmentFailure:
-    """The one line about an `error` that the environment `name` raised, with the place in its code."""
+    """A one-line exception for an `error` that the environment `name` raised, with the place in its code."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     said = first_line(error) if isinstance(error, Exception) else str(error)
@@ -271,7 +272,7 @@ def failure(name: str, doing: str, error: BaseException) -> EnvironmentFailure:
 
 @contextlib.contextmanager
 def _silent_gymnasium() -> Iterator[None]:
-    """Without gymnasium's own report of a worker's error, of many lines; ours is one."""
+    """Suppress gymnasium's report of a worker's error, which has many lines; ours has one."""
     level = gymnasium.logger.min_level
     gymnasium.logger.min_level = gymnasium.logger.ERROR + 1
     try:

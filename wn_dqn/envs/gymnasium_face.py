@@ -1,6 +1,6 @@
-"""One game as a ``gymnasium.Env``, for whoever has a policy and wants to play with it.
+"""One game as a ``gymnasium.Env``, for users who play with a policy.
 
-The loop's own environments are no gymnasium environments: they start a step and finish it in two calls, so that the
+The loop's own environments are not gymnasium environments. They start a step and finish it in two calls, so that the
 emulators work while the network learns.
 """
 
@@ -26,19 +26,19 @@ _NO_NEW_GAME = np.array([False])
 
 
 class WholeGame(gymnasium.Env[NDArray[Any], np.int64]):
-    """One game. Observations are whole: stacked frames [*obs_shape], what a policy is given."""
+    """One game with complete observations [*obs_shape], that is stacked frames, as a policy takes them."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}  # noqa: RUF012 - as gymnasium declares it
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}  # noqa: RUF012 - gymnasium's declaration
 
     def __init__(self, game: Game, rules: EnvRules, render_mode: str | None = None) -> None:
-        """`render_mode` is None or rgb_array. UsageError if the environment cannot be made."""
+        """`render_mode` is None or rgb_array. Raises UsageError if the environment cannot be made."""
         if render_mode not in (None, "rgb_array"):
-            raise UsageError(f"render_mode {render_mode!r} is not known here; valid: None, rgb_array")
+            raise UsageError(f"render_mode {render_mode!r} is not supported; valid: None, rgb_array")
         self.render_mode = render_mode
         self._game = single_game(game, rules, pictures=render_mode is not None)
         self._max_noop_frames = rules.max_noop_frames
         self.game_spec = self._game.spec
-        """what the game shows and takes"""
+        """the game's observations and actions"""
         self.spec = gymnasium.envs.registration.EnvSpec(
             id=f"wn_dqn/{re.sub('[^A-Za-z0-9_.-]', '_', game.short_name)}-v0",
             entry_point=functools.partial(WholeGame, game, rules),
@@ -52,14 +52,14 @@ class WholeGame(gymnasium.Env[NDArray[Any], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin a game; the first from `seed`, the next ones from what came before. `options` are ignored."""
+        """Start a game. Without `seed`, the random sequence of the last game continues. `options` are ignored."""
         super().reset(seed=seed)
         game_seed, noop_frames = self.np_random.integers(2**31), self.np_random.integers(self._max_noop_frames + 1)
         frame = self._game.reset(int(game_seed), int(noop_frames))
         return self._stack.begin(frame[None])[0].copy(), self._info()
 
     def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Play one step: observation, raw reward, terminated, truncated, and the lives that are left."""
+        """Play one step. Returns observation, raw reward, terminated, truncated, and the lives left in the info."""
         outcome = self._game.step(int(action))
         obs = self._stack.push(outcome.frame[None], _NO_NEW_GAME)[0].copy()
         return obs, float(outcome.reward), bool(outcome.terminated), bool(outcome.truncated), self._info()
@@ -73,7 +73,7 @@ class WholeGame(gymnasium.Env[NDArray[Any], np.int64]):
 
 
 def _observation_space(spec: EnvSpec) -> spaces.Box:
-    """Any finite number, for vectors: their bounds are not known here."""
+    """The observation space. Vectors have no bounds, because the spec does not contain any."""
     if spec.frame_dtype == "float32":
         largest = float(np.finfo(np.float32).max)
         return spaces.Box(-largest, largest, spec.obs_shape, np.float32)

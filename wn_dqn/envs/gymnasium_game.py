@@ -1,4 +1,4 @@
-"""One game of an environment from outside, to be watched: by its own pictures, or by what the network sees."""
+"""One game of an external environment for display, with its own rendering, or with the network's observations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from wn_dqn.envs.vector_env import SingleStep, require_actions
 from wn_dqn.errors import UsageError, first_line
 
 _FRAMES_PER_S = 60  # of a film
-_STEPS_PER_S = 10  # where the environment does not say
+_STEPS_PER_S = 10  # if the environment has no render_fps
 _GROUND = (18, 20, 26)
-# Neighbours are told apart with any colour vision. Channels beyond the tenth begin again.
+# Neighbours can be distinguished with any colour vision. The colours repeat after the tenth channel.
 _PALETTE = (
     (86, 180, 233),
     (230, 159, 0),
@@ -35,14 +35,14 @@ _PALETTE = (
 
 
 class GymnasiumGame:
-    """One game, see :class:`wn_dqn.envs.vector_env.SingleGame`. A step is shown as long as ``render_fps`` says."""
+    """One game, see :class:`wn_dqn.envs.vector_env.SingleGame`. ``render_fps`` sets the duration of a step."""
 
     lives = 0
 
     def __init__(self, game: OutsideGame, rules: EnvRules, *, pictures: bool = True) -> None:
-        """Without `pictures` nothing is drawn.
+        """Without `pictures`, nothing is rendered.
 
-        UsageError if the environment cannot be made, or has no picture that could be shown.
+        Raises UsageError if the environment cannot be created, or if it cannot render.
         """
         if makes_vectors(game):
             raise UsageError(f"{game.name} makes several games at once, and shows no picture of one")
@@ -84,14 +84,14 @@ class GymnasiumGame:
         return frame
 
     def _picture(self, frame: NDArray[Any]) -> NDArray[np.uint8]:
-        """RGB [height, width, 3]: the environment's own, or drawn from `frame`; a dot if none is wanted."""
+        """RGB [height, width, 3]: the environment's rendering, or drawn from `frame`; one pixel without pictures."""
         if not self._pictures:
             return np.zeros((1, 1, 3), np.uint8)
         if not self._render:
             return draw(frame)
         try:
             picture = self._game.render()
-        except Exception as error:  # noqa: BLE001 - a package is missing, or whatever somebody else's code does
+        except Exception as error:  # noqa: BLE001 - a missing package, or any error of external code
             raise UsageError(f"{self.spec.name} cannot draw its picture: {first_line(error)}") from None
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
             raise UsageError(
@@ -102,7 +102,7 @@ class GymnasiumGame:
 
 
 def draw(frame: NDArray[Any]) -> NDArray[np.uint8]:
-    """A picture [H, W, 3] of a frame [C, H, W]: bits as coloured cells, one or three channels of bytes as they are."""
+    """A picture [H, W, 3] of a frame [C, H, W]. Bits become coloured cells; one or three channels of bytes are kept."""
     channels, height, width = frame.shape
     if frame.dtype != np.bool_:
         shown = frame if channels == 3 else np.repeat(frame[-1:], 3, axis=0)

@@ -1,4 +1,4 @@
-"""Gymnasium's spaces as our spec, and its observations as our frames."""
+"""Converts gymnasium's spaces to our spec, and its observations to our frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FITTING = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How the observations of one environment become frames."""
+    """Converts the observations of one environment to frames."""
 
     name: str
     """of the environment"""
@@ -33,7 +33,7 @@ class Reading:
     frame_dtype: Literal["uint8", "bool", "float32"]
 
     def accept(self, obs: Any) -> NDArray[Any]:
-        """`obs` as an array of `shape` and `dtype`; EnvironmentFailure if it is not what the space says."""
+        """`obs` as an array of `shape` and `dtype`. Raises EnvironmentFailure if it does not fit the space."""
         if type(obs) is np.ndarray and obs.shape == self.shape and obs.dtype == self.dtype:
             return obs
         try:
@@ -52,7 +52,7 @@ class Reading:
     def frames(self, obs: Any) -> NDArray[Any]:
         """Frames [N, *frame_shape], perhaps a view, from observations [N, *shape].
 
-        EnvironmentFailure if a number is NaN, infinite or too large for float32, or the array is of another kind.
+        Raises EnvironmentFailure if a number is NaN, infinite or too large for float32, or if shape or dtype differ.
         """
         if type(obs) is not np.ndarray or obs.shape[1:] != self.shape or obs.dtype != self.dtype:
             raise EnvironmentFailure(
@@ -79,7 +79,7 @@ class Reading:
 
 
 def read_observation_space(name: str, space: Space[Any]) -> Reading:
-    """How observations in `space` become frames; UsageError, with what fits, for a space that is not supported."""
+    """A converter for observations in `space`. Raises UsageError, with the supported spaces, for any other."""
     if not isinstance(space, spaces.Box):
         raise _unsupported(name, "observation", space)
     shape, dtype = tuple(space.shape), np.dtype(space.dtype)
@@ -101,7 +101,7 @@ def read_observation_space(name: str, space: Space[Any]) -> Reading:
 
 
 def read_action_space(name: str, space: Space[Any]) -> tuple[int, int]:
-    """The number of actions in `space` and the first of them; UsageError for a space that is not supported."""
+    """The number of actions in `space`, and the first one. Raises UsageError for a space that is not supported."""
     if not isinstance(space, spaces.Discrete):
         raise _unsupported(name, "action", space)
     return int(space.n), int(space.start)

@@ -1,4 +1,4 @@
-"""Environments from outside, made from their names: many in lockstep, one to be watched, or their spec alone."""
+"""Creates external environments from their names: N in lockstep, a single one for display, or only their spec."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Vector = VectorEnv[Any, Any, Any]
 
 
 def outside_env(game: OutsideGame, num_envs: int, rules: EnvRules) -> GymnasiumEnv:
-    """`num_envs` games in lockstep. UsageError if the environment cannot be made, or has spaces that do not fit."""
+    """`num_envs` games in lockstep. Raises UsageError if the environment cannot be created or is not supported."""
     make_vector = _vector_factory(game)
     if make_vector is not None:
         vector = _made(game, lambda: make_vector(num_envs, rules))
@@ -45,12 +45,12 @@ def _vectorized(game: OutsideGame, num_envs: int, rules: EnvRules) -> _Vector:
     one_game = functools.partial(OneGame, functools.partial(make_one, game, rules), game.name)
     if game.vectorization == "sync":
         return SerialVectorEnv([one_game() for _ in range(num_envs)])
-    try:  # not forked: a copy of this process would have torch's threads, and locks that nobody opens
+    try:  # spawn, not fork: a forked process would inherit locks that torch's threads hold
         return AsyncVectorEnv([one_game] * num_envs, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
     except UsageError:
         raise
     except (EOFError, OSError, RuntimeError) as error:
-        if not isinstance(error, RuntimeError):  # each worker runs the script that started it, up to its main part
+        if not isinstance(error, RuntimeError):  # each worker imports the main script
             raise UsageError(
                 f"a worker process of {game.name} has died as it started; a script needs its training under "
                 'if __name__ == "__main__":'
@@ -61,7 +61,7 @@ def _vectorized(game: OutsideGame, num_envs: int, rules: EnvRules) -> _Vector:
 
 
 def outside_spec(game: OutsideGame, rules: EnvRules) -> EnvSpec:
-    """What the environment shows and takes."""
+    """The spec of the environment: observations and actions."""
     make_vector = _vector_factory(game)
     if make_vector is not None:
         return outside_env(game, 1, rules).spec
@@ -84,16 +84,16 @@ def _spec(game: OutsideGame, observations: Any, actions: Any, meanings: tuple[st
 
 
 def _action_meanings(env: _Env) -> tuple[str, ...]:
-    """What the environment calls its actions, if it says so as Atari's and others do."""
+    """The names of the actions, if the environment provides them as Atari's and others do."""
     meanings = getattr(env.unwrapped, "get_action_meanings", None)
     try:
         return tuple(map(str, meanings())) if callable(meanings) else ()
-    except Exception:  # noqa: BLE001 - numbers do, too
+    except Exception:  # noqa: BLE001 - the names are optional
         return ()
 
 
 def make_one(game: OutsideGame, rules: EnvRules, render_mode: str | None = None) -> _Env:
-    """One environment, with the time limit of `rules`; UsageError, with what is wrong, if it cannot be made."""
+    """One environment, with the time limit of `rules`. Raises UsageError, with the reason, if it cannot be created."""
     args = dict(game.args)
     env: _Env
     if game.factory:
@@ -106,7 +106,7 @@ def make_one(game: OutsideGame, rules: EnvRules, render_mode: str | None = None)
         if render_mode is not None:
             args["render_mode"] = render_mode
         with warnings.catch_warnings():
-            if game.env_id.startswith("MinAtar/"):  # its v0 is no old version: it has all six actions
+            if game.env_id.startswith("MinAtar/"):  # its v0 is not outdated: it has all six actions
                 warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
             env = _made(game, lambda: gymnasium.make(game.env_id, **{"disable_env_checker": True, **args}))
     if rules.max_game_frames is not None:
@@ -115,7 +115,7 @@ def make_one(game: OutsideGame, rules: EnvRules, render_mode: str | None = None)
 
 
 def _register(game: OutsideGame) -> None:
-    """Import what puts the environment into gymnasium's registry, if it is named or known."""
+    """Import the module that registers the environment with gymnasium, if it is named or known."""
     if game.module:
         import_outside(game.module)
     elif game.env_id.startswith("MinAtar/") and game.env_id not in gymnasium.registry:
@@ -123,7 +123,7 @@ def _register(game: OutsideGame) -> None:
             from minatar.gym import register_envs
         except ModuleNotFoundError:
             raise UsageError(f"{game.name} needs the package minatar: pip install 'wn-dqn[minatar]'") from None
-        if "MinAtar/Breakout-v0" not in gymnasium.registry:  # a second time it would warn of each
+        if "MinAtar/Breakout-v0" not in gymnasium.registry:  # a second call would print a warning for each
             register_envs()
 
 
@@ -155,7 +155,7 @@ def makes_vectors(game: OutsideGame) -> bool:
 
 
 def _factory(game: OutsideGame) -> Any:
-    """The object that ``MODULE:FACTORY`` names; UsageError if there is none that can be called."""
+    """The object that ``MODULE:FACTORY`` names. Raises UsageError if it does not exist or is not callable."""
     module = import_outside(game.module)
     factory = getattr(module, game.factory, None)
     if not callable(factory):
@@ -165,9 +165,9 @@ def _factory(game: OutsideGame) -> Any:
 
 
 def _vector_factory(game: OutsideGame) -> Callable[[int, EnvRules], Any] | None:
-    """The function of the number of games and the rules that ``MODULE:FACTORY`` names; None for a single environment.
+    """The function (num_envs, rules) that ``MODULE:FACTORY`` names; None if it names a single environment.
 
-    The environment's arguments are passed by name.
+    The environment's arguments are passed to it by name.
     """
     if not game.factory:
         return None

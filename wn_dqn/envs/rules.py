@@ -1,4 +1,4 @@
-"""The rules that games are played by, in training and in tests alike."""
+"""The rules of games, in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wn_dqn.config.schema import EnvironmentSettings
 
 @dataclass(frozen=True)
 class EnvRules:
-    """How the games of an environment are played. Environments without frame skip or lives ignore what they lack."""
+    """The rules of an environment's games. An environment ignores rules that do not apply to it, like lives."""
 
     repeat_action_probability: float = 0.0
     """sticky actions: the chance that the emulator repeats the last action instead"""

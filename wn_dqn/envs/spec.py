@@ -1,6 +1,6 @@
-"""What an environment shows and takes: the one place that knows the shape of a frame.
+"""The spec of an environment: observations and actions. Only this module defines the shape of a frame.
 
-Replay, networks, held-out states, snapshots, film and export are built from it.
+Replay, networks, held-out states, snapshots, videos and export are built from it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """An environment gives one frame a step; an observation is the last `stack` of them, the oldest first."""
+    """An environment gives one frame per step. An observation is the last `stack` frames, the oldest first."""
 
     name: str
-    """as a person calls it, like SpaceInvaders"""
+    """its name, like SpaceInvaders"""
     frame_shape: tuple[int, ...]
     """[C, H, W] for images, [D] for vectors"""
     frame_dtype: Literal["uint8", "bool", "float32"]
     stack: int
     action_names: tuple[str, ...]
-    """what each action is called, like UPRIGHTFIRE"""
+    """the name of each action, like UPRIGHTFIRE"""
     frames_per_step: int = 1
-    """frames of the emulator that one step takes, for clocks and time limits"""
+    """emulator frames per step, for times and time limits"""
     clip_rewards: bool = False
-    """whether the learner sees rewards clipped to [-1, 1]; every score that a person sees is raw"""
+    """whether the learner's rewards are clipped to [-1, 1]; scores are always raw"""
     repeats: bool = True
-    """whether seeds and actions determine everything it shows"""
+    """whether the environment is determined by seeds and actions"""
 
     @property
     def num_actions(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether an environment from outside repeats itself: seeds and actions then determine everything that it shows."""
+"""Tests whether an external environment is deterministic, that is, determined by seeds and actions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _SEEDS = np.array([123, 456])
 
 
 def first_difference(game: OutsideGame, rules: EnvRules) -> int | None:
-    """The step in which two that were begun alike differ, 0 for their first frames; None if they never do.
+    """The first step in which two copies with the same seeds and actions differ; None if they do not.
 
-    One of them has played before: what a seed does not reset would show, too. A few dozen random steps are no proof.
+    Step 0 means their first frames. One copy has played before, which reveals state that a seed does not reset. The
+    test has a few dozen random steps, so None is not a proof.
     """
-    num_envs = 2 if game.vectorization == "sync" else 1  # in processes of their own they cannot disturb each other
+    num_envs = 2 if game.vectorization == "sync" else 1  # in separate processes they cannot influence each other
     generator = np.random.Generator(np.random.PCG64(0))
     one, other = outside_env(game, num_envs, rules), outside_env(game, num_envs, rules)
     try:

@@ -1,4 +1,4 @@
-"""What the training loop and evaluations need from N games played in lockstep, and films from a single one."""
+"""The interfaces of environments: N games in lockstep for training and evaluation, and a single game for display."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from wn_dqn.envs.spec import EnvSpec
 from wn_dqn.errors import RunError
 
 
-class EnvironmentFailure(RunError):  # noqa: N818 - a failure of the environment, an error of ours
-    """The environment raised an error, hung, died, or showed what cannot be learned from."""
+class EnvironmentFailure(RunError):  # noqa: N818 - it is the environment that failed
+    """The environment raised an error, hung, crashed, or returned invalid values."""
 
 
 class EnvStep(NamedTuple):
-    """The outcome of one step of N games. A game that ended has already begun anew: its frame shows the new game.
+    """The outcome of one step of N games. A game that ended has already restarted: its frame is from the new game.
 
-    Some environments begin it with the next step only. Their frame shows the end until then, and that step is
-    `skipped`: it is no transition, and its action has no effect.
+    Some environments restart it only with the next step. Until then their frame is the final one, and the next step is
+    `skipped`: it is not a transition, and its action has no effect.
     """
 
     frame: NDArray[Any]
@@ -29,13 +29,13 @@ class EnvStep(NamedTuple):
     terminated: NDArray[np.bool_]
     """[N], the game was over"""
     truncated: NDArray[np.bool_]
-    """[N], a time limit ended the game: the state that it ended in is not terminal"""
+    """[N], a time limit ended the game, so its last state is not terminal"""
     terminal: NDArray[np.bool_]
-    """[N], no value follows for the learner: the game was over, or a life was lost and the rules end the episode"""
+    """[N], there is no bootstrap value: the game was over, or a life was lost and the rules end the episode"""
     final_frame: NDArray[Any] | None = None
-    """[N, *spec.frame_shape], what a game ended in where one was truncated, arbitrary elsewhere; None: it is unknown"""
+    """[N, *spec.frame_shape], the final frames of truncated games, arbitrary for others; None if unknown"""
     skipped: NDArray[np.bool_] | None = None
-    """[N], a new game began and nothing else happened; None: nowhere"""
+    """[N], the step only started a new game; None means in no game"""
 
     @property
     def over(self) -> NDArray[np.bool_]:
@@ -44,7 +44,7 @@ class EnvStep(NamedTuple):
 
     @property
     def new_game(self) -> NDArray[np.bool_]:
-        """[N], `frame` is not in a row with the frames before it."""
+        """[N], `frame` does not continue the frames before it."""
         return self.over if self.skipped is None else self.over | self.skipped
 
 
@@ -55,11 +55,11 @@ class VectorEnv(Protocol):
     num_envs: int
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
-        """Begin N new games from N seeds in [0, 2^31); returns their first frames [N, *spec.frame_shape]."""
+        """Start N new games from N seeds in [0, 2^31). Returns their first frames [N, *spec.frame_shape]."""
         ...
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Start a step with actions [N]; ValueError unless each is in [0, spec.num_actions)."""
+        """Start a step with actions [N]. Raises ValueError unless each is in [0, spec.num_actions)."""
         ...
 
     def receive(self) -> EnvStep:
@@ -78,24 +78,24 @@ class SingleStep(NamedTuple):
 
 
 class SingleGame(Protocol):
-    """One game to be watched."""
+    """A single game for display."""
 
     spec: EnvSpec
     lives: int
-    """lives left; always 0 in a game that counts none"""
+    """lives left; always 0 in a game without lives"""
     rgb_frames: NDArray[np.uint8]
-    """[k, height, width, 3]: the frames shown since the last call of `step`, or the one that a game begins with"""
+    """[k, height, width, 3]: the frames of the last `step`, or the initial frame after `reset`"""
 
     def reset(self, seed: int | None = None, noop_frames: int = 0) -> NDArray[Any]:
-        """Begin a game and let `noop_frames` pass; returns its first frame [*spec.frame_shape]."""
+        """Start a game and play `noop_frames` no-ops. Returns its first frame [*spec.frame_shape]."""
         ...
 
     def step(self, action: int) -> SingleStep:
-        """Play one step; ValueError for an action that the game does not have."""
+        """Play one step. Raises ValueError for an action that the game does not have."""
         ...
 
 
 def require_actions(actions: NDArray[np.int64], num_actions: int) -> None:
-    """ValueError unless all `actions` are in [0, num_actions)."""
+    """Raise ValueError unless all `actions` are in [0, num_actions)."""
     if ((actions < 0) | (actions >= num_actions)).any():
         raise ValueError(f"actions must be 0..{num_actions - 1}, got {actions}")

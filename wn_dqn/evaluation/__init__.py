@@ -1,1 +1,1 @@
-"""How agents are tested: protocols, games played in parallel, diagnostics."""
+"""Evaluation of agents: protocols, games played in parallel, diagnostics."""

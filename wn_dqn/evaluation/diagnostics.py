@@ -1,4 +1,4 @@
-"""What Q-values promise of the states that an evaluation visits, and what came of it."""
+"""Compares the Q-values of states that an evaluation visits with the returns obtained from there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 def discounted_returns(
     reward: NDArray[np.float64], terminal: NDArray[np.bool_], truncated: NDArray[np.bool_], discount: float
 ) -> NDArray[np.float64]:
-    """The return of each step, r_t + discount r_{t+1} + ... up to the next terminal step; all arrays are [T, N].
+    """The discounted return of each step, up to the next terminal step: r_t + discount r_{t+1} + ...
 
-    NaN where it is not known: before a truncation without a terminal step, and before the end of the arrays.
+    All arrays are [T, N]. The return is NaN if it is unknown: if a truncation or the end of the arrays comes before the
+    next terminal step.
     """
     returns = np.empty_like(reward)
     following = np.full(reward.shape[1], math.nan)
@@ -25,12 +26,12 @@ def discounted_returns(
 
 
 class VisitedStates:
-    """What Q-values said of the states that an evaluation went through, and what came of it.
+    """Max-Q and the discounted returns of the states that an evaluation visits.
 
-    Their difference is the overestimation that the maximum in the Q-learning target breeds (Thrun & Schwartz 1993),
-    measured as by van Hasselt, Guez & Silver (2016, Figure 3): max_a Q(s, a) against the discounted return, with
-    rewards clipped and lives ended as the learner sees them. The return is that of the test's policy, random actions
-    included; the greedy policy's may be higher, and the overestimation lower than told.
+    Their difference is the overestimation that the maximum in the Q-learning target causes (Thrun & Schwartz 1993). It
+    is measured as in van Hasselt, Guez & Silver (2016, Figure 3): max_a Q(s, a) minus the discounted return, with
+    clipped rewards and ends of lives as in learning. The return is that of the evaluated policy, with its random
+    actions. The greedy policy's return can be higher. In that case, the measured overestimation is too large.
     """
 
     def __init__(self, discount: float, *, clip_rewards: bool) -> None:
@@ -45,12 +46,12 @@ class VisitedStates:
         terminal: NDArray[np.bool_],
         truncated: NDArray[np.bool_],
     ) -> None:
-        """A step of N games: max-Q of the states before it (NaN: not asked), and what followed; all [N]."""
+        """Add a step of N games: max-Q of the states before it (NaN if not computed), and its outcome; all [N]."""
         reward = reward.astype(np.float64)
         self._steps.append((max_q, np.clip(reward, -1.0, 1.0) if self._clip_rewards else reward, terminal, truncated))
 
     def means(self) -> tuple[float, float]:
-        """Mean max-Q and mean discounted return over the states of which both are known; NaN if there are none."""
+        """Mean max-Q and mean discounted return over the states for which both are known; NaN if there are none."""
         if not self._steps:
             return math.nan, math.nan
         max_q, reward, terminal, truncated = (np.stack(column) for column in zip(*self._steps, strict=True))

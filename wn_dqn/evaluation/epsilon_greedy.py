@@ -1,6 +1,6 @@
-"""The epsilon-greedy choice, given its random numbers.
+"""The epsilon-greedy choice, with the random numbers as arguments.
 
-Each caller draws them itself: from a stream of its own, and in an order that its results depend on.
+Callers draw the random numbers, because each has its own stream, and its results depend on the order of the draws.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 class Choice(NamedTuple):
-    """What was chosen, and from what."""
+    """The chosen actions and the Q-values."""
 
     action: NDArray[np.int64]
     """[N]"""
     q: Tensor | None
-    """Q-values [N, A]; None if the network was not asked, because all explore"""
+    """Q-values [N, A]; None if they were not computed, because all games explore"""
 
 
 def epsilon_greedy(
     explore: NDArray[np.bool_], random_action: NDArray[np.int64], q_values: Callable[[Tensor], Tensor], obs: Tensor
 ) -> Choice:
-    """`random_action` [N] where `explore` [N], else the action of the largest Q-value, the first of equals.
+    """`random_action` [N] where `explore` [N], else the action with the largest Q-value, the first of equal ones.
 
     `q_values` gives Q-values [N, A] of observations `obs` [N, ...].
     """

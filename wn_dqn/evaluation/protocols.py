@@ -1,4 +1,4 @@
-"""Evaluation protocols: how an agent is tested, by name, from a file, or changed."""
+"""Evaluation protocols, by name or from a file, and with changes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from wn_dqn.envs.rules import EnvRules
 from wn_dqn.errors import UsageError, closest
 
 LONGEST_GAME_FRAMES = 60 * 60 * 60
-"""an hour of play: where nothing else ends a game, since a policy may never end it"""
+"""an hour of play; used if no other limit ends a game, because a policy may never end it"""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
 class EvaluationProtocol:
-    """How an agent is tested. Exactly one of `steps` and `games` says when it ends.
+    """The rules of an evaluation. Exactly one of `steps` and `games` sets its length.
 
-    ValueError (pydantic's ValidationError) for a value out of range.
+    Raises ValueError (pydantic's ValidationError) for a value out of range.
     """
 
     name: str
     epsilon: Probability
     steps: Count | None = None
-    """games completed within so many steps count"""
+    """length in agent steps; the games completed within it count"""
     games: Count | None = None
-    """so many games count"""
+    """length in games"""
     max_game_frames: Count | None = None
-    """a game is truncated after this many frames, and counts with the score it had"""
+    """a game is truncated after this many frames, and counts with its score so far"""
     repeat_action_probability: Probability = 0.0
     """sticky actions: the chance that the emulator repeats the last action instead"""
     full_action_set: bool = False
@@ -46,12 +46,12 @@ class EvaluationProtocol:
             raise ValueError("a protocol ends after a number of steps or of games: give one of the two")
 
     def rules(self) -> dict[str, Any]:
-        """All but its name."""
+        """All fields except the name."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
     @property
     def env_rules(self) -> EnvRules:
-        """The part of it that an environment is made with."""
+        """The part of the protocol that the environment implements."""
         return EnvRules(
             self.repeat_action_probability, self.full_action_set, self.max_noop_frames, self.max_game_frames
         )
@@ -65,7 +65,7 @@ PROTOCOLS = {
         # Mnih et al. 2015, Methods, "Evaluation procedure": 30 games of at most 5 minutes at 60 frames per second.
         EvaluationProtocol("nature", epsilon=0.05, games=30, max_game_frames=5 * 60 * 60),
         # Machado et al. 2018: sticky actions, all 18 actions, 5 minutes, no no-ops. They report training
-        # performance, epsilon 0.01 at its end; 100 games, the number they average over.
+        # performance at its end, where epsilon is 0.01, averaged over 100 games.
         EvaluationProtocol(
             "machado2018",
             epsilon=0.01,
@@ -93,16 +93,16 @@ def training_protocol(environment: EnvironmentSettings, evaluation: EvaluationSe
 
 
 def bounded(protocol: EvaluationProtocol) -> EvaluationProtocol:
-    """`protocol`, with an hour of play as its time limit if neither steps nor a limit would ever end its games."""
+    """`protocol`, with an hour of play as the time limit if it has neither a length in steps nor a time limit."""
     if protocol.games is None or protocol.max_game_frames is not None:
         return protocol
     return changed_protocol(protocol, max_game_frames=LONGEST_GAME_FRAMES)
 
 
 def find_protocol(name_or_path: str) -> EvaluationProtocol:
-    """The protocol of that name, or in the YAML file of that path (its name is the file's, unless it says another).
+    """The protocol with this name, or the one in this YAML file. Without a `name` in it, the file's name is used.
 
-    UsageError, with the closest names, if there is none, or for the first mistake in the file.
+    Raises UsageError, with the closest names, if there is none, or for the first mistake in the file.
     """
     if name_or_path in PROTOCOLS:
         return PROTOCOLS[name_or_path]
@@ -113,7 +113,7 @@ def find_protocol(name_or_path: str) -> EvaluationProtocol:
 
 
 def make_protocol(values: Mapping[str, Any], source: str) -> EvaluationProtocol:
-    """A protocol from its fields; UsageError, naming `source`, for the first mistake."""
+    """A protocol from its fields. Raises UsageError, naming `source`, for the first mistake."""
     valid = [field.name for field in fields(EvaluationProtocol)]
     for key in values:
         if key not in valid:
@@ -128,9 +128,9 @@ def make_protocol(values: Mapping[str, Any], source: str) -> EvaluationProtocol:
 
 
 def changed_protocol(protocol: EvaluationProtocol, **changes: float | int | None) -> EvaluationProtocol:
-    """`protocol` with other values; its name tells the changes, so that its scores pass for nobody else's."""
-    told = ", ".join(f"{key} {value}" for key, value in changes.items() if value != getattr(protocol, key))
-    if not told:
+    """`protocol` with other values. The name includes the changes, so that scores under other rules are recognized."""
+    changed = ", ".join(f"{key} {value}" for key, value in changes.items() if value != getattr(protocol, key))
+    if not changed:
         return protocol
     joint = ", " if " with " in protocol.name else " with "
-    return make_protocol({**asdict(protocol), **changes, "name": f"{protocol.name}{joint}{told}"}, "protocol")
+    return make_protocol({**asdict(protocol), **changes, "name": f"{protocol.name}{joint}{changed}"}, "protocol")

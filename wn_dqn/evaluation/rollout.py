@@ -1,8 +1,8 @@
 """Evaluation: games played in parallel without bias, and their statistics.
 
-Games are independent given the policy, so a rule that plays them one after another can be played N at once: list
-the games in the order in which they *began*, and truncate that list by the rule. Whether a game is listed before
-another depends on games that ended earlier, never on its own length. So short games gain nothing by finishing first.
+Given the policy, games are independent. So a protocol that plays games one after another can be run with N games at
+once: list the games in the order in which they *started*, and truncate that list by the protocol. A game's place in the
+list depends on games that ended earlier, never on its own length. So short games are not preferred.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class GameResult:
     score: float
     steps: int
     finished: bool
-    """False if the time limit or the end of the test truncated it"""
+    """False if the time limit or the end of the evaluation truncated the game"""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The games that count, in the order in which they began."""
+    """The games that count, in the order in which they started."""
 
     games: tuple[GameResult, ...]
     unfinished_games: int
-    """games in progress when the test ended, which do not count; 0 if the only game is one of them"""
+    """games in progress at the end, which do not count; 0 if such a game is the only one, because then it counts"""
     visited_max_q: float = field(default=math.nan, compare=False)
-    """mean of max_a Q(s, a) over visited states, and of the discounted return really obtained from there, if watched"""
+    """means over the visited states of max_a Q(s, a) and of the discounted return obtained, if measured"""
     visited_return: float = field(default=math.nan, compare=False)
 
     @property
@@ -88,11 +88,10 @@ def evaluate(
 ) -> Evaluation:
     """Play `env` with the epsilon-greedy policy of `q_values`, or a uniformly random one if it is None.
 
-    `env` must have been made for `protocol`; `seeds` [N] begin its games, `generator` draws the policy's random
-    numbers. A protocol of steps takes no more steps of each environment than that, whatever the policy does; one of
-    games may never end unless it has a time limit. `on_step` is called after each step with the steps done so far; it
-    may raise to stop the evaluation.
-    `visited` is told what the network says of each state, and what followed.
+    `env` must have been made for `protocol`. `seeds` [N] are the seeds of its games. `generator` draws the policy's
+    random numbers. A protocol with a length in steps takes at most that number of steps of each environment. One with a
+    length in games may never end unless it has a time limit. `on_step` is called after each step with the number of
+    steps so far; it may raise to stop the evaluation. `visited` collects max-Q of each state and the rewards after it.
     """
     num_envs = env.num_envs
     observed = FrameStack(env.spec, num_envs)
@@ -121,14 +120,14 @@ def evaluate(
 
 
 class _Record:
-    """All games so far, in the order in which they began."""
+    """All games so far, in the order in which they started."""
 
     def __init__(self, num_envs: int) -> None:
         self._scores = [0.0] * num_envs
         self._steps = [0] * num_envs
         self._finished: list[bool | None] = [None] * num_envs  # None: in progress; False: truncated by the time limit
         self._running = list(range(num_envs))  # environment -> its game
-        self._leading = 0  # games at the head of the list that are over
+        self._leading = 0  # number of finished games at the head of the list
         self._leading_steps = 0
         self.total_steps = 0
 

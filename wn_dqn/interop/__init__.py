@@ -1,1 +1,1 @@
-"""To and from other programs: exported networks, imported weights, runs that begin with them."""
+"""Exchange with other programs: exported networks, imported weights, trackers, the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""Networks for other programs: ONNX or safetensors, weights folded, with a contract that says how to use them."""
+"""Exports networks with folded weights as ONNX or safetensors, with a contract that describes their use."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from wn_dqn.runs.policy import Policy
 from wn_dqn.system import output_file, reading
 from wn_dqn.system.reading import GIB, MIB
 
-CONTRACT_BYTES = 256 * MIB  # the scores of a run's tests are in it
+CONTRACT_BYTES = 256 * MIB  # it contains the scores of a run's evaluations
 Format = Literal["onnx", "safetensors"]
 HUB_MODEL, HUB_CONTRACT = "model.safetensors", "config.json"
-"""what a network and its contract are called in a repository of the Hugging Face Hub"""
+"""names of a network and its contract in a repository of the Hugging Face Hub"""
 
 
 def contract_of(path: Path) -> Path:
-    """Where the contract of an exported network is: beside it, or in a repository of the Hub as ``config.json``."""
+    """The path of an exported network's contract: beside it, or ``config.json`` in a repository of the Hub."""
     beside, hub = path.with_name(path.name + ".json"), path.with_name(HUB_CONTRACT)
     return hub if path.name == HUB_MODEL and not beside.exists() and hub.exists() else beside
 
@@ -44,10 +44,10 @@ def contract_of(path: Path) -> Path:
 def export(
     policy: Policy, path: Path, format_: Format, scores: list[dict[str, Any]], contract_path: Path | None = None
 ) -> Path:
-    """Write the network to `path` and its contract beside it, or to `contract_path`; returns the contract's path.
+    """Write the network to `path`, and its contract beside it or to `contract_path`. Returns the contract's path.
 
-    `scores`: evaluations of this checkpoint (lines of ``reevaluations.jsonl``). UsageError if `path` cannot be
-    written, the ONNX exporter is not installed, or it cannot take the network.
+    `scores` are evaluations of this checkpoint (lines of ``reevaluations.jsonl``). Raises UsageError if `path` cannot
+    be written, if the ONNX exporter is not installed, or if it does not support the network.
     """
     network = fold(policy.agent.online)
     data = onnx_model(network) if format_ == "onnx" else safetensors_model(network)
@@ -64,14 +64,14 @@ def export(
 
 
 def find_format(path: Path) -> Format:
-    """What the name of `path` ends in; UsageError if that is no format."""
+    """The format of the extension of `path`. Raises UsageError if there is none."""
     if path.suffix not in (".onnx", ".safetensors"):
         raise UsageError(f"{path} ends in neither .onnx nor .safetensors: give --format")
     return "onnx" if path.suffix == ".onnx" else "safetensors"
 
 
 def _require_ours(path: Path, contract_path: Path) -> None:
-    """UsageError if something else than an older export is in the way: one whose contract has the SHA-256 of it."""
+    """Raise UsageError unless the path is free, or has an older export: a file whose SHA-256 is in its contract."""
     taken, described = (any(output_file.read_ends(each)) for each in (path, contract_path))
     try:
         contract = reading.read_json(contract_path, CONTRACT_BYTES, dict[str, Any]) if described else {}
@@ -87,7 +87,7 @@ def _require_ours(path: Path, contract_path: Path) -> None:
 
 
 def _training_score(policy: Policy) -> dict[str, Any] | None:
-    """The evaluation after the epoch that the checkpoint ends: what a best checkpoint was chosen for."""
+    """The evaluation after the checkpoint's epoch, by which a best checkpoint was selected."""
     infos = list_checkpoints(policy.path.parent)
     score = next((info.score for info in infos if info.path.name == policy.path.name), None)
     if score is None:
@@ -97,7 +97,7 @@ def _training_score(policy: Policy) -> dict[str, Any] | None:
 
 
 def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a program needs to know to play with the network, and what it scored."""
+    """The data that a program needs to play with the network, and its scores."""
     settings = policy.settings
     game = game_of(settings)
     rules = training_protocol(settings.environment, settings.evaluation)
@@ -135,21 +135,21 @@ def _contract(policy: Policy, scores: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _dueling(network: NetworkSettings) -> str | None:
-    """How the outputs of dueling heads are put together; None if there are none."""
+    """The formula that combines the outputs of dueling heads; None if there are none."""
     if not network.dueling:
         return None
     return f"{'q' if network.atoms is None else 'logits'} = value + advantage - mean(advantage)"
 
 
 def _distribution(network: NetworkSettings) -> dict[str, Any] | None:
-    """What Q-values are the means of; None if they are learned themselves."""
+    """The distributions whose means are the Q-values; None if the network outputs Q-values."""
     if network.atoms is None:
         return None
     return {"atoms": network.atoms, "v_min": network.v_min, "v_max": network.v_max, "q": "mean of softmax(logits)"}
 
 
 def _preprocessing(spec: EnvSpec, rules: EvaluationProtocol) -> dict[str, Any]:
-    """How an emulator's frames become an observation: that of :mod:`wn_dqn.envs.atari_reference`."""
+    """The conversion of emulator frames to an observation, as in :mod:`wn_dqn.envs.atari_reference`."""
     return {
         "frame_skip": spec.frames_per_step,
         "frame": "the larger of the last two frames of a step, pixel by pixel, of the emulator's grayscale",
@@ -161,7 +161,7 @@ def _preprocessing(spec: EnvSpec, rules: EvaluationProtocol) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file; UsageError if it cannot be read."""
+    """The SHA-256 of a file. Raises UsageError if it cannot be read."""
     try:
         return reading.sha256(path, 4 * GIB)
     except OSError as error:
@@ -175,7 +175,7 @@ def safetensors_model(network: QNetwork) -> bytes:
 
 
 def require_onnx() -> None:
-    """UsageError, naming the remedy, if torch's ONNX exporter lacks a package."""
+    """Raise UsageError, with the remedy, if torch's ONNX exporter lacks a package."""
     for name in ("onnx", "onnxscript"):
         if importlib.util.find_spec(name) is None:
             raise UsageError(f"ONNX needs the {name} package: pip install 'wn-dqn[onnx]', or use --format safetensors")
@@ -184,7 +184,7 @@ def require_onnx() -> None:
 def onnx_model(network: QNetwork) -> bytes:
     """The network as an ONNX graph: ``obs`` [batch, *obs_shape] of its dtype -> ``q`` float32 [batch, A].
 
-    The same network gives the same bytes. UsageError if torch's exporter cannot take it.
+    The same network gives the same bytes. Raises UsageError if torch's exporter does not support it.
     """
     require_onnx()
     import onnx
@@ -198,7 +198,7 @@ def onnx_model(network: QNetwork) -> bytes:
                 input_names=["obs"],
                 output_names=["q"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=18,  # of 2022; the first that this exporter writes without converting
+                opset_version=18,  # from 2022; the oldest that this exporter writes without a conversion
                 dynamo=True,
                 verbose=False,
             )
@@ -217,7 +217,7 @@ def onnx_model(network: QNetwork) -> bytes:
 
 @contextmanager
 def _silent_exporter() -> Iterator[None]:
-    """No warnings about torch's own deprecated calls, nor about operators of packages that are not installed."""
+    """Suppress warnings about torch's own deprecated calls, and about operators of missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -230,7 +230,7 @@ def _silent_exporter() -> Iterator[None]:
 
 
 def _forget_origin(graph: Any) -> None:
-    """Take away the exporter's notes: lines of source code, with paths of this machine."""
+    """Remove the exporter's notes, which contain source code and local paths."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: files sent and read back. ``huggingface_hub`` is an extra."""
+"""Uploads to and downloads from repositories of the Hugging Face Hub. ``huggingface_hub`` is an extra."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
 def require_repository(repo_id: str) -> None:
-    """UsageError unless `repo_id` is of the form USER/NAME."""
+    """Raise UsageError unless `repo_id` has the form USER/NAME."""
     if not _REPOSITORY.fullmatch(repo_id):
         raise UsageError(f"a repository of the Hub is USER/NAME, not {repo_id!r}")
 
 
 def require_hub() -> None:
-    """UsageError, naming the remedy, if huggingface_hub is not installed."""
+    """Raise UsageError, with the remedy, if huggingface_hub is not installed."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UsageError("the Hugging Face Hub needs its package: pip install 'wn-dqn[hub]'; push --to FOLDER does not")
 
 
 def upload(folder: Path, repo_id: str, *, private: bool) -> str:
-    """Send the files in `folder` to the repository, which is made if there is none; returns its address.
+    """Send the files in `folder` to the repository, which is created if needed. Returns its address.
 
-    RunError if the Hub cannot be reached or refuses: nothing is there then, or all that was there before.
+    Raises RunError if the Hub cannot be reached or refuses. In that case, the repository has not changed.
     """
     require_hub()
     from huggingface_hub import HfApi
@@ -42,9 +42,9 @@ def upload(folder: Path, repo_id: str, *, private: bool) -> str:
 
 
 def download(repo_id: str) -> Path:
-    """The network of a repository and its contract, in the Hub's cache; returns the network's path.
+    """Download the network of a repository and its contract to the Hub's cache. Returns the network's path.
 
-    UsageError if it is not USER/NAME, RunError if the Hub cannot be reached or has no such files.
+    Raises UsageError if `repo_id` is not USER/NAME, and RunError if the Hub cannot be reached or has no such files.
     """
     require_repository(repo_id)
     require_hub()
@@ -56,7 +56,7 @@ def download(repo_id: str) -> Path:
 
 @contextlib.contextmanager
 def _in_one_line(what: str) -> Iterator[None]:
-    """Failures of the Hub's library and of the network under it, as one RunError."""
+    """Convert errors of the Hub's library and of the network to one RunError."""
     from huggingface_hub import errors
 
     network: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # of the library under it

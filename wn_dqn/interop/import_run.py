@@ -1,4 +1,4 @@
-"""A run that begins with a network that was trained elsewhere."""
+"""Starts a run from a network that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wn_dqn.training.state import new_state
 
 
 def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings:
-    """Settings of a run that begins with `network`; all 18 actions are taken if that is what it has outputs for."""
+    """Settings of a run that starts from `network`, with all 18 actions if the network has 18 outputs."""
     data = dict(data)
     if isinstance(data.get("game"), str):
         game = find_game(data["game"])
@@ -43,9 +43,9 @@ def settings_for_network(data: Mapping[str, Any], network: QNetwork) -> Settings
 
 
 def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: torch.device) -> Path:
-    """Begin a run in `run_dir` whose network is given: at step 0, initialized, not yet evaluated.
+    """Start a run in `run_dir` from `network`: at step 0, initialized, not yet evaluated.
 
-    Returns its checkpoint. UsageError if there is a run already, or the network does not fit the game.
+    Returns its checkpoint. Raises UsageError if there is a run already, or if the network does not fit the game.
     """
     game = game_of(settings)
     outputs = network.num_actions
@@ -59,7 +59,7 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
     assign(agent.online, network)
     agent.update_target()
     state = new_state(spec, settings.environment.num_envs, make_plan(settings))
-    state.initialized, state.evaluated_at = True, -1  # the first thing that a training does is to test it
+    state.initialized, state.evaluated_at = True, -1  # training starts with an evaluation
     directory.create()
     with directory.locked():
         snapshot = Snapshot(
@@ -75,5 +75,5 @@ def import_run(settings: Settings, run_dir: Path, network: QNetwork, device: tor
         path = save_checkpoint(directory.checkpoints, 0, snapshot.content(), score=None)
         directory.add_provenance(device)
         directory.write_status("paused", steps=0, saved_steps=0, reason="imported")
-        directory.write_settings(settings.model_dump())  # last: only now it is a run
+        directory.write_settings(settings.model_dump())  # last, because this makes the folder a run
     return path

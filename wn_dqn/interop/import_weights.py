@@ -1,7 +1,7 @@
-"""Q-networks of other programs: reading their weights, and writing ours for them.
+"""Reads the weights of other programs' Q-networks.
 
-All of them are the network of Mnih et al. (2015) on four frames, oldest first, divided by 255; what differs is what the
-layers are called.
+All of them are the network of Mnih et al. (2015) on four frames, oldest first, divided by 255. They differ only in the
+names of the layers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MAX_HEADER_BYTES = MIB
 _MAX_ACTIONS = 1000
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-# All that a state_dict of plain tensors names in a pickle.
+# All names in the pickle of a state_dict of plain tensors.
 _PLAIN = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Float|Double|Half|BFloat16|Long|Int)Storage"
@@ -48,20 +48,21 @@ _DAMAGES = (
     *(SafetensorError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError),
 )
-"""what a damaged file may raise"""
+"""errors that a damaged file can raise"""
 NAMES: dict[str, tuple[str, ...]] = {
     "wn_dqn": _LAYERS,
     "CleanRL": ("network.0", "network.2", "network.4", "network.7", "network.9"),
     "Stable-Baselines3": (*(f"q_net.features_extractor.{name}" for name in _SB3), "q_net.q_net.0"),
     "Stable-Baselines3's q_net": (*(f"features_extractor.{name}" for name in _SB3), "q_net.0"),
 }
-"""What each program calls the five layers, in their order."""
+"""each program's names of the five layers, in order"""
 
 
 def read_weights(path: Path) -> QNetwork:
     """The Q-network in a .safetensors, .pt, .pth or .cleanrl_model file, or in Stable-Baselines3's .zip.
 
-    UsageError if the file cannot be read, holds anything but tensors (nothing in it is ever run), or no such network.
+    Raises UsageError if the file cannot be read, or contains no such network, or anything else than tensors. No code in
+    it is ever run.
     """
     state = _without_prefix(read_tensors(path))
     if all(f"{name}.weight" in state for name in DuelingHead.OUTPUT_LAYERS):
@@ -69,7 +70,7 @@ def read_weights(path: Path) -> QNetwork:
     program = next((name for name, layers in NAMES.items() if f"{layers[0]}.weight" in state), None)
     if program is None:
         known = ", ".join(f"{layers[0]}.weight ({name})" for name, layers in NAMES.items())
-        raise UsageError(f"{path} holds no Q-network that is known here: it has none of {known}")
+        raise UsageError(f"{path} contains no known Q-network: it has none of {known}")
     names = {
         f"{ours}.{kind}": f"{theirs}.{kind}"
         for ours, theirs in zip(_LAYERS, NAMES[program], strict=True)
@@ -92,13 +93,13 @@ def read_weights(path: Path) -> QNetwork:
 
 @torch.no_grad()
 def _set(parameter: Tensor, tensor: Tensor, name: str) -> None:
-    """Copy `tensor` into `parameter`; UsageError, naming it, if it has another shape or holds no finite float32."""
+    """Copy `tensor` into `parameter`. Raises UsageError, naming it, if its shape differs or a number is not finite."""
     if tensor.shape != parameter.shape:
         raise UsageError(f"{name} has shape {list(tensor.shape)}; the Nature network has {list(parameter.shape)}")
     stored = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and tensor.is_cpu
     if not stored or tensor.dtype not in _DTYPES:
         raise UsageError(f"{name} is no plain tensor of floating-point numbers")
-    # An expanded tensor has few numbers on disk and any number in memory.
+    # An expanded tensor is small on disk but can be arbitrarily large in memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise UsageError(f"{name} repeats its numbers instead of holding them")
     parameter.copy_(tensor)
@@ -107,7 +108,7 @@ def _set(parameter: Tensor, tensor: Tensor, name: str) -> None:
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The tensors by their names without what torch's wrappers of modules put before all of them."""
+    """The tensors by name, without the prefix that torch's module wrappers add to all names."""
     for prefix in _WRAPPERS:
         if state and all(name.startswith(prefix) for name in state):
             return _without_prefix({name.removeprefix(prefix): tensor for name, tensor in state.items()})
@@ -115,7 +116,7 @@ def _without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a file by their names; UsageError if it cannot be read or holds anything else."""
+    """The tensors of a file by name. Raises UsageError if it cannot be read or contains anything else."""
     suffix = path.suffix.lower()
     try:
         if suffix == ".safetensors":
@@ -126,7 +127,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
             state = _load_pickled_tensors(reading.read_bytes(path, MAX_BYTES))
         else:
             valid = ".safetensors, .pt, .pth, .cleanrl_model, .zip (Stable-Baselines3)"
-            raise UsageError(f"{path} is no kind of file that is read here; valid: {valid}")
+            raise UsageError(f"{path} is not a supported kind of file; valid: {valid}")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or first_line(error)}") from None
     except _NoMemberError:
@@ -149,7 +150,7 @@ class _NoMemberError(Exception):
 
 
 def _member(data: bytes, name: str) -> bytes:
-    """A file in a zip, which is small once it is unpacked."""
+    """A file in a zip. Its unpacked size is limited."""
     with _opened_zip(data) as archive:
         if name not in archive.namelist():
             raise _NoMemberError
@@ -157,7 +158,7 @@ def _member(data: bytes, name: str) -> bytes:
 
 
 def _opened_zip(data: bytes) -> zipfile.ZipFile:
-    """A zip; ValueError if its files are too large once they are unpacked. zipfile unpacks no more than a zip says."""
+    """Open a zip. Raises ValueError if its unpacked files are too large; zipfile unpacks at most the declared size."""
     archive = zipfile.ZipFile(io.BytesIO(data))
     if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
         raise ValueError(f"unpacked, it has more than {MAX_BYTES / MIB:,.0f} MiB")
@@ -165,7 +166,7 @@ def _opened_zip(data: bytes) -> zipfile.ZipFile:
 
 
 def _load_pickled_tensors(data: bytes) -> Any:
-    """What torch.save wrote, if it is plain tensors. Nothing that could be large or do anything is read."""
+    """Load plain tensors from torch.save. Anything that could run code or be too large is refused."""
     if zipfile.is_zipfile(io.BytesIO(data)):
         with _opened_zip(data) as archive:
             stored = [info.compress_type == zipfile.ZIP_STORED for info in archive.infolist()]
@@ -185,19 +186,19 @@ def _load_pickled_tensors(data: bytes) -> Any:
 
 
 def _require_plain(data: bytes, num_bytes: int) -> None:
-    """UnpicklingError unless a pickle makes nothing but plain tensors of at most so many numbers."""
+    """Raise UnpicklingError unless a pickle contains only plain tensors, which fit into `num_bytes`."""
     for code, argument, _ in pickletools.genops(data):
         if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not _PLAIN.fullmatch(str(argument)):
             raise pickle.UnpicklingError(str(argument))
         if isinstance(argument, int) and num_bytes < argument != torch.serialization.MAGIC_NUMBER:
-            raise ValueError("it says that it holds more numbers than it has bytes")
+            raise ValueError("it declares more numbers than it has bytes")
 
 
 @torch.no_grad()
 def assign(network: QNetwork, plain: QNetwork) -> None:
-    """Set `network` to compute what `plain` does, layer by layer; under weight normalization v = w and g = ||w||.
+    """Set `network` to compute the same as `plain`, layer by layer; with weight normalization v = w and g = ||w||.
 
-    UsageError if their layers are not the same by name.
+    Raises UsageError if the names of their layers differ.
     """
     layers, plain_layers = layers_of(network), layers_of(plain)
     if layers.keys() != plain_layers.keys():

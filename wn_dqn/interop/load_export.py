@@ -1,4 +1,4 @@
-"""Networks that were exported, read back to be used: a .safetensors or .onnx file, and the contract beside it."""
+"""Loads exported networks: a .safetensors or .onnx file, and the contract beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wn_dqn.system.reading import Record, Steps
 
 
 def _of_batch(shape: list[object]) -> list[object]:
-    """`shape`, which must be "batch" and sizes; ValueError if it is not."""
+    """`shape`, if it is "batch" and sizes. Raises ValueError otherwise."""
     sizes = [size for size in shape if type(size) is int and 0 < size <= 10**6]
     if shape[:1] != ["batch"] or not sizes or len(sizes) < len(shape) - 1:
         raise ValueError('not "batch" and sizes')
@@ -49,7 +49,7 @@ class _Output(Record):
 
 
 class _Contract(Record):
-    """What is needed of a contract, see :mod:`wn_dqn.interop.export`."""
+    """The required part of a contract, see :mod:`wn_dqn.interop.export`."""
 
     settings: dict[str, Any]
     input: _Input
@@ -69,7 +69,7 @@ class _Contract(Record):
 
 @dataclass(frozen=True)
 class ExportedAgent:
-    """A network that acts and no longer learns."""
+    """An agent that acts and does not learn."""
 
     online: QNetwork
     device: torch.device
@@ -87,15 +87,15 @@ class ExportedAgent:
 
 
 class OnnxNetwork(QNetwork):
-    """A network whose layers nobody knows: ONNX Runtime computes it, on the CPU."""
+    """A network with unknown layers, which ONNX Runtime computes on the CPU."""
 
     session: Any
 
     def build(self, layers: LayerKit) -> None:
-        """There is nothing to make."""
+        """Does nothing: the file contains the whole network."""
 
     def features(self, x: Tensor) -> Tensor:
-        """What stands in the file is the whole network."""
+        """Not supported: the file contains the whole network."""
         raise NotImplementedError
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -104,15 +104,15 @@ class OnnxNetwork(QNetwork):
         return torch.from_numpy(q)
 
     def with_layers(self, layers: LayerKit) -> Self:
-        """UsageError: an ONNX file has no layers."""
+        """Raises UsageError: an ONNX file has no layers."""
         raise UsageError("a network from an ONNX file has no layers; load the run, or a .safetensors file of it")
 
 
 def load_exported(path: Path, device: torch.device, named: Collection[str] = (), trust: bool = False) -> Policy:
     """The policy in a file that :func:`wn_dqn.interop.export.export` wrote.
 
-    UsageError, with the reason, if it is another file, its contract is missing or damaged, or does not fit; or if it
-    names code from outside that is not among `named`, unless you `trust` it.
+    Raises UsageError, with the reason, if it is another file, or if its contract is missing, damaged or does not fit.
+    Raises it also if it refers to external code that is not among `named`, unless `trust` is set.
     """
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".onnx"):
@@ -147,7 +147,7 @@ def _plain_network(path: Path, contract: _Contract, settings: Settings, weights:
     try:
         network.load_state_dict(weights)
         if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
-            raise RunError("it holds what is no finite number")
+            raise RunError("it contains a number that is not finite")
     except (*MISFITS, RunError) as error:
         raise UsageError(f"{path} is not the network of {path.name}.json: {first_line(error)}") from None
     return network
@@ -167,6 +167,6 @@ def _onnx_network(path: Path, contract: _Contract, settings: Settings) -> OnnxNe
             raise RunError("its outputs have another shape")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except Exception as error:  # ONNX Runtime has a class of its own for each failure, and no common one
+    except Exception as error:  # ONNX Runtime's error classes have no common base
         raise UsageError(f"{path} is damaged, or not the network of {path.name}.json: {first_line(error)}") from error
     return network

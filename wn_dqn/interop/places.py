@@ -1,4 +1,4 @@
-"""Where a trained network is: a path, ``agent:NAME`` for one that comes along, ``hf:USER/NAME`` for one on the Hub."""
+"""Finds trained networks: a path, ``agent:NAME`` for one in this package, ``hf:USER/NAME`` for one on the Hub."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ PRETRAINED, HUB = "agent:", "hf:"
 
 
 def pretrained_folder() -> Path:
-    """The folder of the networks that come along: inside an installed package, or in the repository."""
+    """The folder of this package's trained networks: inside an installed package, or in the repository."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "pretrained"
     return packaged if packaged.is_dir() else package.parent / "agents" / "pretrained"
 
 
 def pretrained_names() -> list[str]:
-    """What ``agent:NAME`` may name."""
+    """The valid names in ``agent:NAME``."""
     return sorted(path.stem for path in pretrained_folder().glob("*.safetensors"))
 
 
 def pretrained() -> list[dict[str, Any]]:
-    """What the contracts of the networks that come along say of them: name, game, how it was trained, last test."""
+    """This package's trained networks, from their contracts: name, game, training, last evaluation."""
     rows = []
     for name in pretrained_names():
         contract = reading.read_json(contract_of(locate(Path(PRETRAINED + name))), CONTRACT_BYTES, dict[str, Any])
@@ -37,14 +37,14 @@ def pretrained() -> list[dict[str, Any]]:
 
 
 def locate(place: Path) -> Path:
-    """The path that `place` means. A network on the Hub is downloaded first, unless it has been before.
+    """The path of `place`. A network on the Hub is downloaded first, unless it is in the cache.
 
-    UsageError if no such network comes along.
+    Raises UsageError if this package has no network with this name.
     """
     text = place.as_posix()
     if text.startswith(PRETRAINED):
         name = text.removeprefix(PRETRAINED)
         if name not in pretrained_names():
-            raise UsageError(f"no network called {name!r} comes along; {closest(name, pretrained_names())}")
+            raise UsageError(f"no network {name!r} comes with wn-dqn; {closest(name, pretrained_names())}")
         return pretrained_folder() / f"{name}.safetensors"
     return download(text.removeprefix(HUB)) if text.startswith(HUB) else place

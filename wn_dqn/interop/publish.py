@@ -1,4 +1,4 @@
-"""The files of a trained network for others: what a repository of the Hugging Face Hub holds.
+"""Writes the files of a trained network for a repository of the Hugging Face Hub.
 
 ``model.safetensors`` has plain weights and ``config.json`` their contract. The model card is ``README.md``; beside it
 are ``replay.mp4``, the learning curve, the evaluations and the settings.

@@ -1,7 +1,7 @@
-"""Trackers: callbacks that pass a run's numbers on to other programs, and never end or slow the run for it.
+"""Trackers: callbacks that send a run's metrics to other programs, and never end or slow down the run.
 
-A tracker works in a thread of its own and is given rows through a queue. If it fails, the run says so in one line and
-goes on without it. If it is slower than the run, rows are left out once the queue is full.
+A tracker works in its own thread, and receives rows through a queue. If it fails, the run prints one line and goes on
+without it. If it is slower than the run, rows are left out when the queue is full.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _QUEUE_ROWS = 1_000
 
 
 class Tracker(Callback, ABC):
-    """The frame of a tracker: override `open`, `log` and `close`. They run in one thread, which is not the run's."""
+    """The base class of trackers. Override `open`, `log` and `close`, which run in the tracker's thread."""
 
     package: ClassVar[str] = ""
-    """what has to be installed, as an extra of the same name"""
+    """the package that must be installed; the extra has the same name"""
 
     def __init__(self, patience_s: float = 30.0) -> None:
-        """`patience_s`: how long a run that ends waits for what is not passed on yet.
+        """At its end, a run waits up to `patience_s` for rows that have not been sent.
 
-        UsageError if the package that it needs is not installed.
+        Raises UsageError if the required package is not installed.
         """
         if self.package and importlib.util.find_spec(self.package) is None:
             name = type(self).__name__
@@ -48,11 +48,11 @@ class Tracker(Callback, ABC):
 
     @abstractmethod
     def open(self, view: View) -> None:
-        """The run begins, or goes on."""
+        """The run starts, or resumes."""
 
     @abstractmethod
     def log(self, steps: int, row: Mapping[str, float]) -> None:
-        """Pass on finite numbers, by tag."""
+        """Send finite numbers, by tag."""
 
     @abstractmethod
     def close(self, status: str) -> None:
@@ -74,19 +74,19 @@ class Tracker(Callback, ABC):
         self._queue(view.steps, {evaluation_tag(name): value for name, value in view.evaluation.items()})
 
     def on_end(self, view: View) -> None:
-        """Wait for the thread, but not for ever."""
+        """Wait for the thread, at most `patience_s`."""
         if self._thread is None or not self._thread.is_alive():
             return
         try:
             self._calls.put(lambda: self.close(view.status), timeout=self._patience_s)
             self._calls.put(None, timeout=self._patience_s)
         except queue.Full:
-            pass  # nobody takes anything: the thread is stuck
+            pass  # the queue is full because the thread is stuck
         else:
             self._thread.join(self._patience_s)
         name = type(self).__name__
         if self._thread.is_alive():
-            view.message(f"{name} does not answer: what it was not done with is lost to it, the run is not")
+            view.message(f"{name} does not answer: it loses its pending rows, the run loses nothing")
         elif self._left_out:
             view.message(f"{name} was slower than the run: {self._left_out:,} rows were left out")
 
@@ -105,22 +105,22 @@ class Tracker(Callback, ABC):
             while (call := self._calls.get()) is not None:
                 call()
         except Exception as error:  # noqa: BLE001 - another program may raise anything
-            told = f"{type(error).__name__}: {first_line(error)}"
-            view.message(f"{type(self).__name__} failed, and the run goes on without it: {told}")
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            view.message(f"{type(self).__name__} failed, and the run goes on without it: {reason}")
 
 
 def identity_of(view: View) -> str:
-    """A name for the run that stays when it goes on, and when its folder is moved: 16 characters."""
+    """An identifier of the run, 16 characters, which stays the same after a resume or a move of its folder."""
     beginning = RunDirectory(view.run_directory).read_provenance()[:1]
     text = json.dumps([view.run_directory.name, beginning], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class TensorBoard(Tracker):
-    """The curves of a run in a second folder, for TensorBoard, like one that many runs share.
+    """Writes the curves of a run to a second folder for TensorBoard, for instance one that many runs share.
 
-    Each run writes event files into its own directory anyway, which a resumed run cuts back to its checkpoint. These
-    are only added to.
+    Each run also writes event files into its own directory. A resumed run truncates those to its checkpoint; to these
+    it only appends.
 
     >>> tensorboard = wn_dqn.TensorBoard("all_curves")
     >>> run = wn_dqn.train("runs/Catch/config.yaml", run_dir="runs/a", callbacks=[tensorboard], progress=False)
@@ -129,7 +129,7 @@ class TensorBoard(Tracker):
     """
 
     def __init__(self, folder: str | os.PathLike[str], patience_s: float = 30.0) -> None:
-        """Each run gets a folder of its name in `folder`."""
+        """Each run gets a folder with its name in `folder`."""
         super().__init__(patience_s)
         self._folder = Path(folder)
 
@@ -152,9 +152,9 @@ class TensorBoard(Tracker):
 
 
 class WandbTracker(Tracker):
-    """Weights & Biases: settings, metrics and evaluations, each by its tag, over agent steps.
+    """Weights & Biases: settings, metrics and evaluations by tag, over agent steps.
 
-    A run that goes on is the same run there. Its files lie in the run directory. ``WANDB_MODE=offline`` needs no
+    A resumed run continues the same run there. Its files are in the run directory. ``WANDB_MODE=offline`` needs no
     account: `wandb sync` sends them later.
 
     >>> tracker = wn_dqn.WandbTracker(project="catch", mode="offline")
@@ -171,15 +171,15 @@ class WandbTracker(Tracker):
         self._options = {"project": project, **options}
 
     def open(self, view: View) -> None:
-        """Begin the run, or go on with it."""
+        """Start the run, or resume it."""
         wandb = importlib.import_module("wandb")
         mode = self._options.get("mode", os.environ.get("WANDB_MODE"))
         defaults = {
             "id": identity_of(view),
-            "mode": mode,  # said again: wandb reads the variable once in a process
+            "mode": mode,  # explicit, because wandb reads the variable only once in a process
             "resume": None if mode == "offline" else "allow",
             "name": view.run_directory.resolve().name,
-            "dir": str(view.run_directory.resolve()),  # its service may have begun in another folder
+            "dir": str(view.run_directory.resolve()),  # its service may have started in another folder
             "config": view.settings.model_dump(),
             "settings": wandb.Settings(console="off", silent=True),
         }
@@ -195,9 +195,9 @@ class WandbTracker(Tracker):
 
 
 class MLflowTracker(Tracker):
-    """MLflow: settings as parameters, metrics and evaluations, each by its tag, over agent steps.
+    """MLflow: settings as parameters, metrics and evaluations by tag, over agent steps.
 
-    A run that goes on is the same run there. Nothing of MLflow's own state in this process is touched.
+    A resumed run continues the same run there. MLflow's global state in this process does not change.
 
     >>> tracker = wn_dqn.MLflowTracker("catch", tracking_uri="sqlite:///mlflow.db")
     >>> run = wn_dqn.train("runs/Catch/config.yaml", run_dir="runs/a", callbacks=[tracker], progress=False)
@@ -210,12 +210,12 @@ class MLflowTracker(Tracker):
     def __init__(
         self, experiment: str = "wn_dqn", *, tracking_uri: str | None = None, patience_s: float = 60.0
     ) -> None:
-        """`tracking_uri` is by default MLflow's own, for which ``MLFLOW_TRACKING_URI`` is asked."""
+        """The default of `tracking_uri` is MLflow's own, which ``MLFLOW_TRACKING_URI`` can set."""
         super().__init__(patience_s)
         self._experiment, self._uri = experiment, tracking_uri
 
     def open(self, view: View) -> None:
-        """Begin the run, or go on with it."""
+        """Start the run, or resume it."""
         tracking = importlib.import_module("mlflow.tracking")
         self._entities = importlib.import_module("mlflow.entities")
         self._client = tracking.MlflowClient(self._uri)
@@ -240,7 +240,7 @@ class MLflowTracker(Tracker):
         self._client.log_batch(self._id, metrics=metrics)
 
     def close(self, status: str) -> None:
-        """Say how the run ended."""
+        """Set the final status of the run."""
         statuses = {"finished": "FINISHED", "paused": "KILLED"}
         self._client.set_terminated(self._id, statuses.get(status, "FAILED"))
 
@@ -248,7 +248,7 @@ class MLflowTracker(Tracker):
 class OptunaPruning(Callback):
     """Reports each evaluation to an Optuna trial, and ends the run if the study prunes it.
 
-    The run is saved, and ``optuna.TrialPruned`` leaves :func:`wn_dqn.train`, as a study's objective wants it.
+    The run is saved, and :func:`wn_dqn.train` raises ``optuna.TrialPruned``, as a study's objective requires.
 
     >>> import optuna
     >>> def objective(trial):
@@ -264,11 +264,11 @@ class OptunaPruning(Callback):
     """
 
     def __init__(self, trial: Any, column: str = "mean_return") -> None:
-        """`trial`: an ``optuna.Trial``; `column` of evaluations.csv is what is reported."""
+        """`trial` is an ``optuna.Trial``. `column` is the column of evaluations.csv that is reported."""
         self._trial, self._column, self._pruned = trial, column, False
 
     def on_evaluation(self, view: View) -> None:
-        """Report, and stop if the study has seen enough."""
+        """Report the evaluation, and stop if the study prunes the trial."""
         self._trial.report(view.evaluation[self._column], view.steps)
         if self._trial.should_prune():
             self._pruned = True

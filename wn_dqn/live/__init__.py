@@ -1,1 +1,1 @@
-"""A page about runs that is kept current while they go on."""
+"""A page about runs that updates while they are training."""

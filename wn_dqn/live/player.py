@@ -1,4 +1,4 @@
-"""What an agent sees now: the newest checkpoint of a run at play, a picture at a time, only while somebody watches."""
+"""Plays a run's newest checkpoint for the live page, one picture at a time, and only while somebody watches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wn_dqn.runs.run_directory import RunDirectory
 from wn_dqn.system.text import printable
 
 STEPS_PER_PICTURE = 3
-"""Each agent step costs a pass through the network and four frames of the emulator."""
+"""few, because each agent step costs a forward pass and four frames of the emulator"""
 _PERIOD_S = 0.9
 _FORGOTTEN_AFTER_S = 20.0
 _GAMES = 10**6
@@ -44,7 +44,7 @@ class Player:
         self._names: tuple[str, ...] = ()
 
     def picture(self) -> dict[str, Any]:
-        """The next picture and the Q-values behind it, as JSON values; or a reason why there is none."""
+        """The next picture and its Q-values, as JSON values; or the reason why there is no picture."""
         try:
             self._follow()
             step = None
@@ -69,7 +69,7 @@ class Player:
         }
 
     def _follow(self) -> None:
-        """Load the newest checkpoint, if there is one newer than that at play; the game then begins again."""
+        """Load the newest checkpoint if it is newer than the current one. The game then starts again."""
         changed_ns = os.stat(self._folder / "checkpoints").st_mtime_ns if self._checkpoint else 0
         if self._checkpoint is not None and changed_ns == self._looked_at_ns:
             return
@@ -91,14 +91,14 @@ class Player:
 
 
 def _png(step: PlayedStep) -> str:
-    """The last frame of a step, as the address of an image."""
+    """The last frame of a step as the data URL of an image."""
     picture = cv2.cvtColor(step.rgb_frames[-1], cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".png", picture)
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 class Players:
-    """A player for each run that somebody watches; all who watch a run see the same game."""
+    """One player for each run that somebody watches. All viewers of a run see the same game."""
 
     def __init__(self, make: Callable[[Path], Player] = Player, clock: Callable[[], float] = time.monotonic) -> None:
         self._make, self._clock = make, clock
@@ -106,7 +106,7 @@ class Players:
         self._lock = threading.Lock()
 
     def picture(self, folder: Path) -> dict[str, Any]:
-        """See :meth:`Player.picture`: a new one if the last is a second old."""
+        """See :meth:`Player.picture`. A picture is replaced after a second."""
         with self._lock:
             now_s = self._clock()
             self._playing = {

@@ -1,4 +1,4 @@
-"""The server of the live page: two addresses, the page and a stream of what changes. It writes nothing anywhere."""
+"""The server of the live page. It has two addresses, the page and a stream of changes, and it writes no files."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from wn_dqn.live.watch import Watch
 
 LOOPBACK = "127.0.0.1"
 _PERIOD_S = 1.0
-_NICENESS = 10  # a run that trains beside it goes first, and the page is still answered
+_NICENESS = 10  # training has priority over the page
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 
 def make_app(watch: Watch, players: Players, *, token: str = "", stopping: Callable[[], bool] = bool) -> Starlette:
-    """The page about the runs of `watch`. With a `token`, nobody sees anything who does not give it in the address."""
+    """The page about the runs of `watch`. If `token` is not empty, every address must include it."""
 
     def refused(request: Request) -> Response | None:
         given = request.query_params.get("token", "")
@@ -54,7 +54,7 @@ def make_app(watch: Watch, players: Players, *, token: str = "", stopping: Calla
         stream = _events(watch, players, shown, stopping)
         return refused(request) or StreamingResponse(stream, media_type="text/event-stream", headers=_HEADERS)
 
-    hosts = ["*"] if token else [LOOPBACK, "localhost"]  # no page of elsewhere reads this one by a name of its own
+    hosts = ["*"] if token else [LOOPBACK, "localhost"]  # prevents DNS rebinding by other sites
     return Starlette(
         routes=[Route("/", page), Route("/events", events)],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
@@ -62,12 +62,12 @@ def make_app(watch: Watch, players: Players, *, token: str = "", stopping: Calla
 
 
 async def _events(watch: Watch, players: Players, shown: str, stopping: Callable[[], bool]) -> AsyncIterator[str]:
-    """``runs`` when something has changed, and ``play`` every second if a run is `shown`."""
-    told = ""
+    """The stream of events: ``runs`` after each change, and ``play`` every second if a run is `shown`."""
+    sent = ""
     while not stopping():
         runs = json.dumps(await run_in_threadpool(watch.runs))
-        if runs != told:
-            told = runs
+        if runs != sent:
+            sent = runs
             yield f"event: runs\ndata: {runs}\n\n"
         folder = watch.folder(shown)
         if folder is not None:
@@ -75,10 +75,10 @@ async def _events(watch: Watch, players: Players, shown: str, stopping: Callable
         await asyncio.sleep(_PERIOD_S)
 
 
-def serve(paths: Sequence[Path], host: str | None, port: int, tell: Callable[[str], None]) -> None:
-    """Serve the page until the process is asked to stop; `tell` gets its address.
+def serve(paths: Sequence[Path], host: str | None, port: int, on_address: Callable[[str], None]) -> None:
+    """Serve the page until the process is stopped. `on_address` is called with its address.
 
-    `host`: None for this machine only. Any other one is open to whoever knows the token in the address.
+    `host` None means this machine only. With any other host, everybody who knows the token in the address has access.
     """
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
@@ -91,20 +91,20 @@ def serve(paths: Sequence[Path], host: str | None, port: int, tell: Callable[[st
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2)
         )
-        tell(address + (f"?token={token}" if token else ""))
+        on_address(address + (f"?token={token}" if token else ""))
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; UsageError if there is no such address, or somebody else has it."""
+    """A listening socket. Raises UsageError if the address does not exist, or is in use."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(address)
-            listening.listen()  # before the address is told: whoever opens it at once waits
+            listening.listen()  # before the address is printed, so that an early request waits
         except OSError:
             listening.close()
             raise

@@ -1,4 +1,4 @@
-"""The runs in some folders, as they are now: read again and again, and only where a file has changed."""
+"""Watches the runs in some folders. Files are read again only after they have changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wn_dqn.system import reading
 from wn_dqn.system.text import printable
 
 STALLED_AFTER_S = 180.0
-"""A run that trains or evaluates says so every 30 seconds; only a checkpoint takes longer."""
+"""a run writes its status every 30 seconds; only a checkpoint takes longer"""
 _SCAN_PERIOD_S = 5.0
 _MAX_RUNS, _MAX_POINTS = 500, 400
 _TAIL_BYTES = 64 * 1024
@@ -35,15 +35,15 @@ Stamps = tuple[tuple[int, int] | None, ...]
 
 @dataclass
 class _Known:
-    """What was read of a run, and of which state of its files."""
+    """The content of a run, and the state of the files from which it was read."""
 
     stamps: Stamps
     settings: Settings | None
-    told: dict[str, Any]
+    shown: dict[str, Any]
 
 
 class Watch:
-    """The runs in `paths`: run directories, or folders in which runs are or will be."""
+    """The runs in `paths`: run directories, or folders with present or future runs."""
 
     def __init__(self, paths: Sequence[Path], clock: Callable[[], float] = time.time) -> None:
         self._paths, self._clock = paths, clock
@@ -52,15 +52,15 @@ class Watch:
         self._scanned_s = -math.inf
 
     def folder(self, name: str) -> Path | None:
-        """The folder of the run that the page calls `name`; None if it shows no such run."""
+        """The folder of the run with this `name` on the page; None if there is none."""
         return next((folder for folder in self._folders if _page_name(folder) == name), None)
 
     def runs(self) -> list[dict[str, Any]]:
-        """What there is to tell about each run, as JSON values; those that are under way first."""
+        """The data of each run as JSON values; active runs come first."""
         self._scan()
-        told = [self._run(folder) for folder in self._folders]
+        shown = [self._run(folder) for folder in self._folders]
         order = {"running": 0, "degraded": 0, "stalled": 1, "failed": 2}
-        return sorted(told, key=lambda run: order.get(run["status"], 3))
+        return sorted(shown, key=lambda run: order.get(run["status"], 3))
 
     def _scan(self) -> None:
         if self._clock() - self._scanned_s < _SCAN_PERIOD_S:
@@ -77,10 +77,10 @@ class Watch:
             same = known is not None and known.stamps[0] == stamps[0]
             known = self._known[folder] = _read(folder, stamps, known.settings if known and same else None)
         heard_s = max((stamp[0] / 1e9 for stamp in stamps[1:] if stamp is not None), default=0.0)
-        told = {**known.told, "heard_s": round(heard_s)}
-        if told["status"] in _ACTIVE and self._clock() - heard_s > STALLED_AFTER_S:
-            told |= {"status": "stalled", "reason": "it says that it is running, but its files do not change"}
-        return told
+        shown = {**known.shown, "heard_s": round(heard_s)}
+        if shown["status"] in _ACTIVE and self._clock() - heard_s > STALLED_AFTER_S:
+            shown |= {"status": "stalled", "reason": "its status is running, but its files do not change"}
+        return shown
 
 
 def _run_folders(path: Path) -> Iterable[Path]:
@@ -89,7 +89,7 @@ def _run_folders(path: Path) -> Iterable[Path]:
     try:
         return [child for child in sorted(path.iterdir()) if RunDirectory(child).exists]
     except OSError:
-        return []  # there may be one later
+        return []  # it may be created later
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -106,8 +106,8 @@ def _page_name(folder: Path) -> str:
 
 
 def _read(folder: Path, stamps: Stamps, settings: Settings | None) -> _Known:
-    """A run; its `settings`, which never change, if they are known."""
-    told: dict[str, Any] = {"id": _page_name(folder), "name": printable(folder.name), "scores": [], "steps": 0}
+    """Read a run. `settings` are its settings if they have been read before, because they never change."""
+    shown: dict[str, Any] = {"id": _page_name(folder), "name": printable(folder.name), "scores": [], "steps": 0}
     directory = RunDirectory(folder)
     try:
         settings = settings or directory.read_settings()
@@ -115,11 +115,11 @@ def _read(folder: Path, stamps: Stamps, settings: Settings | None) -> _Known:
         scores = _scores(folder / EVALUATIONS_CSV)
         newest = _newest_row(folder / METRICS_CSV)
     except (UsageError, OSError, ValueError, LookupError, csv.Error) as error:
-        return _Known(stamps, None, told | {"status": "unreadable", "reason": printable(str(error))})
+        return _Known(stamps, None, shown | {"status": "unreadable", "reason": printable(str(error))})
     steps = max([int(status.get("steps", 0)), int(newest.get("steps", 0)), *(step for step, _ in scores[-1:])])
     speed = newest.get("speed/steps_per_s", math.nan)
-    told |= _identity(settings) | _score_summary(scores)
-    told |= {
+    shown |= _identity(settings) | _score_summary(scores)
+    shown |= {
         "status": status.get("status", "not started"),
         "reason": printable(str(status.get("error") or status.get("reason") or "")),
         "steps": steps,
@@ -128,7 +128,7 @@ def _read(folder: Path, stamps: Stamps, settings: Settings | None) -> _Known:
         "epsilon": _finite(newest.get("train/epsilon", math.nan)),
         "loss": _finite(newest.get("train/loss", math.nan)),
     }
-    return _Known(stamps, settings, told)
+    return _Known(stamps, settings, shown)
 
 
 def _identity(settings: Settings) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _score_summary(scores: list[tuple[int, float]]) -> dict[str, Any]:
 
 
 def _scores(path: Path) -> list[tuple[int, float]]:
-    """Steps and mean return of each evaluation. A row that is being written is left for the next time."""
+    """Steps and mean return of each evaluation. An incomplete last row is ignored until the next read."""
     if not path.exists():
         return []
     whole, _, _ = reading.read_text(path, TABLE_BYTES).rpartition("\n")
@@ -165,7 +165,7 @@ def _scores(path: Path) -> list[tuple[int, float]]:
 
 
 def _newest_row(path: Path) -> dict[str, float]:
-    """The finite numbers of the last whole row of a table, without reading the others."""
+    """The finite numbers of a table's last complete row. The other rows are not read."""
     if not path.exists():
         return {}
     with reading.opened(path, 2**40) as file:

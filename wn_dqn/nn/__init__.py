@@ -1,4 +1,4 @@
-"""Layers, networks, initialization, optimizers and instruments; the names that parts of your own are made with."""
+"""Layers, networks, initialization, optimizers and instruments. The names below are for building your own parts."""
 
 import importlib
 

@@ -1,11 +1,11 @@
 """Layers that subtract batch means: mean-only batch normalization (section 4), and batch normalization proper.
 
-In training mode a layer normalizes with the statistics of its batch and moves its running averages toward them; in
-evaluation mode it uses the running averages alone, so that a sample's output depends on no other sample and a batch
-of one is like any other. The running averages are buffers: they are saved with the parameters.
+In training mode a layer normalizes with the statistics of its batch, and updates its running averages. In evaluation
+mode it uses only the running averages, so that a sample's output does not depend on other samples. The running averages
+are buffers: they are saved with the parameters.
 
-A layer is switched with ``train()`` and ``eval()``, as in all of torch. The agent keeps its networks in evaluation
-mode and switches only for the forward pass that is learned from.
+``train()`` and ``eval()`` switch a layer, as in all of torch. The agent keeps its networks in evaluation mode, except
+for the forward pass that is differentiated.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from wn_dqn.nn.standard import Conv2d, Linear
 from wn_dqn.nn.weight_norm import WeightNormConv2d, WeightNormLinear
 
 MOMENTUM = 0.1
-"""Share of a batch in the running averages, per update; that of the paper's reference code, and torch's."""
+"""weight of a batch in the running averages, as in the paper's reference code and in torch"""
 
 EPSILON = 1e-5
 """Added to the variance in batch normalization; torch's (the paper's reference code has 1e-6)."""
 
 
 class _RunningStatistics(BatchStatisticsLayer):
-    """What both kinds of batch normalization do with their statistics, for the layer that comes next in the MRO."""
+    """The statistics of both kinds of batch normalization: a mixin for the layer that comes next in the MRO."""
 
     running_mean: Tensor
     """running average of mean[w.x], [out]"""
@@ -39,7 +39,7 @@ class _RunningStatistics(BatchStatisticsLayer):
         self.register_buffer("running_mean", torch.zeros_like(self.bias.detach()))
 
     def _forget_statistics_(self) -> None:
-        """Back to statistics with which the layer computes w.x + b in evaluation mode."""
+        """Reset the statistics to values with which the layer computes w.x + b in evaluation mode."""
         self.running_mean.zero_()
 
     @torch.no_grad()
@@ -64,8 +64,8 @@ class _RunningStatistics(BatchStatisticsLayer):
 class _MeanOnlyBatchNorm(_RunningStatistics):
     """Mean-only batch normalization (equation 7), y = w.x - mean[w.x] + b, of the layer that comes next in the MRO.
 
-    That layer's output already has b in it, so the mean of the output, less b, is the mean of w.x. Autograd's
-    gradient is equation 8: what flows back to w.x is centred over the batch (and the positions, for a convolution).
+    That layer's output includes b, so the mean of w.x is the mean of the output minus b. Autograd's gradient is
+    equation 8: the gradient of w.x is centred over the batch (and the positions, for a convolution).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,17 +98,17 @@ class MeanOnlyBatchNormConv2d(_MeanOnlyBatchNorm, Conv2d):
 
 
 class WeightNormMeanOnlyBatchNormLinear(_MeanOnlyBatchNorm, WeightNormLinear):
-    """Mean-only batch normalization of a weight-normalized linear layer: section 4 as the paper uses it."""
+    """Mean-only batch normalization of a weight-normalized linear layer, the combination of the paper's section 4."""
 
 
 class WeightNormMeanOnlyBatchNormConv2d(_MeanOnlyBatchNorm, WeightNormConv2d):
-    """Mean-only batch normalization of a weight-normalized convolution: section 4 as the paper uses it."""
+    """Mean-only batch normalization of a weight-normalized convolution, the combination of the paper's section 4."""
 
 
 class BatchNormLayer(_RunningStatistics):
     """Batch normalization (Ioffe & Szegedy 2015) of a standard layer: y = gain (t - mean[t]) / std[t] + b, t = w.x.
 
-    std is the root of the variance plus EPSILON; the running variance is an average of unbiased ones, as in torch.
+    std is the square root of the variance plus EPSILON. The running variance averages unbiased variances, as in torch.
     """
 
     gain: nn.Parameter
@@ -177,10 +177,10 @@ class BatchNormConv2d(BatchNormLayer, Conv2d):
 
 
 def adopt_batch_statistics(network: nn.Module, batch: Tensor) -> None:
-    """Make the statistics of `batch` [B, ...] the running ones of every layer that has any, in one forward pass.
+    """Set the running statistics of all layers that have them to those of `batch` [B, ...], in one forward pass.
 
-    The function in evaluation mode stays what it is, and in training mode the network computes the same on `batch`:
-    so initialized, it starts as the same function as a network without batch statistics.
+    The function in evaluation mode does not change, and in training mode the network computes the same on `batch`. So
+    after an initialization, it starts as the same function as a network without batch statistics.
     """
 
     def adopt(layer: Any, _inputs: object, y: Tensor) -> None:

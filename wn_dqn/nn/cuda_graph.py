@@ -1,6 +1,6 @@
 """A function of tensors, replayed from a CUDA graph: the same inputs, the same outputs, one launch.
 
-The network is small: eagerly, a GPU spends most of an update waiting for a hundred kernels to be launched one by one.
+The network is small. In eager mode, a GPU spends most of an update waiting for the launches of a hundred kernels.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 Outputs = TypeVar("Outputs", bound=tuple[Tensor, ...])
 
 WARM_UP_CALLS = 3
-"""Calls that run eagerly before one is captured: libraries allocate their workspaces, the optimizer its state."""
+"""number of eager calls before the capture, in which libraries allocate workspaces and the optimizer its state"""
 
 
 class CudaGraph(Generic[Outputs]):
-    """Calls `function`, which must depend on nothing but its inputs and on tensors that are changed in place.
+    """Calls `function`, which may depend only on its inputs and on tensors that are changed in place.
 
-    Every set of input shapes has a graph of its own. All calls, the eager ones too, are real: a function that changes
-    parameters changes them once per call. Outputs are the graph's own memory: the next call overwrites them.
+    Every set of input shapes has its own graph. Eager calls have the same effect as replayed ones: a function that
+    changes parameters changes them once per call. Outputs are in the graph's memory, and the next call overwrites them.
     """
 
     def __init__(self, function: Callable[..., Outputs]) -> None:
@@ -42,7 +42,7 @@ class CudaGraph(Generic[Outputs]):
         return captured.replay(inputs)
 
     def _eagerly(self, inputs: tuple[Tensor, ...]) -> Outputs:
-        # On the stream that captures: autograd remembers the stream on which a parameter first got a gradient.
+        # Use the stream of the capture: autograd remembers the stream on which a parameter first got a gradient.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             outputs = self._function(*inputs)
@@ -52,9 +52,9 @@ class CudaGraph(Generic[Outputs]):
 
 @contextlib.contextmanager
 def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Work that runs on `stream` beside what follows, until :func:`wait_for`; in its turn if there is no stream.
+    """Run the work inside on `stream`, concurrently with the code after it, until :func:`wait_for`.
 
-    In a CUDA graph it becomes a branch. No result depends on it.
+    If `stream` is None, the work runs in the usual order. In a CUDA graph it becomes a branch. Results are the same.
     """
     if stream is None:
         yield
@@ -65,7 +65,7 @@ def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 
 def wait_for(stream: torch.cuda.Stream | None) -> None:
-    """What follows begins when the work on `stream` is done."""
+    """Make the following work wait for the work on `stream`."""
     if stream is not None:
         torch.cuda.current_stream().wait_stream(stream)
 
@@ -74,11 +74,11 @@ class _Captured(Generic[Outputs]):
     def __init__(self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...], stream: torch.cuda.Stream) -> None:
         self._inputs = tuple(torch.empty_like(each, memory_format=torch.contiguous_format) for each in inputs)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):  # records, and runs nothing
+        with torch.cuda.graph(self._graph, stream=stream):  # records the function without running it
             self._outputs = function(*self._inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> Outputs:
-        """The outputs for `inputs` of the captured shapes: the graph's own memory."""
+        """The outputs for `inputs` of the captured shapes, in the graph's memory."""
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         self._graph.replay()

@@ -1,4 +1,4 @@
-"""Curvature of a loss: the largest eigenvalue of its Hessian, and how far it stands above the fifth, by Lanczos."""
+"""Curvature of a loss: the largest eigenvalue of its Hessian, and its ratio to the fifth largest, by Lanczos."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def curvature(
 ) -> dict[str, float]:
     """`CURVATURE_METRICS` of `loss` [], which must allow a second derivative; NaN if it is not finite.
 
-    `hessian_top` is the largest eigenvalue of the Hessian H with respect to `parameters`. `hessian_condition` is that
-    over the fifth largest, as in Jastrzebski et al. 2020 and Foret et al. 2021; NaN if the fifth is not positive. The
-    condition number itself says nothing here, since ReLU networks have eigenvalues of 0. Both come from `products`
-    products of H with a vector, in Lanczos's iteration from a random vector of `start`. Memory: `products` times that
-    of the parameters.
+    `hessian_top` is the largest eigenvalue of the Hessian H with respect to `parameters`. `hessian_condition` is its
+    ratio to the fifth largest, as in Jastrzebski et al. 2020 and Foret et al. 2021; NaN if the fifth is not positive.
+    The condition number itself is not useful here, because ReLU networks have eigenvalues of 0. Both are computed by
+    Lanczos's iteration with `products` Hessian-vector products, from a random vector of `start`. The memory needed is
+    `products` times that of the parameters.
     """
     params = [param for param in parameters if param.requires_grad]
     gradients = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
@@ -43,11 +43,11 @@ def curvature(
 
 
 def lanczos(product: Callable[[Tensor], Tensor], first: Tensor, steps: int) -> Tensor:
-    """Ritz values [K], ascending, of a symmetric matrix; K is at most `steps`. Those at the ends are eigenvalues soon.
+    """Ritz values [K], ascending, of a symmetric matrix; K is at most `steps`. The outer ones converge first.
 
-    `product` multiplies the matrix with a vector [P]; `first` [P] has norm 1. Each new vector is made orthogonal to
-    all before it, twice: rounding would otherwise bring back copies of the largest eigenvalue. K is less where the
-    vectors so far span all that the matrix makes of `first`.
+    `product` multiplies the matrix with a vector [P]. `first` [P] has norm 1. Each new vector is orthogonalized twice
+    against all previous ones. Otherwise rounding would produce copies of the largest eigenvalue. K is smaller than
+    `steps` if the Krylov space of `first` has a smaller dimension.
     """
     basis = first.new_empty(steps, first.numel())
     diagonal, beside = [], []

@@ -1,7 +1,7 @@
 """Data-dependent initialization (Salimans & Kingma 2016, section 3), for any parameterization.
 
-One forward pass over one batch: each layer's output is scaled and shifted to zero mean and unit variance over the
-batch (and the positions, for a convolution) before the next layer sees it. The network knows nothing of it.
+It is one forward pass over one batch. Each layer's output is scaled and shifted to zero mean and unit variance over the
+batch (and the positions, for a convolution) before it reaches the next layer. Hooks do this, not the network.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ V_STD = 0.05
 """Standard deviation of the elements of v (section 3)."""
 
 ROUNDING_MARGIN = 4.0
-"""How far above the rounding of its sums a unit must vary to count as varying: see :func:`rounding_std`. On Atari
-frames a unit of the Nature network varies at least 250 times as much as its sums are rounded; a constant one varies
-less than a fifth as much, in whatever order a machine adds."""
+"""A unit counts as varying if its standard deviation is this many times :func:`rounding_std`. On Atari frames, the
+ratio is at least 250 for varying units of the Nature network. For constant units it is below 0.2, in any order of
+summation."""
 
 
 @dataclass(frozen=True)
 class InitReport:
-    """What an initialization did, for the log."""
+    """The outcome of an initialization, for the log."""
 
     batch_size: int
     dead_units: dict[str, int]
@@ -46,16 +46,17 @@ def initialize_from_data(
 ) -> InitReport:
     """Set all parameters of `network` from `generator` and one forward pass over `batch` [B, ...].
 
-    v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), the
-    standard deviation biased (1/N). In a standard layer w = g v/||v|| is the parameter itself, so with equal seeds
-    every parameterization starts as the same function. `generator` is a CPU generator. The network computes in
-    evaluation mode; where that differs from training mode, :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics`
-    comes next. Modules that `besides` names keep what they have: recurrent ones resort to standard methods (section 3).
-    With `centre` each v is drawn less its mean: weight standardization has no others. UsageError if any other
-    parameter is in no layer.
+    v ~ N(0, 0.05^2), then layer by layer t = v.x/||v||, g = 1/std[t], b = -mean[t]/std[t] (equations 5 and 6), with
+    the biased standard deviation (1/N). In a standard layer the parameter is w = g v/||v||. So with equal seeds every
+    parameterization starts as the same function. `generator` is a CPU generator. The network computes in evaluation
+    mode. If training mode differs, call :func:`wn_dqn.nn.batch_statistics.adopt_batch_statistics` afterwards.
 
-    A dead unit is constant on the batch, up to rounding. Dividing by its standard deviation would only magnify the
-    rounding, so it is centred and keeps ||w|| = 1.
+    Modules named in `besides` are not changed: recurrent ones use standard methods (section 3). With `centre`, the mean
+    of each v is subtracted, as weight standardization requires. Raises UsageError if any other parameter is not part of
+    a layer.
+
+    A dead unit is constant on the batch, up to rounding. Dividing by its standard deviation would only amplify rounding
+    errors. So it is centred and keeps ||w|| = 1.
     """
     layers = layers_of(network, besides)
     dead_units: dict[str, int] = {}
@@ -71,7 +72,7 @@ def initialize_from_data(
             layer.rescale_output_(scale.to(t.dtype), shift.to(t.dtype))
             per_unit = (1, -1, *[1] * (t.ndim - 2))
             normalized: Tensor = t * scale.to(t.dtype).view(per_unit) + shift.to(t.dtype).view(per_unit)
-            # The next layer must not see a constant's rounding: it would take that for a signal and blow it up.
+            # Remove the rounding errors of constant units. The next layer would amplify them like a signal.
             return normalized.masked_fill_(dead.view(per_unit), 0.0)
 
         return hook
@@ -87,7 +88,7 @@ def rounding_std(layer: Any, x: Tensor) -> float:
     """The standard deviation that rounding alone can give an output of `layer`, right after `set_direction_`.
 
     An output is a sum of n = fan-in products w_i x_i with ||w|| = 1. Rounding changes it by about sqrt(n) epsilon ||x||
-    at most (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis"), whatever the order of the
+    at most (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis"), in any order of the
     summands. ||x|| = sqrt(n) rms(x), with the root mean square over the batch (and the positions, for a convolution).
     """
     fan_in = math.prod(layer.direction_shape[1:])

@@ -1,7 +1,7 @@
 """Weight normalization with g = e^s, trained in s (section 2).
 
-The paper tried it: a log-scale spans magnitudes more easily, but optimization was slightly slower, and the result no
-better.
+The paper tried it. A log scale covers several orders of magnitude more easily. But optimization was slightly slower,
+and the result was not better.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _ExponentialScale(WeightNormLayer):
 
     @torch.no_grad()
     def _set_scale_(self, g: Tensor) -> None:
-        # No finite s gives g = 0 exactly. This one does after rounding, so that it can be saved and trained.
+        # No finite s gives g = 0 exactly. This one does after rounding, and unlike -inf it can be saved and trained.
         zero = math.log(torch.finfo(self.s.dtype).smallest_normal * torch.finfo(self.s.dtype).eps) - 1.0
         self.s.copy_(torch.where(g == 0.0, zero, g.log()))
 

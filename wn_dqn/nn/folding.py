@@ -1,6 +1,6 @@
-"""Folding: a network of any parameterization as plain weights and biases, for what only runs it.
+"""Folding: converts a network of any parameterization to plain weights and biases, for inference in other programs.
 
-Layer normalization stays: it depends on the sample, and no weight can hold it.
+Layer normalization is kept: it depends on the sample, so it cannot be folded into weights.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from wn_dqn.nn.networks import QNetwork
 
 @torch.no_grad()
 def fold(network: QNetwork) -> QNetwork:
-    """A copy of a Q-network in the layers of its folded form, on the CPU, with the same Q-values but for rounding.
+    """A copy of a Q-network with the layers of its folded form, on the CPU. Its Q-values are equal up to rounding.
 
-    UsageError, with the layer's name, if a layer cannot be folded.
+    Raises UsageError, with the layer's name, if a layer cannot be folded.
     """
     plain = network.with_layers(layer_kit(network.folded)).requires_grad_(False)
     plain_layers = layers_of(plain)

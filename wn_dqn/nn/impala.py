@@ -15,8 +15,8 @@ from wn_dqn.nn.networks import DuelingHead, QNetwork
 class _ResidualBlock(nn.Module):
     """x + conv(ReLU(conv(ReLU(x)))), [B, C, H, W] to the same.
 
-    The initialization from data gives each convolution's output variance 1, but not the sum, whose variance grows from
-    block to block. The layer that reads a sum is initialized from that sum, and so takes its scale back.
+    The data-dependent initialization gives each convolution's output variance 1. The variance of the sum is not 1, and
+    grows from block to block. The layer after a sum is initialized from that sum, and so removes its scale.
     """
 
     def __init__(self, layers: LayerKit, channels: int) -> None:
@@ -70,7 +70,7 @@ class ImpalaNetwork(QNetwork):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
     def features(self, x: Tensor) -> Tensor:
-        """What the sections make of images [B, C, H, W]: [B, F], F = 3872 for 84x84 at width 1."""
+        """The output of the sections for images [B, C, H, W]: [B, F], F = 3872 for 84x84 at width 1."""
         for section in self.sections:
             x = section(x)
         return F.relu(x).flatten(1)

@@ -1,4 +1,4 @@
-"""How a network begins: from data, or uniform; its output scaled, and its statistics those of a batch."""
+"""Initializes a network: from data or uniformly, then the scale of its output and its batch statistics."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from wn_dqn.nn.networks import QNetwork
 from wn_dqn.nn.uniform_init import UNIFORM_INITS, initialize_uniform
 
 Initialization = Callable[[QNetwork, Tensor], dict[str, int]]
-"""Sets all of a network with the help of a batch of observations [B, ...]; returns counts for the log, by name."""
+"""initializes a network with a batch of observations [B, ...]; returns counts for the log, by name"""
 
 
 def initialize(
     network: QNetwork, obs: Tensor, *, settings: NetworkSettings, generator: torch.Generator
 ) -> dict[str, int]:
-    """Set all of `network` as `settings` say, from a CPU generator and observations `obs` [B, ...]."""
+    """Initialize `network` by `settings`, from a CPU generator and observations `obs` [B, ...]."""
     metrics: dict[str, int] = {}
     if settings.init == "data":
         report = initialize_from_data(network, obs, generator, centre=settings.init_centred)

@@ -1,4 +1,4 @@
-"""Observations shifted and scaled to zero mean and unit variance, by statistics that come from outside."""
+"""Shifts and scales observations to zero mean and unit variance, with statistics that the training loop sets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 CLIP = 10.0
-"""standard deviations: what lies further out counts as this far"""
+"""clipping threshold in standard deviations"""
 _EPSILON = 1e-8
 
 
 class InputNormalization(nn.Module):
-    """clip((x - mean) / std) for vectors x [B, D]. Nothing in it is learned; it begins as the identity, clipped."""
+    """clip((x - mean) / std) for vectors x [B, D]. It has no parameters, and is initially the clipped identity."""
 
     mean: Tensor
     std: Tensor
@@ -23,7 +23,7 @@ class InputNormalization(nn.Module):
 
     @torch.no_grad()
     def set_(self, mean: Tensor, variance: Tensor) -> None:
-        """Normalize by these from now on: [d], repeated for each of the frames in an observation."""
+        """Set mean and variance [d] of one frame. They are repeated for each of the frames in an observation."""
         repeats = len(self.mean) // len(mean)
         self.mean.copy_(mean.repeat(repeats))
         self.std.copy_(torch.sqrt(variance + _EPSILON).repeat(repeats))

@@ -1,7 +1,7 @@
-"""Instruments: what an update does to weight vectors, what layers put out, and what Q-values promise.
+"""Instruments: metrics of weight vectors and their updates, of layers' outputs, and of TD errors.
 
-Pure mathematics. A weight vector is what one output unit sees its inputs through: a row of a tensor [units, ...]. A
-metric that differs from unit to unit is given as its mean over the units of a layer.
+These are pure functions. A weight vector belongs to one output unit: it is a row of a tensor [units, ...]. Metrics of
+single units are averaged over the units of a layer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from wn_dqn.nn.weight_norm import WeightNormLayer
 UPDATE_METRICS = ("step_ratio", "w_step_ratio", "angle_degrees", "gradient_ratio")
 ACTIVATION_METRICS = ("preactivation_mean", "preactivation_std", "dead_share", "dormant_share")
 RANK_METRIC = "feature_rank"
-"""of the input of an output layer: what the last hidden layer puts out"""
+"""metric of an output layer's input, which is the output of the last hidden layer"""
 RELU_METRICS = ("dead_share", "dormant_share")
-"""of the `ACTIVATION_METRICS`, those that mean something only where a ReLU follows"""
+"""those of the `ACTIVATION_METRICS` that are meaningful only before a ReLU"""
 TD_METRICS = ("abs_td_error", "clipped_share")
 DORMANT_BELOW = 0.1
 """tau of Sokar et al. (2023)"""
@@ -33,9 +33,9 @@ RANK_SHARE = 0.99
 
 @torch.no_grad()
 def weight_metrics(layer: Layer) -> dict[str, float]:
-    """Means over units: ||w||, which is |g| under weight normalization; there also g and ||v||; ||sigma|| of noise.
+    """Means over units of ||w||; with weight normalization also of g and ||v||; with noise also of ||sigma||.
 
-    `sigma_1` is the :func:`spectral_norm` of the folded w.
+    With weight normalization ||w|| = |g|. `sigma_1` is the :func:`spectral_norm` of the folded w.
     """
     metrics = {
         "w_norm_mean": _weight(layer).flatten(1).norm(dim=1).mean().item(),
@@ -50,10 +50,10 @@ def weight_metrics(layer: Layer) -> dict[str, float]:
 
 @torch.no_grad()
 def update_metrics(before: Layer, after: Layer) -> dict[str, float]:
-    """`UPDATE_METRICS` of a layer, given as it was and as an update left it, with the gradient of that update.
+    """`UPDATE_METRICS` of a layer, from its states before and after an update. `after` has the update's gradient.
 
-    ||dv||/||v||, ||dw||/||w|| of the folded w, the angle between w before and after, and ||gradient of v||/||v||; v is
-    w itself in a layer that has no v. The last one is NaN where v is computed, not trained.
+    They are ||dv||/||v||, ||dw||/||w|| of the folded w, the angle between w before and after, and
+    ||gradient of v||/||v||. In a layer without v, v is w. The last metric is NaN if v is not a parameter.
     """
     old, new = _direction(before), _direction(after)
     old_w, new_w = _folded(before), _folded(after)
@@ -73,13 +73,13 @@ def _direction(layer: Layer) -> Tensor:
 
 
 def _weight(layer: Layer) -> Tensor:
-    """w [units, ...]: the layer's attribute of that name, or what it folds to."""
+    """w [units, ...]: the layer's attribute `weight`, or its folded weight."""
     weight: Tensor | None = getattr(layer, "weight", None)
     return layer.fold()[0] if weight is None else weight
 
 
 def _folded(layer: Layer) -> Tensor:
-    """w [units, ...] of the plain layer that computes the same; where there is none, the layer's own w."""
+    """w [units, ...] of the equivalent plain layer; the layer's own w if there is no such layer."""
     try:
         return layer.fold()[0]
     except NotImplementedError:
@@ -90,9 +90,9 @@ def _folded(layer: Layer) -> Tensor:
 def spectral_norm(weight: Tensor) -> float:
     """The largest singular value of w [units, ...] as a matrix [units, inputs]; NaN if a weight is not finite.
 
-    For a convolution that is the norm of the operator from one patch of the input to one position of the output. The
-    norm of the operator on whole images depends on their size and the stride, and is at most k times as large for
-    k x k kernels. Computed in float64 from the smaller Gram matrix, exact to about 1e-8 of itself.
+    For a convolution, that is the norm of the operator from one patch of the input to one position of the output. The
+    norm of the operator on whole images depends on their size and the stride; it is at most k times as large for k x k
+    kernels. It is computed in float64 from the smaller Gram matrix, with a relative error of about 1e-8.
     """
     matrix = weight.flatten(1).double()
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
@@ -103,22 +103,22 @@ def spectral_norm(weight: Tensor) -> float:
 
 @torch.no_grad()
 def feature_rank(features: Tensor) -> float:
-    """srank of features [B, F]: how many singular values, the largest first, make up `RANK_SHARE` of their sum.
+    """srank of features [B, F]: the number of largest singular values that make up `RANK_SHARE` of their sum.
 
     Kumar et al. 2021. 0 for features that are all 0; NaN if one is not finite.
     """
     if not features.isfinite().all():  # LAPACK would raise
         return math.nan
-    # The sums are numpy's: where a GPU's kernels have to be deterministic, torch refuses its own.
+    # Use numpy's cumulative sum: torch's has no deterministic GPU kernel, and raises in deterministic mode.
     sums = torch.linalg.svdvals(features.double()).cpu().numpy().cumsum()
     return float((sums < RANK_SHARE * sums[-1]).sum() + 1) if sums[-1] > 0.0 else 0.0
 
 
 def dormant_share(activation: Tensor) -> float:
-    """The share of units whose mean activation is at most `DORMANT_BELOW` of the layer's mean, of [B, units, ...].
+    """The share of dormant units for activations [B, units, ...] (Sokar et al. 2023, ReDo).
 
-    s_i = E|h_i| / mean_k E|h_k|, over the batch, and the positions for a convolution (Sokar et al. 2023, ReDo).
-    A layer that is all 0 is all dormant.
+    A unit is dormant if s_i = E|h_i| / mean_k E|h_k| is at most `DORMANT_BELOW`. The expectation is over the batch,
+    and the positions for a convolution. If all activations are 0, all units are dormant.
     """
     size = activation.abs().transpose(0, 1).flatten(1).mean(dim=1)
     return (size <= DORMANT_BELOW * size.mean()).float().mean().item()
@@ -132,8 +132,8 @@ def churn(before: Tensor, after: Tensor) -> float:
 def mean_relative_norm(change: Tensor, weight: Tensor) -> float:
     """Mean over units of ||change||/||weight||, both [units, ...]; NaN if a weight vector is zero.
 
-    Of an update's change of v, this is the effective learning rate of its direction: ||v|| grows in training, and the
-    same step turns it less and less (Salimans & Kingma 2016, section 2.1).
+    For an update of v, this is the effective learning rate of the direction. ||v|| grows in training, so that a step of
+    the same size rotates v less and less (Salimans & Kingma 2016, section 2.1).
     """
     return float((change.flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)).mean())
 
@@ -141,8 +141,8 @@ def mean_relative_norm(change: Tensor, weight: Tensor) -> float:
 def mean_angle_degrees(before: Tensor, after: Tensor) -> float:
     """Mean over units of the angle between two weight vectors, [units, ...] each; NaN if one is zero.
 
-    By the half-angle formula 2 atan2(|a - b|, |a + b|) of unit vectors a, b (Kahan 2006, section 12): the angle of one
-    update is so small that its cosine rounds to 1.
+    It uses the half-angle formula 2 atan2(|a - b|, |a + b|) of unit vectors a, b (Kahan 2006, section 12), because the
+    angle of one update is so small that its cosine rounds to 1.
     """
     a, b = (w.flatten(1) / w.flatten(1).norm(dim=1, keepdim=True) for w in (before, after))
     angle = 2.0 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
@@ -152,11 +152,11 @@ def mean_angle_degrees(before: Tensor, after: Tensor) -> float:
 def activation_metrics(
     network: nn.Module, layers: Mapping[str, Layer], obs: Tensor, rank_of: Collection[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """For each layer, `ACTIVATION_METRICS` of its output for `obs` [B, ...], in evaluation mode, before any ReLU.
+    """`ACTIVATION_METRICS` of each layer's output for `obs` [B, ...], in evaluation mode, before the ReLU.
 
     Mean and standard deviation (1/N) of a unit are over the batch, and the positions for a convolution. Their means
-    over units are 0 and 1 right after the data-dependent initialization. A dead unit is 0 after the ReLU for the
-    whole batch, and so has no gradient. The layers in `rank_of` have `RANK_METRIC` besides, of their input.
+    over units are 0 and 1 right after the data-dependent initialization. A dead unit is 0 after the ReLU for the whole
+    batch, and so has no gradient. The layers in `rank_of` also have `RANK_METRIC`, of their input.
     """
     metrics: dict[str, dict[str, float]] = {}
 

@@ -1,8 +1,8 @@
-"""kernels.c, compiled on the machine that runs it: what torch does in several passes through memory, in one.
+"""Compiles and loads kernels.c, which does in one pass through memory what torch does in several passes.
 
-Kernels change no result, only the time it takes: they are used if they give the same numbers as torch here. If not, or
-if there is no C compiler, torch does the work itself. What was compiled is kept in the user's cache folder.
-``WN_DQN_KERNELS=0`` in the environment does without.
+Kernels do not change results, only speed. They are used if a test on this machine gives the same numbers as torch. If
+not, or if there is no C compiler, torch does the work. The compiled library is kept in the user's cache folder.
+``WN_DQN_KERNELS=0`` in the environment turns the kernels off.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from wn_dqn.system.reading import KIB, MIB
 
 _SOURCE = Path(__file__).with_name("kernels.c")
 _COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fopenmp", "-fPIC", "-c")
-_TIME_LIMIT_S = 10.0  # for a second's work
-_MAX_BYTES = 16 * MIB  # of a library: it has 20,000
+_TIME_LIMIT_S = 10.0  # compiling takes about a second
+_MAX_BYTES = 16 * MIB  # upper limit for a library, which has about 20,000
 
 _DIGEST = ".sha256"
 SWITCHED_OFF = "WN_DQN_KERNELS is 0"
-"""why there are none where somebody asks for none"""
+"""the reason why there are no kernels if the user has turned them off"""
 
 _Adamax = Sequence[Sequence[Tensor]]
-"""Parameters, their gradients, the means of their gradients and their largest sizes."""
+"""Parameters, their gradients, and the two moments of the gradients: the mean and the largest size."""
 
 KeptNorm = float | Tensor
 """the norm of each unit's vector, the rows of a parameter [out, ...]; a tensor []: that of the whole parameter"""
@@ -53,25 +53,25 @@ def adamax_(
     step_sizes: Sequence[float],
     kept_norms: Sequence[KeptNorm] | None = None,
 ) -> None:
-    """One step of Adamax (Kingma & Ba 2015, algorithm 2; eps as torch adds it) in place; gradients stay as they are.
+    """Do one step of Adamax in place (Kingma & Ba 2015, algorithm 2, with torch's eps). Gradients do not change.
 
     m = beta1 m + (1 - beta1) d; u = max(beta2 u, |d| + eps); x -= step_size m / u, with x, d, m and u from the four
-    lists of `tensors` in their order. A step size is the learning rate divided by 1 - beta1^t. Then every x is scaled
-    to its kept norm, as :func:`restore_norm_` does it; None: it is not.
+    lists of `tensors`, in this order. A step size is the learning rate divided by 1 - beta1^t. Afterwards every x is
+    scaled to its kept norm, as in :func:`restore_norm_`, unless that is None.
     """
     kernels = _kernels() if all(map(_alike, *tensors)) else None
     (kernels.adamax_ if kernels else _torch_adamax_)(tensors, betas, eps, step_sizes, kept_norms)
 
 
 def restore_norm_(param: Tensor, norm: KeptNorm) -> None:
-    """Scale `param` [out, ...] so that its kept norm is `norm`; what is 0 stays 0. The norm is taken in float64."""
+    """Scale `param` [out, ...] to its kept norm `norm`. Zero vectors stay 0. The norm is computed in float64."""
     dim = tuple(range(param.ndim)) if isinstance(norm, Tensor) else tuple(range(1, param.ndim))
     actual = torch.linalg.vector_norm(param, dim=dim, keepdim=True, dtype=torch.float64)
     param.mul_((norm / actual.masked_fill(actual == 0.0, 1.0)).to(param.dtype))
 
 
 def _alike(param: Tensor, *others: Tensor) -> bool:
-    """Whether all are float32 in this machine's memory, in one layout without gaps, whatever it is."""
+    """Whether all are float32 CPU tensors with the same dense layout."""
     strides = param.stride()
     dense = param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)
     return (
@@ -109,7 +109,7 @@ def _torch_adamax_(
 def _torch_unit_interval(stacks: Tensor, dtype: torch.dtype) -> Tensor:
     if stacks.is_cuda:
         return stacks.to(dtype=dtype, memory_format=torch.channels_last).div_(255.0)
-    # To channels_last by stacking the frames anew: on a CPU that is faster than a permuted copy.
+    # Convert to channels_last by stacking the frames again: on a CPU that is faster than a permuted copy.
     return torch.stack(stacks.unbind(1), dim=-1).permute(0, 3, 1, 2).to(dtype).div_(255.0)
 
 
@@ -118,12 +118,12 @@ def _kernels() -> Kernels | None:
 
 
 def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether it is numbers in this machine's memory, not what a tracer puts in their place."""
+    """Whether it is an ordinary CPU tensor, and not the placeholder of a tracer."""
     return type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and tensor.dtype == dtype
 
 
 class Kernels:
-    """The compiled functions, for tensors that they are made for."""
+    """The compiled functions. They take only the tensors that they support."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -150,10 +150,10 @@ class Kernels:
         units = sizes(*map(_units, params, kept))
         norms = (ctypes.c_double * count)(*(float(norm or 0.0) for norm in kept))
         self._adamax(count, *addresses, numels, steps(*step_sizes), units, norms, 1.0 - betas[0], betas[1], eps)
-        torch.autograd.graph.increment_version((*params, *means, *largest))  # as torch's own operations in place do
+        torch.autograd.graph.increment_version((*params, *means, *largest))  # as torch's in-place operations do
 
     def unit_interval(self, stacks: Tensor) -> Tensor:
-        """See :func:`unit_interval`; the four frames of a stack follow one another."""
+        """See :func:`unit_interval`. The four frames of a stack must be contiguous."""
         out = torch.empty(stacks.shape, dtype=torch.float32, memory_format=torch.channels_last)
         batch, _, height, width = stacks.shape
         self._unit_interval(stacks.data_ptr(), out.data_ptr(), batch, height * width, stacks.stride(0))
@@ -161,12 +161,12 @@ class Kernels:
 
 
 def _units(param: Tensor, norm: KeptNorm | None) -> int:
-    """The rows of `param` whose norm is kept each on its own; 0: that of the whole; -1: none."""
+    """The number of rows of `param` whose norms are kept; 0 keeps the norm of the whole parameter, -1 keeps none."""
     return -1 if norm is None else 0 if isinstance(norm, Tensor) else len(param)
 
 
 class Found(NamedTuple):
-    """What :func:`find_kernels` found."""
+    """The outcome of :func:`find_kernels`."""
 
     kernels: Kernels | None
     why_not: str = ""
@@ -174,7 +174,7 @@ class Found(NamedTuple):
 
 @functools.cache
 def find_kernels() -> Found:
-    """The kernels, compiled now (in a second) if this machine has not done so before, or why there are none."""
+    """The kernels, or the reason why there are none. The first call on a machine compiles them, in a second."""
     if os.environ.get("WN_DQN_KERNELS") == "0":
         return Found(None, SWITCHED_OFF)
     try:
@@ -184,7 +184,7 @@ def find_kernels() -> Found:
         return Found(None, f"{error.cmd[0]} failed: {said[0]}")
     except subprocess.TimeoutExpired as error:
         return Found(None, f"{error.cmd[0]} has not ended after {error.timeout:.0f} s")
-    except (OSError, ValueError) as error:  # ValueError: CC is no command
+    except (OSError, ValueError) as error:  # ValueError: CC is not a valid command
         return Found(None, first_line(error))
     if not _agree_with_torch(kernels):
         return Found(None, "as compiled here they round otherwise than torch")
@@ -192,16 +192,16 @@ def find_kernels() -> Found:
 
 
 def _library() -> ctypes.CDLL:
-    """kernels.c as a library, from the cache if it is there; an OSError or a SubprocessError if that fails."""
-    # A home may be shared by machines of several kinds, and -march=native means another thing on each.
+    """kernels.c as a library, from the cache if possible. Raises OSError or SubprocessError if that fails."""
+    # Different machines may share a home folder, and -march=native depends on the machine.
     built_from = (_SOURCE.read_text(encoding="utf-8"), _COMPILE, _compiler(), platform.machine(), _cpu_features())
     name = f"kernels-{hashlib.sha256(repr(built_from).encode()).hexdigest()[:16]}.so"
     folder = _cache_folder()
-    if folder is None:  # for this process alone
+    if folder is None:  # compile for this process alone
         with tempfile.TemporaryDirectory() as temporary:
             return _compiled(Path(temporary), name)
     with contextlib.suppress(OSError):  # not there yet
-        # Loading half a library is a bus error, which no program survives.
+        # Loading an incomplete library ends the process with a bus error.
         if reading.sha256(folder / name, _MAX_BYTES) == reading.read_text(folder / (name + _DIGEST), KIB):
             return ctypes.CDLL(str(folder / name))
     return _compiled(folder, name)
@@ -216,20 +216,20 @@ def _cpu_features() -> str:
 
 
 def _cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None if there is no place to write to."""
+    """The folder for compiled kernels; None if no folder is writable."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "wn_dqn"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: no home
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
 def _compiled(folder: Path, name: str) -> ctypes.CDLL:
-    """kernels.c compiled, and put into `folder` in one step, its SHA-256 beside it: other processes start, too."""
+    """Compile kernels.c, and move it and its SHA-256 into `folder` atomically: other processes may do the same."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         objects, library = f"{work}/kernels.o", f"{work}/kernels.so"
-        # Linked without -fopenmp: its threads are those of the OpenMP that torch has loaded, not of a second one.
+        # Linked without -fopenmp, so that it uses the OpenMP that torch has loaded, and not a second one.
         for command in ([*_COMPILE, str(_SOURCE), "-o", objects], ["-shared", objects, "-o", library]):
             _run([*_compiler(), *command], Path(work))
         data = reading.read_bytes(Path(library), _MAX_BYTES)
@@ -239,21 +239,21 @@ def _compiled(folder: Path, name: str) -> ctypes.CDLL:
 
 
 def _run(command: list[str], work: Path) -> None:
-    """Run a compiler; CalledProcessError if it fails, TimeoutExpired if it or what it began does not end in time."""
-    with (work / "told").open("w+b") as told:
+    """Run a compiler. Raises CalledProcessError if it fails, TimeoutExpired if it or a child does not end in time."""
+    with (work / "output").open("w+b") as output:
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         ) as process:
             try:
                 status = process.wait(_TIME_LIMIT_S)
             except subprocess.TimeoutExpired:
-                if hasattr(os, "killpg"):  # it may have begun others
+                if hasattr(os, "killpg"):  # it may have started other processes
                     os.killpg(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has none
                 process.kill()
                 raise
         if status:
-            told.seek(0)
-            raise subprocess.CalledProcessError(status, command, stderr=told.read(10_000))
+            output.seek(0)
+            raise subprocess.CalledProcessError(status, command, stderr=output.read(10_000))
 
 
 def _compiler() -> list[str]:
@@ -261,20 +261,20 @@ def _compiler() -> list[str]:
 
 
 def _agree_with_torch(kernels: Kernels) -> bool:
-    """Whether both functions give torch's numbers, of every kind, in every thread's loop and at its end."""
+    """Whether both functions give torch's numbers, for all kinds of values, also at the end of a thread's loop."""
     pixels = torch.arange(2 * 4 * 99 * 99).remainder(256).to(torch.uint8).view(2, 4, 99, 99)
     same = torch.equal(kernels.unit_interval(pixels), _torch_unit_interval(pixels, torch.float32))
     generator = torch.Generator().manual_seed(0)
     odd = torch.tensor([0.0, -0.0, 1e-40, 1e-30, torch.inf, -torch.inf, torch.nan])
     kept: tuple[Sequence[KeptNorm] | None, ...] = (None, [1.0], [torch.tensor(3.0)])
-    for beta1, norms in itertools.product((0.1, 0.5, 0.9), kept):  # torch's lerp has two ways
+    for beta1, norms in itertools.product((0.1, 0.5, 0.9), kept):  # torch's lerp has two formulas
         param, grad, mean, largest = torch.randn(4, 80_003, generator=generator)
         grad.pow_(9)  # from 1e-30 to 1e5
         largest.abs_()
         for place, tensor in enumerate((grad, mean, largest)):
             tensor[7 * place : 7 * place + 7] = odd
         grad[21:28], largest[21:28] = odd, torch.nan
-        if norms is not None:  # a sum with one of them in it is no test
+        if norms is not None:  # they would make every sum NaN or infinite
             grad[:28], mean[:28], largest[:28] = 1.0, 1.0, 1.0
         ours = [[each.view(7, -1)] for each in (param, grad, mean, largest)]
         theirs = [[each.clone()] for (each,) in ours]
@@ -285,5 +285,5 @@ def _agree_with_torch(kernels: Kernels) -> bool:
 
 
 def _same(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether all numbers are equal. The sign of a zero is of no account: torch's own differs along one tensor."""
+    """Whether all numbers are equal. The sign of a zero is ignored: torch's own differs within one tensor."""
     return torch.allclose(ours, theirs, rtol=0.0, atol=0.0, equal_nan=True)

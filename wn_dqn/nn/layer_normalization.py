@@ -1,12 +1,12 @@
 """Layer normalization before each ReLU (Ba et al. 2016, arXiv 1607.06450), which PQN brought to Q-learning.
 
-y = gain (t - mean t)/sqrt(var t + EPSILON) + b with t = w.x. Mean and variance (1/N) are over all of a layer for one
-sample, channels and positions alike; gain and b belong to a unit. The layer that no ReLU follows is plain. PQN (Gallici
-et al. 2025, arXiv 2407.04811) normalizes the channels at each position apart, and adds a second bias, to t. Without
-that bias no scale of the weights changes the output.
+y = gain (t - mean t)/sqrt(var t + EPSILON) + b with t = w.x. Mean and variance (1/N) are over all units and positions
+of a layer, for one sample; gain and b are per unit. The layer that no ReLU follows is plain. PQN (Gallici et al. 2025,
+arXiv 2407.04811) differs: it normalizes the channels at each position separately, and adds a second bias to t. Without
+that bias, the output does not depend on the scale of the weights.
 
-A sample's units depend on each other, so such a network never starts as the same function as those of other
-parameterizations, and has no plain form: a folded network keeps these layers.
+The units of a sample depend on each other. So such a network cannot start as the same function as those of other
+parameterizations, and it has no plain form: a folded network keeps these layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EPSILON = 1e-5
 
 
 class LayerNormLayer(Layer):
-    """What both kinds do with gain and bias, for the layer with a weight that comes next in the MRO."""
+    """Gain and bias of layer normalization: a mixin for the layer that comes next in the MRO."""
 
     gain: nn.Parameter
     """[out]"""
@@ -59,12 +59,12 @@ class LayerNormLayer(Layer):
         self.bias.mul_(scale).add_(shift)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """NotImplementedError: the output is no linear function of the input."""
+        """Raises NotImplementedError: the output is not a linear function of the input."""
         raise NotImplementedError
 
     @torch.no_grad()
     def fold_into_(self, plain: Layer) -> None:
-        """Make `plain`, a layer with layer normalization of its own, compute the same."""
+        """Make `plain`, which also has layer normalization, compute the same function."""
         assert isinstance(plain, LayerNormLayer)
         plain.set_weight_(self.weight, self.bias)
         plain.gain.copy_(self.gain)

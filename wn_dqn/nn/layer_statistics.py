@@ -1,4 +1,4 @@
-"""Statistics of what layers put out, unit by unit, in one forward pass over a batch."""
+"""Statistics of layers' outputs, per unit, in one forward pass over a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unit_statistics(t: Tensor) -> tuple[Tensor, Tensor]:
 def forward_with_hooks(network: nn.Module, batch: Tensor, hooks: Mapping[nn.Module, Hook]) -> None:
     """One forward pass over `batch` [B, ...] in evaluation mode, with a forward hook on some layers.
 
-    Afterwards every module is in the mode it was in, and the hooks are gone.
+    Afterwards the modules' modes are restored, and the hooks are removed.
     """
     training = {module: module.training for module in network.modules()}
     handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]

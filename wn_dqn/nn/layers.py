@@ -1,7 +1,7 @@
-"""A layer: the one abstract class that initialization, folding and import know; and the kit a network is built from.
+"""The abstract class of layers, and the kit from which a network is built.
 
-Networks are built from layers, and a layer is recognised by its class. What belongs to no layer is an error: it would
-keep its first value in silence.
+Initialization, folding and import handle all layers through this class. A parameter that is not part of a layer is an
+error, because no initialization would set it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from wn_dqn.nn.input_normalization import InputNormalization
 
 
 class Layer(nn.Module, ABC):
-    """A layer with one weight vector an output unit: in evaluation mode y = w.x + b.
+    """A layer with one weight vector per output unit; in evaluation mode y = w.x + b.
 
     The first dimension of all weights is the output unit: [out, in], or [out, in, k, k] for a convolution.
     """
 
     weight: Any
-    """w [out, ...]; a layer may leave it to `fold` to say what it is"""
+    """w [out, ...]; optional, because `fold` also returns it"""
     bias: Any
     """b [out]"""
 
@@ -39,7 +39,7 @@ class Layer(nn.Module, ABC):
     def fold(self) -> tuple[Tensor, Tensor]:
         """w [out, ...] and b [out] of the plain layer that computes the same in evaluation mode.
 
-        NotImplementedError if there is no such layer; then the next three methods must be overridden.
+        Raises NotImplementedError if there is no such layer. In that case, the next three methods must be overridden.
         """
 
     @property
@@ -63,34 +63,34 @@ class Layer(nn.Module, ABC):
         self.set_weight_(w * per_unit(scale, w), b * scale + shift)
 
     def hold_(self) -> None:
-        """Keep what evaluation computes from the parameters alone, as they are now.
+        """Cache values that evaluation mode computes from the parameters alone.
 
-        Whoever calls it promises to call it again when they have changed. Nothing else may be kept between two calls.
+        The caller must call it again when the parameters have changed. Without this call, nothing may be cached.
         """
 
     def fold_into_(self, plain: Layer) -> None:
-        """Make `plain`, the layer in this one's place in a folded network, compute the same in evaluation mode.
+        """Make `plain`, the corresponding layer of a folded network, compute the same in evaluation mode.
 
-        NotImplementedError if it cannot.
+        Raises NotImplementedError if that is impossible.
         """
         plain.set_weight_(*self.fold())
 
     def kept_norms(self) -> dict[str, float | Tensor]:
-        """Parameters whose norm every update of an optimizer restores: none, if a layer does not say so.
+        """The parameters whose norm the optimizer restores after every update, by name; by default none.
 
-        By name: a number is the Euclidean norm of each unit's weight vector, a tensor [] that of the whole parameter.
+        A number is the Euclidean norm of each unit's weight vector. A tensor [] is the norm of the whole parameter.
         """
         return {}
 
     def weight_decays(self) -> dict[str, float]:
-        """Parameters that every update shrinks, p := (1 - learning rate * decay) p, before its step; by name."""
+        """The weight decay of parameters, by name: p := (1 - learning rate * decay) p before each step."""
         return {}
 
 
 def centred(v: Tensor) -> Tensor:
-    """v [out, ...] less the mean of each unit's vector; of a constant vector 0 is left, without what rounding makes.
+    """v [out, ...] minus the mean of each unit's vector. A constant vector becomes exactly 0, without rounding errors.
 
-    A vector of one element has nothing to be centred in, and stays.
+    A vector with a single element is not centred.
     """
     if v[0].numel() == 1:
         return v
@@ -110,24 +110,25 @@ class BatchStatisticsLayer(Layer):
 
     @abstractmethod
     def adopt_statistics_(self, mean: Tensor, var: Tensor) -> None:
-        """Take over mean and variance (1/N) [out] of the output over a batch in evaluation mode.
+        """Set the running statistics from mean and variance (1/N) [out] of the output over a batch in evaluation mode.
 
-        The function in evaluation mode stays. In training mode the layer then computes the same on that batch.
+        The function in evaluation mode does not change. In training mode, the layer then computes the same on that
+        batch.
         """
 
 
 @dataclass(frozen=True)
 class LayerKit:
-    """The constructors of a network's layers; they take what torch.nn's take."""
+    """The constructors of a network's layers, with the arguments of torch.nn's layers."""
 
     linear: Callable[..., nn.Module]
     """(in_features, out_features)"""
     conv2d: Callable[..., nn.Module]
     """(in_channels, out_channels, kernel_size, stride=, padding=)"""
     head_linear: Callable[..., nn.Module] | None = None
-    """what makes the hidden linear layers of a network's head; None: `linear`"""
+    """constructor of the hidden linear layers of a network's head; None means `linear`"""
     last: Callable[..., nn.Module] | None = None
-    """what makes the linear layers that no ReLU follows; None: `linear`"""
+    """constructor of the linear layers that no ReLU follows; None means `linear`"""
     folded: str = "standard"
     """the parameterization of a folded network; standard: plain weights and biases"""
 
@@ -147,7 +148,7 @@ def layer_kit(param: str) -> LayerKit:
 
 
 def _no_convolution(param: str) -> Callable[..., nn.Module]:
-    """The constructor of what `param` lacks: UsageError."""
+    """A constructor for a parameterization without convolutions. It raises UsageError."""
 
     def conv2d(*_args: object, **_settings: object) -> nn.Module:
         raise UsageError(
@@ -161,11 +162,11 @@ def _no_convolution(param: str) -> Callable[..., nn.Module]:
 def layers_of(network: nn.Module, besides: Collection[str] = ()) -> dict[str, Layer]:
     """The layers of `network` by name, in the order of their definition.
 
-    UsageError if a parameter or a buffer is in none of them, nor in a module that `besides` names (an LSTM, say), nor
-    in what normalizes observations.
+    Raises UsageError if a parameter or a buffer is not part of a layer. Modules named in `besides` (an LSTM, for
+    instance) and the normalization of observations are exempt.
     """
     layers: dict[str, Layer] = {}
-    inside: set[nn.Module] = set()  # a layer may be made of layers: then the outermost one answers for all
+    inside: set[nn.Module] = set()  # a layer may contain layers; only the outermost one is returned
     for name, module in network.named_modules():
         if isinstance(module, Layer) and module not in inside:
             layers[name] = module

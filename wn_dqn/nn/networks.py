@@ -1,4 +1,4 @@
-"""Q-networks, each written once, given its layers: for large images, small ones, and vectors.
+"""Q-networks for large images, small images, and vectors. Each is written once, for the layers of any parameterization.
 
 Shapes: B observations, A actions, F features, N atoms of a distribution.
 """
@@ -29,14 +29,14 @@ from wn_dqn.nn.value_distribution import Support
 class QNetwork(nn.Module, ABC):
     """Q-values [B, A] from observations [B, *obs_shape] of `obs_dtype`.
 
-    Every parameter and buffer belongs to a :class:`wn_dqn.nn.layers.Layer`, made by the given kit, or to
-    `normalization`. A ReLU overwrites what its layer put out: a hook that keeps a pre-activation keeps a copy.
+    Every parameter and buffer belongs to a :class:`wn_dqn.nn.layers.Layer` from the given kit, or to `normalization`.
+    ReLUs work in place: a hook that stores a pre-activation must copy it.
     """
 
     OUTPUT_LAYERS: ClassVar[tuple[str, ...]] = ("output",)
-    """The layers after which no ReLU follows. Q-values, or logits, are linear in what they put out."""
+    """The layers that no ReLU follows. Q-values, or logits, are linear in their outputs."""
     LAST_HIDDEN_LAYERS: ClassVar[tuple[str, ...]] = ("hidden",)
-    """The layers before them: what `sn` normalizes, unless `network.spectral_layers` names others."""
+    """The layers before them, to which `sn` applies unless `network.spectral_layers` names others."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class QNetwork(nn.Module, ABC):
         self.obs_shape, self.obs_dtype, self.num_actions = tuple(obs_shape), obs_dtype, num_actions
         self.settings = settings or NetworkSettings()
         self.support = support_of(self.settings)
-        """of the distributions that the network puts out; None: it puts out Q-values"""
+        """support of the distributions that the network outputs; None if it outputs Q-values"""
         self.folded = layers.folded
         """the parameterization of this network when it is folded, see :func:`wn_dqn.nn.folding.fold`"""
         self.normalization: InputNormalization | None = None
-        """of observations, vectors in float32; None: they are taken as they are"""
+        """normalization of observations, which are float32 vectors; None if they are not normalized"""
         self.build(layers)
         self._choose_spectral_layers()
 
     def _choose_spectral_layers(self) -> None:
-        """Normalize the chosen layers of those that can be, and no other."""
+        """Turn spectral normalization on in the chosen layers, and off in all others."""
         layers = {name: layer for name, layer in self.named_modules() if isinstance(layer, SpectralNormLayer)}
         chosen = self.settings.spectral_layers or self.LAST_HIDDEN_LAYERS
         if layers and (missing := [name for name in chosen if name not in layers]):
@@ -74,17 +74,17 @@ class QNetwork(nn.Module, ABC):
 
     @abstractmethod
     def build(self, layers: LayerKit) -> None:
-        """Make the layers, as attributes, for what the constructor was given; :meth:`add_head` makes the last two."""
+        """Create the layers as attributes, from the constructor's arguments. :meth:`add_head` creates the last two."""
 
     def with_layers(self, layers: LayerKit) -> Self:
-        """A new network of the same shape, out of other layers, on the CPU."""
+        """A new network of the same shape with other layers, on the CPU."""
         network = type(self)(layers, self.obs_shape, self.num_actions, self.settings, self.obs_dtype)
         network.normalization = copy.deepcopy(self.normalization)
         return network.cpu()
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The head's input [B, F] from :meth:`network_input`, floating point [B, *obs_shape]."""
+        """The head's input [B, F] from the output of :meth:`network_input`, floating point [B, *obs_shape]."""
 
     def forward(self, obs: Tensor) -> Tensor:
         """Q-values [B, A] from observations [B, *obs_shape]."""
@@ -94,11 +94,11 @@ class QNetwork(nn.Module, ABC):
         return self.support.q_values(outputs.to(next(self.parameters()).dtype))  # from bfloat16 under autocast
 
     def outputs(self, obs: Tensor) -> Tensor:
-        """What is learned, from observations [B, *obs_shape]: Q-values [B, A], or with N atoms logits [B, A, N]."""
+        """The outputs that the loss takes, for observations [B, *obs_shape]: Q-values [B, A], or logits [B, A, N]."""
         return self.head(self.features(self.network_input(obs)))
 
     def network_input(self, obs: Tensor) -> Tensor:
-        """`obs` [B, *obs_shape] in the dtype of the parameters; bytes are divided by 255, whatever holds them now."""
+        """`obs` [B, *obs_shape] in the dtype of the parameters. If `obs_dtype` is uint8, it is divided by 255."""
         dtype = next(self.parameters()).dtype
         if self.obs_dtype != torch.uint8:
             x = obs.to(dtype)
@@ -134,11 +134,10 @@ class QNetwork(nn.Module, ABC):
 
 
 class DuelingHead(QNetwork):
-    """Dueling heads (Wang et al. 2016): a state's value and its actions' advantages, from a hidden layer each.
+    """Dueling heads (Wang et al. 2016): a state's value and its actions' advantages, each from its own hidden layer.
 
-    Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')  (equation 9). Without the mean, a constant could go from the
-    one to the other, and nothing would say what is value and what is advantage. With atoms, each atom's logits are
-    added up like that (Hessel et al. 2018, "The integrated agent").
+    Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')  (equation 9). Without the mean, V and A would be determined only up to
+    a constant. With atoms, each atom's logits are combined in this way (Hessel et al. 2018, "The integrated agent").
     """
 
     OUTPUT_LAYERS = ("value", "advantage")
@@ -156,8 +155,8 @@ class DuelingHead(QNetwork):
         """What :meth:`outputs` gives, from features [B, F]."""
         value = self.atoms_apart(self.value(F.relu_(self.hidden_value(features))))  # [B, 1], [B, 1, N]
         advantage = self.atoms_apart(self.advantage(F.relu_(self.hidden_advantage(features))))  # [B, A], [B, A, N]
-        dtype = next(self.value.parameters()).dtype  # under autocast both come in bfloat16: a large V would
-        value, advantage = value.to(dtype), advantage.to(dtype)  # swallow what the actions differ by
+        dtype = next(self.value.parameters()).dtype  # under autocast both are bfloat16: a large V would
+        value, advantage = value.to(dtype), advantage.to(dtype)  # round away the differences of the actions
         return value + (advantage - advantage.mean(dim=1, keepdim=True))
 
 
@@ -192,17 +191,17 @@ class NatureNetwork(QNetwork):
         return left
 
     def features(self, x: Tensor) -> Tensor:
-        """What the convolutions make of images [B, C, H, W]: [B, F], F = 3136 for 84x84."""
+        """The output of the convolutions for images [B, C, H, W]: [B, F], F = 3136 for 84x84."""
         x = F.relu_(self.conv1(x))
         x = F.relu_(self.conv2(x))
         return F.relu_(self.conv3(x).flatten(1))
 
 
 class PaddedNatureNetwork(NatureNetwork):
-    """The Nature network over images with a border of zeros, as Dopamine has it: [B, 64, 11, 11] before the head.
+    """The Nature network with padded convolutions, as in Dopamine: [B, 64, 11, 11] before the head.
 
-    The padding is the one called SAME in TensorFlow and JAX: a convolution of stride s puts out ceil(side / s), and if
-    the border is of an odd width the larger part is at the right and below.
+    The padding is SAME of TensorFlow and JAX. The output of a convolution with stride s has side ceil(side / s). If the
+    total width of the border is odd, the larger part is at the right and at the bottom.
     """
 
     def last_side(self, side: int) -> int:
@@ -210,14 +209,14 @@ class PaddedNatureNetwork(NatureNetwork):
         return math.ceil(side / 8)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the convolutions make of images [B, C, H, W]: [B, F], F = 7744 for 84x84."""
+        """The output of the convolutions for images [B, C, H, W]: [B, F], F = 7744 for 84x84."""
         x = F.relu_(self.conv1(_same_padding(x, 8, 4)))
         x = F.relu_(self.conv2(_same_padding(x, 4, 2)))
         return F.relu_(self.conv3(_same_padding(x, 3, 1)).flatten(1))
 
 
 def _same_padding(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Images [B, C, H, W] with the zeros around them that a convolution needs to put out ceil(side / stride)."""
+    """Pad images [B, C, H, W] with zeros, so that a convolution's output has side ceil(side / stride)."""
     border: list[int] = []  # left, right, top, bottom
     for side in reversed(x.shape[2:]):
         width = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
@@ -242,22 +241,22 @@ class MinAtarNetwork(QNetwork):
         self.add_head(layers, self.CHANNELS * (height - 2) * (width - 2), self.HIDDEN_UNITS)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the convolution makes of images [B, C, H, W]: [B, F], F = 1024 for 10x10."""
+        """The output of the convolution for images [B, C, H, W]: [B, F], F = 1024 for 10x10."""
         return F.relu_(self.conv(x)).flatten(1)
 
 
 class MlpNetwork(QNetwork):
-    """A multilayer perceptron for vectors [D]: ReLU layers of the sizes `network.hidden`, the last one the head's."""
+    """A multilayer perceptron for vectors [D]: ReLU layers with the sizes `network.hidden`; the last is the head's."""
 
     def build(self, layers: LayerKit) -> None:
-        """Linear layers, the last two of them the head."""
+        """Linear layers; the last two form the head."""
         *sizes, hidden = self.settings.hidden
         widths = [*self.obs_shape, *sizes]
         self.trunk = nn.ModuleList(layers.linear(*pair) for pair in zip(widths, sizes, strict=False))
         self.add_head(layers, widths[-1], hidden)
 
     def features(self, x: Tensor) -> Tensor:
-        """What all hidden layers but the head's make of vectors [B, D]: [B, F]; the vectors if there is no other."""
+        """The output [B, F] of the hidden layers before the head, for vectors [B, D]; the vectors if there are none."""
         for layer in self.trunk:
             x = F.relu_(layer(x))
         return x
@@ -280,7 +279,7 @@ class DuelingMlpNetwork(DuelingHead, MlpNetwork):
 
 
 def support_of(settings: NetworkSettings) -> Support | None:
-    """The support of the distributions that a network of these settings puts out; None for Q-values."""
+    """The support of the distributions that a network with these settings outputs; None for Q-values."""
     return None if settings.atoms is None else Support(settings.v_min, settings.v_max, settings.atoms)
 
 
@@ -293,9 +292,10 @@ def make_network(
     *,
     normalize: bool = False,
 ) -> QNetwork:
-    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`; `normalize`: scale them.
+    """The network that `settings` name, for observations [*obs_shape] of `obs_dtype`.
 
-    UsageError if it is not for such observations, or has a parameter outside of its layers.
+    `normalize` normalizes observations. Raises UsageError if the network does not take such observations, or if it has
+    a parameter outside of its layers.
     """
     name = network_name(obs_shape, settings)
     row = NETWORKS[name]
@@ -315,7 +315,7 @@ def make_network(
 
 
 def _require_head(network: QNetwork, layers: LayerKit, name: str) -> None:
-    """UsageError unless the head has all that the settings ask for: a network may make one of its own."""
+    """Raise UsageError unless the head has the atoms and noise of the settings. A network may define its own head."""
     made = layers_of(network)
     output = made.get(network.OUTPUT_LAYERS[-1])
     if network.support and (output is None or output.direction_shape[0] != network.num_actions * network.num_atoms):
@@ -325,9 +325,9 @@ def _require_head(network: QNetwork, layers: LayerKit, name: str) -> None:
 
 
 def network_name(obs_shape: Sequence[int], settings: NetworkSettings) -> str:
-    """The name of the network for observations [*obs_shape]; ``auto`` means the first that is for their size.
+    """The name of the network for observations [*obs_shape]; ``auto`` is the first network that takes them.
 
-    UsageError if the network that `settings` name is not for such observations.
+    Raises UsageError if the network that `settings` name does not take such observations.
     """
     ndim = len(obs_shape)
     name = settings.name

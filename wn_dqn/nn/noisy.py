@@ -1,8 +1,8 @@
 """Noisy layers (Fortunato et al. 2018, section 3, factorized): learned noise on the weights, for any parameterization.
 
 The noise of a weight is sigma_ij f(e_j) f(e_i), that of a bias sigma_i f(e_i), with f(e) = sgn(e) sqrt|e| and standard
-normal e, one for each input and one for each output of a layer. The mean is the layer as it is without noise, whatever
-its parameterization.
+normal e, one for each input and one for each output of a layer. The mean is the layer without noise, in any
+parameterization.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _PASSES: tuple[Pass, ...] = ("acting", "learning", "target", "choosing")
 
 
 class NoisyLayer(Layer):
-    """Noise on what the linear layer puts out that comes next in the MRO; without `noise`, that layer itself.
+    """Adds noise to the output of the linear layer that comes next in the MRO, if `noise` is set.
 
-    sigma begins as sigma_0/sqrt(in) where weights are set or a direction of norm 1 is, and is rescaled with the output.
-    So the noise of all parameterizations begins the same, relative to what they put out.
+    Initially sigma is sigma_0/sqrt(in), after weights or a direction of norm 1 have been set. It is rescaled with the
+    output. So the initial noise relative to the output is the same in all parameterizations.
     """
 
     sigma: nn.Parameter
@@ -56,7 +56,7 @@ class NoisyLayer(Layer):
         if self.noise is None:
             return y
         of_inputs, of_outputs = self.noise
-        # The noise is an outer product: it goes to what the matrix is multiplied with, and no noisy matrix is formed.
+        # The noise is an outer product. So it is applied to input and output, and no noisy matrix is formed.
         return y + of_outputs * F.linear(x * of_inputs, self.sigma, self.sigma_bias)
 
     @torch.no_grad()
@@ -67,13 +67,13 @@ class NoisyLayer(Layer):
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        """The mean becomes `weight` [out, in] and `bias` [out]; sigma begins again."""
+        """Set the mean to `weight` [out, in] and `bias` [out], and sigma to its initial value."""
         super().set_weight_(weight, bias)  # type: ignore[safe-super]
         self._begin_sigma_()
 
     @torch.no_grad()
     def set_direction_(self, v: Tensor) -> None:
-        """The mean's direction becomes v [out, in]; sigma begins again."""
+        """Set the mean's direction to v [out, in], and sigma to its initial value."""
         super().set_direction_(v)
         self._begin_sigma_()
 
@@ -94,11 +94,11 @@ def noisy(linear: type[Layer]) -> type[NoisyLayer]:
 
 
 def noisy_kit(layers: LayerKit, initial_sigma: float) -> LayerKit:
-    """`layers`, with noise in the linear layers of a head. UsageError if they are not made by a class."""
+    """`layers` with noise in the linear layers of the head. Raises UsageError if their constructor is not a class."""
 
     def noisy_constructor(linear: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if not isinstance(linear, type):
-            raise UsageError(f"network.noisy needs linear layers that a class makes, not {linear!r}")
+            raise UsageError(f"network.noisy needs a class of linear layers, not {linear!r}")
         return functools.partial(noisy(linear), initial_sigma=initial_sigma)
 
     hidden, last = map(noisy_constructor, (layers.linear, layers.last or layers.linear))
@@ -111,10 +111,10 @@ def noisy_layers(network: nn.Module) -> list[NoisyLayer]:
 
 
 class Noise:
-    """Samples of the noise of a network's layers, one for each kind of pass that an agent makes.
+    """Samples of the noise of a network's layers, one for each kind of pass of an agent.
 
-    They stay where they are and are changed in place, so that a CUDA graph reads them. They are drawn on the CPU: a GPU
-    has the same numbers.
+    The tensors are changed in place, so that a CUDA graph reads the new values. They are drawn on the CPU, so that a
+    GPU has the same numbers.
     """
 
     def __init__(self, network: nn.Module, generator: np.random.Generator) -> None:
@@ -124,7 +124,7 @@ class Noise:
         self._samples = torch.zeros(len(_PASSES), sum(self._sizes), device=device)
 
     def draw_(self, *passes: Pass) -> None:
-        """Draw new samples for `passes`, which follow one another in the order of :data:`Pass`."""
+        """Draw new samples for `passes`, which must be in the order of :data:`Pass`."""
         first = _PASSES.index(passes[0])
         assert passes == _PASSES[first : first + len(passes)]
         samples = self._samples[first : first + len(passes)]
@@ -134,7 +134,7 @@ class Noise:
 
     @contextlib.contextmanager
     def of(self, network: nn.Module, name: Pass) -> Iterator[None]:
-        """Inside, the layers of `network`, one of the same shape, add the sample for this pass."""
+        """Inside this context, the layers of `network`, which has the same shape, add the sample for this pass."""
         parts = iter(torch.split(self._samples[_PASSES.index(name)], self._sizes))
         layers = noisy_layers(network)
         for layer in layers:

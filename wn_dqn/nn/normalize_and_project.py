@@ -1,8 +1,8 @@
 """Normalize-and-project (Lyle et al. 2024, arXiv 2407.01800): layer normalization, and weights of constant norm.
 
-W := rho W/||W|| after each update, with ||W|| over all weights of a layer and rho that norm at the start. Before layer
-normalization no scale of W matters: with a norm that grows, the effective learning rate falls in silence. Here it is
-what the optimizer's rate says. The authors find that Rainbow needs it to fall: set `optimizer.final_learning_rate`.
+W := rho W/||W|| after each update, with ||W|| over all weights of a layer, and rho that norm at the start. Before layer
+normalization the scale of W has no effect, but a growing norm reduces the effective learning rate. Here the effective
+rate follows the optimizer's. The authors find that Rainbow needs a decreasing one: set `optimizer.final_learning_rate`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from wn_dqn.nn.standard import Linear
 
 
 class _FirstNorm(Layer):
-    """What keeps the norm of its weight, for the layer with a weight that comes next in the MRO."""
+    """Keeps the initial norm of the weight: a mixin for the layer that comes next in the MRO."""
 
     first_norm: Tensor
-    """rho [], of all weights that were set last"""
+    """rho [], the norm of all weights when they were last set"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -29,7 +29,7 @@ class _FirstNorm(Layer):
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:
-        """w := `weight` [out, ...], of which the norm is kept, and b := `bias` [out]."""
+        """w := `weight` [out, ...], whose norm is kept from now on, and b := `bias` [out]."""
         super().set_weight_(weight, bias)  # type: ignore[safe-super]
         self.first_norm.copy_(torch.linalg.vector_norm(self.weight))
 

@@ -27,7 +27,7 @@ def _updated(optimizer: torch.optim.Optimizer, group: dict[str, Any], *names: st
 
 
 def _kept_norms(group: dict[str, Any]) -> list[KeptNorm] | None:
-    """The norms, as its layers have them now, of the parameters of `group` with a gradient; None if none are kept."""
+    """The current kept norms of the parameters of `group` that have a gradient; None if none are kept."""
     if "kept" not in group:
         return None
     moved = [param.grad is not None for param in group["params"]]
@@ -35,10 +35,10 @@ def _kept_norms(group: dict[str, Any]) -> list[KeptNorm] | None:
 
 
 class _Optimizer(torch.optim.Optimizer):
-    """A step between the decay and the projection that a layer asks for, see :func:`make_optimizer`.
+    """An optimizer whose step comes between the layers' weight decay and projection, see :func:`make_optimizer`.
 
-    Methods of torch's optimizers are without what guards them from torch.compile: the guard imports torch's compiler,
-    800 modules in two seconds, and nothing here compiles an optimizer.
+    The guard against torch.compile is removed from methods of torch's optimizers. It would import torch's compiler, 800
+    modules in two seconds, and optimizers are not compiled here.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -48,7 +48,7 @@ class _Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update from the gradients that the parameters hold."""
+        """Apply one update from the parameters' gradients."""
         for group in self.param_groups:
             for param in group["params"] if "decay" in group else ():
                 param.mul_(1.0 - group["lr"] * group["decay"])
@@ -61,7 +61,7 @@ class _Optimizer(torch.optim.Optimizer):
         return [group for group in self.param_groups if any(param.grad is not None for param in group["params"])]
 
     def _descend(self) -> None:
-        """The step itself; that of the torch optimizer that comes next in the MRO, if a class has none."""
+        """The step itself. The default is that of the torch optimizer that comes next in the MRO."""
         super().step()
 
     def _project(self, group: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class SGD(_Optimizer, torch.optim.SGD):
 
 
 class Adamax(_Optimizer, torch.optim.Adamax):
-    """torch's Adamax; on a CPU in one pass through memory if that can be had (:mod:`wn_dqn.nn.kernels`)."""
+    """torch's Adamax; with the kernels of :mod:`wn_dqn.nn.kernels`, it takes one pass through memory on a CPU."""
 
     def _descend(self) -> None:
         if self.defaults["capturable"]:
@@ -123,7 +123,7 @@ class Adamax(_Optimizer, torch.optim.Adamax):
             adamax_(tensors, group["betas"], group["eps"], step_sizes, _kept_norms(group))
 
     def _project(self, group: dict[str, Any]) -> None:
-        if self.defaults["capturable"]:  # otherwise it is done
+        if self.defaults["capturable"]:  # otherwise `_descend` has done it
             super()._project(group)
 
 
@@ -152,7 +152,7 @@ class AdamaxSalimans(_Optimizer):
 
 
 def _rate(params: list[nn.Parameter], settings: OptimizerSettings) -> float:
-    """The learning rate; where a schedule changes it on a GPU, in a tensor that a CUDA graph reads again each time."""
+    """The learning rate. If a schedule changes it on a GPU, it is a tensor, which a CUDA graph reads at each replay."""
     if settings.final_learning_rate is None or not params[0].is_cuda:
         return settings.learning_rate
     if settings.name not in ("adamax", "adam"):
@@ -168,7 +168,7 @@ OPTIMIZERS: dict[str, Build] = {
         lr=_rate(params, settings),
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
-        capturable=params[0].is_cuda,  # the count of steps lives on the GPU, as a CUDA graph needs it
+        capturable=params[0].is_cuda,  # keep the step count on the GPU, as a CUDA graph requires
     ),
     "adamax-salimans": lambda params, settings: AdamaxSalimans(
         params, lr=_rate(params, settings), betas=(settings.beta1, settings.beta2), epsilon=settings.epsilon
@@ -191,9 +191,9 @@ OPTIMIZERS: dict[str, Build] = {
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """The optimizer that `settings` name, of all parameters of `network`.
 
-    A parameter whose norm a layer keeps is scaled back to it at the end of each step: on a CPU with Adamax, within the
-    same pass through memory. One that a layer decays is shrunk before the step, apart from its gradient (Loshchilov &
-    Hutter 2019, "Decoupled weight decay regularization").
+    A parameter whose norm a layer keeps is rescaled to it at the end of each step; with Adamax on a CPU, this happens
+    in the same pass through memory. Weight decay is applied before the step, independently of the gradient (Loshchilov
+    & Hutter 2019, "Decoupled weight decay regularization").
     """
     optimizer = OPTIMIZERS[settings.name](list(network.parameters()), settings)
     layers = layers_of(network).values()
@@ -211,16 +211,16 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """The tensors of an optimizer by parameter index and name, without its settings: those are the config's."""
+    """The tensors of an optimizer by parameter index and name, without its settings, which the config contains."""
     state: dict[str, Any] = optimizer.state_dict()["state"]
     return {str(index): dict(tensors) for index, tensors in state.items()}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Tensor]]) -> None:
-    """Put back what :func:`optimizer_state` gave. ValueError if it is the state of another optimizer."""
+    """Restore the state from :func:`optimizer_state`. Raises ValueError if it is that of another optimizer."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
 
-    def like_parameter(index: int, tensor: Tensor) -> Tensor:  # in its memory format, too: updates stay as fast
+    def like_parameter(index: int, tensor: Tensor) -> Tensor:  # also in its memory format, for fast updates
         param = params[index]
         return torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
 
@@ -246,7 +246,7 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _stepped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """A copy of `optimizer` after a step, with copies of the parameters: its state has all that a state has."""
+    """A copy of `optimizer` after a step, with copies of the parameters, so that its state is complete."""
     stepped = copy.deepcopy(optimizer)
     stepped._warned_capturable_if_run_uncaptured = True
     for group in stepped.param_groups:

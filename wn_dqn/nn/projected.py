@@ -1,8 +1,8 @@
 """Projected weight normalization: w = g v/||v||, with every ||v|| set back to 1 after each update.
 
-SimbaV2 (Lee et al. 2025, arXiv 2502.15280) and CrossQ + WN (Palenicek et al. 2025, arXiv 2502.07523) train so. Under
-plain weight normalization ||v|| grows, so the same step turns v less and less (Salimans & Kingma 2016, section 2.1).
-Here the effective learning rate of the directions stays what it is. The optimizer projects, within its step.
+SimbaV2 (Lee et al. 2025, arXiv 2502.15280) and CrossQ + WN (Palenicek et al. 2025, arXiv 2502.07523) use it. In plain
+weight normalization ||v|| grows, so that a step of the same size rotates v less and less (Salimans & Kingma 2016,
+section 2.1). Here the effective learning rate of the directions stays constant. The optimizer projects in its step.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Each weight vector of a hidden layer is set back to norm 1 after each update, and batch normalization follows. The
 output layer has plain weights, which decay with every update.
 
-The rest of CrossQ is another algorithm and is left out: it has no target network, and one pass for both states.
+The rest of CrossQ is left out because it is another algorithm: it has no target network, and one forward pass for both
+states.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from wn_dqn.nn.layers import per_unit
 from wn_dqn.nn.standard import Linear
 
 WEIGHT_DECAY = 1e-2
-"""of the output layer; the paper's"""
+"""weight decay of the output layer, as in the paper"""
 
 
 class _ProjectedBatchNorm(BatchNormLayer):
-    """Batch normalization with ||w|| = 1 for every unit; a unit that was set to 0 stays so until it learns."""
+    """Batch normalization with ||w|| = 1 for every unit. A unit that was set to 0 stays 0 until its first update."""
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:

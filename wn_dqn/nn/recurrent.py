@@ -15,11 +15,11 @@ from wn_dqn.nn.weight_norm import norm_of, norm_of_direction_
 class WeightNormLSTM(nn.Module):
     """One LSTM layer (Hochreiter & Schmidhuber 1997) whose input and recurrent weights are w = g v/||v||.
 
-    Each of the 4 gates of each unit has two weight vectors, one over the input and one over the hidden state; each
-    has a norm and a g of its own. Rows and gates are in torch's order: input, forget, cell, output.
+    Each of the 4 gates of each unit has two weight vectors, one for the input and one for the hidden state. Each has
+    its own norm and g. Rows and gates are in torch's order: input, forget, cell, output.
 
-    There is no data-dependent initialization of recurrent layers: the paper resorts to standard ones (section 3). So
-    this is no :class:`wn_dqn.nn.layers.Layer`, and :func:`wn_dqn.nn.layers.layers_of` passes it by only if it is named.
+    Recurrent layers have no data-dependent initialization: the paper uses a standard one (section 3). So this class is
+    not a :class:`wn_dqn.nn.layers.Layer`, and :func:`wn_dqn.nn.layers.layers_of` skips it only if it is named.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WeightNormLSTM(nn.Module):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Hidden states [T, B, hidden] from inputs [T, B, input], and the state (h, c), both [B, hidden], after them.
 
-        `state` is where to begin; None: at zero.
+        `state` is the initial state; None means zeros.
         """
         h, c = state or (x.new_zeros(x.shape[1], self.hidden_size),) * 2
         weight_hh = self.weight_hh

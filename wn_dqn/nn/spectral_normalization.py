@@ -1,11 +1,11 @@
 """Spectral normalization of chosen layers (Miyato et al. 2018; for DQN, Gogianu et al. 2021, arXiv 2105.05246).
 
-w = scale v/sigma(v), with sigma the largest singular value, by one power iteration in each training pass. `scale` is
-sigma of the weight that was set: so the layer begins as the plain one and keeps its first Lipschitz constant, where
-Gogianu et al. have 1. A network chooses its layers by `network.spectral_layers`; the others are plain.
+w = scale v/sigma(v), where sigma is the largest singular value, estimated by one power iteration in each training pass.
+`scale` is sigma of the initial weight. So the layer starts as the plain one, and keeps its initial Lipschitz constant;
+Gogianu et al. use 1 instead. `network.spectral_layers` selects the layers; the others are plain.
 
-The gradient goes through sigma. For a convolution sigma is the norm of the operator on images of the size that it
-sees, not of the reshaped kernel, and no gradient goes through it, as in the code of Gogianu et al. (snrl).
+The gradient includes that of sigma. For a convolution, sigma is the norm of the operator on images of the actual size,
+not of the reshaped kernel, and its gradient is left out, as in the code of Gogianu et al. (snrl).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wn_dqn.nn.layers import Layer
 
 START_ITERATIONS = 200
-"""Power iterations of a convolution whose weight was set; its sigma is then about 0.1% too small."""
+"""number of power iterations after a convolution's weight was set; they give a sigma about 0.1% too small"""
 
 
 class SpectralNormLayer(Layer):
@@ -28,11 +28,11 @@ class SpectralNormLayer(Layer):
     v: nn.Parameter
     bias: nn.Parameter
     scale: Tensor
-    """[]; with `left` and `right` only where the layer is normalized"""
+    """[]; this, `left` and `right` exist only if the layer is normalized"""
     left: Tensor
-    """of the output's shape, norm 1; empty until a convolution has seen an image"""
+    """left singular vector, in the output's shape, norm 1; empty until a convolution has received an image"""
     right: Tensor
-    """of the input's shape, norm 1"""
+    """right singular vector, in the input's shape, norm 1"""
 
     def __init__(self, *shape: int, device: torch.device | None, dtype: torch.dtype | None) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SpectralNormLayer(Layer):
         """Its transpose, on one output of `left`'s shape."""
 
     def norm(self) -> Tensor:
-        """sigma(v) as the singular vectors give it, []; 1 where it is 0."""
+        """sigma(v) [] by the current singular vectors; 1 if it is 0."""
         if self._held_norm is not None:
             return self._held_norm
         norm = (self.left * self.apply_(self.right)).sum()
@@ -73,16 +73,16 @@ class SpectralNormLayer(Layer):
 
     @torch.no_grad()
     def _expect_(self, input_shape: tuple[int, ...]) -> None:
-        """Make the singular vectors for inputs of this shape."""
+        """Create the singular vectors for inputs of this shape."""
         size = torch.Size(input_shape).numel()
-        # Not all ones: centred weights take them to 0.
+        # Not all ones, because centred weights map them to 0.
         start = torch.arange(size, device=self.v.device).mul(2.4).cos().to(self.v.dtype)
         self.right = _normalized(start.view(input_shape))
         self.left = torch.zeros_like(self.apply_(self.right))
 
     @abstractmethod
     def find_singular_vectors_(self) -> None:
-        """Set `right` to the right singular vector of v, whatever it was."""
+        """Compute `right`, the right singular vector of v, independently of its old value."""
 
     @torch.no_grad()
     def _start_(self) -> None:
@@ -94,7 +94,7 @@ class SpectralNormLayer(Layer):
 
     @torch.no_grad()
     def hold_(self) -> None:
-        """Keep sigma as it is now."""
+        """Cache sigma."""
         if not self.normalized:
             return
         held, self._held_norm = self._held_norm, None
@@ -152,7 +152,7 @@ class SpectralNormLinear(SpectralNormLayer):
         return self.v.T @ y
 
     def find_singular_vectors_(self) -> None:
-        """By the eigenvectors of v^T v or v v^T, whichever is smaller."""
+        """Compute it from the eigenvectors of v^T v or v v^T, whichever is smaller."""
         out_features, in_features = self.v.shape
         v = self.v.to(torch.promote_types(self.v.dtype, torch.float32))
         matrix = v if in_features <= out_features else v.T
@@ -167,14 +167,14 @@ class SpectralNormLinear(SpectralNormLayer):
             if self.training:
                 self.iterate_()
             factor = self.scale / self.norm()
-        # The output is scaled, not the weight: that has fewer elements, and the same value and gradient.
+        # Scale the output, which has fewer elements than the weight. Value and gradient are the same.
         return torch.addcmul(self.bias, F.linear(x, self.v), factor)
 
 
 class SpectralNormConv2d(SpectralNormLayer):
     """A 2-D convolution with w = scale v/sigma(v), from [B, in, H, W] to [B, out, H', W']. The kernel is square.
 
-    It sees images of one size, that of the first.
+    All images must have the size of the first one.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class SpectralNormConv2d(SpectralNormLayer):
         return F.conv_transpose2d(y, self.v, None, self.stride, self.padding, over)
 
     def find_singular_vectors_(self) -> None:
-        """By power iterations from a fixed start."""
+        """Compute it by power iterations from a fixed start."""
         self._expect_(tuple(self.right.shape))
         self.iterate_(START_ITERATIONS)
 

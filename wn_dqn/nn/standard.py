@@ -9,7 +9,7 @@ from wn_dqn.nn.layers import Layer, LayerKit
 
 
 class _Standard(Layer):
-    """What the initialization does with a layer whose weight is a parameter."""
+    """Methods of a layer whose weight is a parameter."""
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor, bias: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Initializations that look at no data: weights uniform on +-c / sqrt(fan), for any parameterization."""
+"""Initializations without data: weights uniform on +-c / sqrt(fan), for any parameterization."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def initialize_uniform(
     """Set all parameters of `network` from `generator`, a CPU generator.
 
     With equal seeds every parameterization starts as the same function; under weight normalization v = w and
-    g = ||w||. With `centre` each unit's weights are drawn less their mean: weight standardization has no others.
+    g = ||w||. With `centre`, the mean of each unit's weights is subtracted, as weight standardization requires.
     """
     for layer in layers_of(network).values():
         shape = layer.direction_shape

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Support:
-    """The returns that have a probability: z_i = v_min + i step for i = 0..N-1, from `v_min` to `v_max`."""
+    """The support of the distribution: the atoms z_i = v_min + i step for i = 0..N-1, from `v_min` to `v_max`."""
 
     v_min: float
     v_max: float
@@ -19,16 +19,16 @@ class Support:
 
     @property
     def step(self) -> float:
-        """The distance of neighbours, (v_max - v_min) / (N - 1)."""
+        """The distance between neighbouring atoms, (v_max - v_min) / (N - 1)."""
         return (self.v_max - self.v_min) / (self.num_atoms - 1)
 
     def atoms(self, like: Tensor) -> Tensor:
-        """z [N], with the dtype and on the device of `like`. It costs less to make than to keep beside the layers."""
+        """z [N], with the dtype and device of `like`. It is computed on each call, which is cheap."""
         return torch.linspace(self.v_min, self.v_max, self.num_atoms, dtype=like.dtype, device=like.device)
 
     def mean(self, probabilities: Tensor) -> Tensor:
         """sum_i z_i p_i [...] of probabilities [..., N]."""
-        # No matrix product: that would round its factors in tf32 and bfloat16.
+        # Not a matrix product, which would round its factors in tf32 and bfloat16.
         return (probabilities * self.atoms(probabilities)).sum(dim=-1)
 
     def q_values(self, logits: Tensor) -> Tensor:

@@ -25,14 +25,14 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 _SMALL = 2**18
-"""weights of a linear layer for which forming w is faster than not; measured on a CPU, from 2^8 to 2^21"""
+"""up to this number of weights in a linear layer, forming w is faster; measured on a CPU, from 2^8 to 2^21"""
 
 
 @contextlib.contextmanager
 def first_order() -> Iterator[None]:
-    """Inside, in this thread, w is computed by torch's own weight normalization: one operation forward, one back.
+    """Inside this context, in this thread, w is computed by torch's weight normalization, a single operation.
 
-    Whoever opts in promises not to differentiate twice: torch's second derivative of it takes ||v|| for a constant.
+    The code inside must not differentiate twice: torch's second derivative treats ||v|| as a constant.
     """
     before = _thread.first_order
     _thread.first_order = True
@@ -43,7 +43,7 @@ def first_order() -> Iterator[None]:
 
 
 class WeightNormLayer(Layer):
-    """The parameters of a weight-normalized layer, v [out, ...], g [out] and bias [out], and how they are set."""
+    """A weight-normalized layer with the parameters v [out, ...], g [out] and bias [out]."""
 
     v: nn.Parameter
     g: nn.Parameter
@@ -58,7 +58,7 @@ class WeightNormLayer(Layer):
         self._held_norm: Tensor | None = None
 
     def _create_scale(self, zeros: Tensor) -> None:
-        """Make the parameter that g is, or is computed from, out of zeros [out]."""
+        """Create the parameter g, or the one from which g is computed, from zeros [out]."""
         self.g = nn.Parameter(zeros)
 
     @torch.no_grad()
@@ -67,20 +67,20 @@ class WeightNormLayer(Layer):
         self.g.copy_(g)
 
     def direction(self) -> Tensor:
-        """v as it is normalized, [out, ...]."""
+        """The vectors that are normalized, [out, ...]; here v."""
         return self.v
 
     def v_norm(self) -> Tensor:
-        """||v||, [out], of v as it is normalized."""
+        """The norms [out] of :meth:`direction`."""
         return self._norm_of(self.direction())
 
     def _norm_of(self, v: Tensor) -> Tensor:
-        """||v|| [out] of what :meth:`direction` gave, or the one that is held."""
+        """||v|| [out] of `v` from :meth:`direction`, or the cached norm."""
         return norm_of(v) if self._held_norm is None else self._held_norm
 
     @torch.no_grad()
     def hold_(self) -> None:
-        """Keep ||v|| [out] as it is now: in a layer that does not change, weight normalization costs little else."""
+        """Cache ||v|| [out], which is most of the cost of weight normalization in a layer that does not change."""
         norm = norm_of(self.direction())
         if self._held_norm is None:
             self._held_norm = norm
@@ -93,7 +93,7 @@ class WeightNormLayer(Layer):
         v = self.direction()
         if not _thread.first_order:
             return v * (self.g / self._norm_of(v)).view(-1, *[1] * (v.ndim - 1))
-        # It takes memory in order: of channels_last, as it lies there.
+        # It needs contiguous memory; a channels_last tensor is passed in its own memory order.
         channels_last = v.ndim == 4 and not v.is_contiguous()
         v = v.permute(0, 2, 3, 1) if channels_last else v
         w = torch._weight_norm(v, self.g.view(-1, *[1] * (v.ndim - 1)), 0)
@@ -138,9 +138,10 @@ def norm_of(v: Tensor) -> Tensor:
 
 
 def norm_of_direction_(v: Tensor) -> Tensor:
-    """||v|| [out] of a direction v [out, ...] that was just set; where it is 0, v becomes the first unit vector.
+    """||v|| [out] of a direction v [out, ...] that was just set. Where v is 0, it becomes the first unit vector.
 
-    v must not be 0: w = g v/||v|| is undefined there. With g = 0 the unit is off, and has gradients.
+    v must not be 0, because w = g v/||v|| is undefined there. Such a unit gets g = 0: its output is 0, and it has
+    gradients.
     """
     norm = norm_of(v)
     first = v
@@ -153,9 +154,9 @@ def norm_of_direction_(v: Tensor) -> Tensor:
 class _ScaledLinear(torch.autograd.Function):
     """y = (g/||v||) (x v^T) + b: weight normalization of a linear layer without ever forming w.
 
-    Scaling the output is equal to scaling the weight, in value and in gradient, and leaves one pass over v in each
-    direction besides the matrix products. In the 512 x 3136 layer of the Nature network those passes are nearly all
-    that weight normalization costs.
+    Scaling the output equals scaling the weight, in value and in gradient. Besides the matrix products it needs only
+    one pass over v forward, and one backward. In the 512 x 3136 layer of the Nature network, these passes are nearly
+    the whole cost of weight normalization.
     """
 
     generate_vmap_rule = True
@@ -168,7 +169,7 @@ class _ScaledLinear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Save what the gradient needs: all but the bias [out], and t [B, out]."""
+        """Save the tensors that the gradient needs: the inputs without the bias [out], and t [B, out]."""
         x, v, norm, g, _ = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, v, norm, g, output[1])
@@ -190,7 +191,7 @@ class _ScaledLinear(torch.autograd.Function):
         return dx, dv, None, dg, dy.sum(dim=0)
 
 
-# `apply` asks for it at every call, and working it out takes longer than a small layer.
+# `apply` reads the signature at every call, and computing it takes longer than a small layer.
 _ScaledLinear.forward.__signature__ = inspect.signature(_ScaledLinear.forward)  # type: ignore[attr-defined]
 
 
@@ -216,7 +217,7 @@ class WeightNormLinear(WeightNormLayer):
         v = self.direction()
         inputs = x, v, self._norm_of(v).detach(), self.g, self.bias
         y: Tensor
-        # Without gradients the function itself: torch takes its time to bind a Function's arguments.
+        # Without gradients, call the function itself: binding a Function's arguments is slow in torch.
         y, _ = _ScaledLinear.apply(*inputs) if torch.is_grad_enabled() else _ScaledLinear.forward(*inputs)  # type: ignore[no-untyped-call]
         return y
 
@@ -226,7 +227,7 @@ class WeightNormLinear(WeightNormLayer):
 
 
 class _WeightNormConvolution(WeightNormLayer):
-    """What the convolutions share: v is [out, in, k, k], and one norm belongs to one output channel."""
+    """The common part of the convolutions: v is [out, in, k, k], with one norm per output channel."""
 
     def __init__(
         self,
@@ -260,8 +261,8 @@ class WeightNormConv2d(_WeightNormConvolution):
 class WeightNormConvTranspose2d(_WeightNormConvolution):
     """A transposed 2-D convolution with w = g v/||v||, from [B, in, H, W] to [B, out, H', W']. The kernel is square.
 
-    As everywhere, v is [out, in, k, k]; torch keeps these weights as [in, out, k, k]. The paper's convolutional
-    auto-encoders decode with such layers (section 5.2).
+    As in all layers here, v is [out, in, k, k]; torch stores these weights as [in, out, k, k]. The decoders of the
+    paper's convolutional auto-encoders use such layers (section 5.2).
     """
 
     def __init__(

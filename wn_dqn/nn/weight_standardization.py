@@ -1,10 +1,10 @@
 """Weight standardization (Qiao et al. 2019, arXiv 1903.10520) with a trained scale per unit.
 
 w = g (v - mean v)/||v - mean v||, so every weight vector sums to 0 and has norm g. Qiao et al. divide by the standard
-deviation: with it, g would be sqrt(N) times smaller for a unit of N weights, and the same step of Adam larger in
-relation to it. Brock et al. 2021 (arXiv 2101.08692, "Scaled Weight Standardization") have the sqrt(N), as here.
+deviation. In that form, g would be sqrt(N) times smaller for a unit of N weights, and a step of Adam would be larger
+relative to it. Brock et al. 2021 (arXiv 2101.08692, "Scaled Weight Standardization") include the sqrt(N), as here.
 
-A weight vector that does not sum to 0 has no such form: what is set loses its mean.
+A weight vector that does not sum to 0 cannot be represented. Setting it subtracts its mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _WeightStandardized(WeightNormLayer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.v[0].numel() == 1:
-            raise UsageError("weight standardization needs units of two inputs or more: one less its mean is 0")
+            raise UsageError("weight standardization needs units with two inputs or more: one minus its mean is 0")
 
     def direction(self) -> Tensor:
         """v - mean v, [out, ...]."""

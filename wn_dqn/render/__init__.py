@@ -1,1 +1,1 @@
-"""Games to watch: single games in colour, Q-values beside them, saliency, video."""
+"""Renders games for people: in colour, with Q-values and saliency, as video."""

@@ -1,7 +1,7 @@
-"""One game at a time, in colour, with what the network thinks of it: for people to watch.
+"""Plays one game at a time, in colour and with the network's Q-values, for people to watch.
 
-The rules are those of an evaluation (:mod:`wn_dqn.evaluation.protocols`); the game is the reference environment, which
-shows every frame, where the fast one shows none.
+The rules are those of an evaluation (:mod:`wn_dqn.evaluation.protocols`). The game runs in the reference environment,
+which gives every colour frame; the fast one gives none.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _GAME_HEIGHT, _GAME_WIDTH = 420, 480  # a screen of 210x160 with pixels wider th
 
 @dataclass(frozen=True)
 class PlayedStep:
-    """One step of one game: the choice, and what was seen while it was carried out."""
+    """One step of one game: the choice, and the frames of the step."""
 
     obs: NDArray[Any]
-    """[*obs_shape], what the network chose from"""
+    """[*obs_shape], the observation before the choice"""
     moment: Moment
     rgb_frames: NDArray[np.uint8]
-    """[k, height, width, 3]: 4 frames, fewer where the game ended; the first step has the opening frame, too"""
+    """[k, height, width, 3]: 4 frames, fewer at the game's end; the first step also has the initial frame"""
     ended: bool
 
 
 def play(
     q_values: Callable[[Tensor], Tensor], env: SingleGame, protocol: EvaluationProtocol, num_games: int, seed: int
 ) -> Iterator[PlayedStep]:
-    """Play `num_games` games one after another, epsilon-greedily. Game k is the same whatever came before it."""
+    """Play `num_games` games one after another, epsilon-greedily. Game k does not depend on the games before it."""
     for game in range(num_games):
         generator = numpy_generator(seed, "evaluation", game, 1)
         noop_frames = int(generator.integers(protocol.max_noop_frames + 1))
@@ -76,7 +76,7 @@ def play(
 
 
 class Painter:
-    """Puts a game's frames and the panel side by side, over them a saliency map if there is a method for one."""
+    """Combines a game's frames with the panel beside them and, if there is a `method`, a saliency map over them."""
 
     def __init__(
         self, panel: QPanel, plain_network: Callable[[Tensor], Tensor] | None = None, method: Method | None = None
@@ -102,7 +102,7 @@ class Painter:
             yield frame
 
     def _heat(self, step: PlayedStep) -> NDArray[np.float32] | None:
-        """The saliency [84, 84] of the chosen action, 1 where it is as strong as it was lately."""
+        """The saliency [84, 84] of the chosen action, relative to its recent maximum."""
         if self._method is None or self._network is None:
             return None
         saliency = saliency_map(self._network, step.obs, step.moment.action, self._method)
@@ -111,10 +111,10 @@ class Painter:
 
 
 def _screen_size(rgb: NDArray[np.uint8], height: int) -> tuple[int, int]:
-    """Width and height of the game beside a panel of `height`: as `rgb` [h, w, 3] has them, Atari's pixels wider."""
+    """Width and height of the game for a panel of `height`: with the aspect ratio of `rgb` [h, w, 3], or Atari's."""
     if rgb.shape[1] == 160:
         return _GAME_WIDTH, height
-    width = 2 * round(height * rgb.shape[1] / rgb.shape[0] / 2)  # encoders take even widths only
+    width = 2 * round(height * rgb.shape[1] / rgb.shape[0] / 2)  # encoders require even widths
     return min(max(width, height // 2), 2 * height), height
 
 
@@ -127,9 +127,10 @@ def _overlay(screen: Frame, heat: NDArray[np.float32]) -> Frame:
 
 
 def open_window(title: str) -> Callable[[Frame], bool]:
-    """A window; what is returned shows a frame for a sixtieth of a second, and says whether to go on (not q or Esc).
+    """Open a window. Returns a function that shows a frame for a sixtieth of a second.
 
-    UsageError, with the remedy, where the installed OpenCV or the machine has no windows.
+    The function returns False after the key q or Esc. Raises UsageError, with the remedy, if the installed OpenCV or
+    the machine cannot open windows.
     """
     if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
         raise UsageError("there is no display here; leave out --show, and write a file with -o game.webm")

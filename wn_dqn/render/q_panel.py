@@ -1,4 +1,4 @@
-"""The panel beside a game: score, lives, the Q-value of every action, and how the best one went."""
+"""The panel beside a game: score, lives, the Q-value of every action, and the history of the largest one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _STEPS_PER_S = 15  # four frames each
 _HISTORY_S = 10
 _BACKGROUND, _TRACK, _BAR = (18, 20, 26), (38, 42, 52), (92, 116, 150)
 _TEXT, _DIM = (240, 242, 246), (170, 177, 190)
-_CHOSEN, _RANDOM = (86, 196, 233), (240, 150, 50)  # blue and orange: told apart with any colour vision
+_CHOSEN, _RANDOM = (86, 196, 233), (240, 150, 50)  # blue and orange, distinguishable with any colour vision
 _Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What there is to tell about one step."""
+    """The data of one step for the panel."""
 
     q: NDArray[np.float32]
     """[A], before the step"""
     action: int
     explored: bool
-    """whether chance chose the action, not the network"""
+    """whether the action was random and not the network's choice"""
     score: float
     """after the step"""
     lives: int
-    """after the step; 0 also in games that count none"""
+    """after the step; 0 also in games without lives"""
     game: int
     games: int
     step: int
@@ -77,7 +77,7 @@ class QPanel:
                 cv2.circle(picture, (236 + 13 * life, 102), 4, color, cv2.FILLED, cv2.LINE_AA)
 
     def _draw_actions(self, picture: NDArray[np.uint8], moment: Moment, top: int) -> int:
-        """A bar per action; returns where they end."""
+        """Draw a bar per action. Returns the y coordinate of their lower end."""
         count = len(self._names)
         pitch = min(24, (HEIGHT - 12 - top) // count)
         scale = 0.42 if pitch >= 18 else 0.36

@@ -1,4 +1,4 @@
-"""Where a Q-value comes from: gradient times input, and guided backpropagation."""
+"""Saliency maps of Q-values: gradient times input, and guided backpropagation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Method = Literal["gradient", "guided"]
 def saliency_map(
     q_network: Callable[[Tensor], Tensor], obs: NDArray[np.uint8], action: int, method: Method
 ) -> NDArray[np.float32]:
-    """How much each pixel [84, 84] of `obs` [4, 84, 84] matters to Q(obs, action); summed over the stack of four.
+    """The influence of each pixel [84, 84] of `obs` [4, 84, 84] on Q(obs, action), summed over the stack of four.
 
-    `gradient`: |x dQ/dx|, the share of Q in a first-order expansion around a black screen. `guided`: |dQ/dx|, the
-    gradient passing a ReLU backwards only where it is positive (Springenberg et al. 2015, section 3.4). A black
-    pixel counts nothing in the former, whatever it means to the network.
+    `gradient` is |x dQ/dx|, the contribution to Q in a first-order expansion around a black screen. `guided` is
+    |dQ/dx|, where each ReLU passes back only positive gradients (Springenberg et al. 2015, section 3.4). With
+    `gradient`, a black pixel is always 0, even if it matters to the network.
     """
     x = torch.from_numpy(obs)[None].float().requires_grad_()
     with torch.enable_grad(), _GuidedBackpropagation() if method == "guided" else contextlib.nullcontext():
@@ -49,7 +49,7 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 class _GuidedBackpropagation(TorchFunctionMode):
-    """Within it, every ReLU that runs is a guided one: the network is not told, nor written a second time."""
+    """A context in which every ReLU is a guided one. So the network needs no second implementation."""
 
     def __torch_function__(
         self,
@@ -58,6 +58,6 @@ class _GuidedBackpropagation(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in (F.relu, torch.relu, torch.relu_):  # what overwrites its input is used by what it returns
+        if func in (F.relu, torch.relu, torch.relu_):  # callers use the result, also of the in-place function
             return _GuidedReLU.apply(args[0])  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))

@@ -24,22 +24,22 @@ from wn_dqn.system.durable import replacing_by_name
 Frame = NDArray[np.uint8]
 
 FRAMES_PER_S = 60
-"""As the console drew them."""
+"""the console's frame rate"""
 GIF_PERIOD_FRAMES = 3
-"""A GIF keeps every third frame: its clock ticks in 1/100 s, and 20 pictures a second are 5 ticks each."""
-# The first encoder that opens is taken. Browsers play WebM everywhere; of MP4 they play avc1 (H.264), which OpenCV's
-# wheels leave out, and vp09 (VP9), not mp4v.
+"""a GIF keeps every third frame: its unit of time is 1/100 s, and at 20 frames per second each takes 5 units"""
+# The first encoder that opens is used. All browsers play WebM. In MP4 they play avc1 (H.264), which OpenCV's wheels do
+# not contain, and vp09 (VP9), but not mp4v.
 _CODECS = {".webm": ("VP80", "VP90"), ".mp4": ("avc1", "vp09", "mp4v"), ".gif": ()}
 
 
 def find_encoder(path: Path) -> str | None:
-    """The codec for the format that the name of `path` ends in; None for GIF, which needs none.
+    """The codec for the extension of `path`; None for GIF, which needs none.
 
-    UsageError if the format is unknown, no encoder for it opens here, or the folder cannot be written to.
+    Raises UsageError if the format is unknown, if no encoder for it opens here, or if the folder is not writable.
     """
     suffix = path.suffix.lower()
     if suffix not in _CODECS:
-        raise UsageError(f"{path} is no video format that is known here; valid: {', '.join(_CODECS)}")
+        raise UsageError(f"{path} is not a known video format; valid: {', '.join(_CODECS)}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"cannot write {path}: {'it is' if path.is_dir() else 'its parent is not'} a writable folder")
     output_file.require_ours(path, suffix.removeprefix("."))
@@ -56,10 +56,11 @@ def find_encoder(path: Path) -> str | None:
 
 
 def write_video(path: Path, frames: Iterable[Frame]) -> int:
-    """Write `frames` to `path` at 60 per second and check the file; returns how many there were.
+    """Write `frames` to `path` at 60 per second and check the file. Returns the number of frames.
 
-    The file is built under a temporary name: `path` is the old file or the whole new one. UsageError as from
-    `find_encoder`, before the first frame is asked for; RunError if the file does not hold what was written.
+    The file is built under a temporary name, so that `path` is either the old file or the complete new one. Raises
+    UsageError as `find_encoder` does, before the first frame is requested. Raises RunError if the file does not contain
+    all frames.
     """
     codec = find_encoder(path)
     with replacing_by_name(path) as temporary:
@@ -76,7 +77,7 @@ def write_video(path: Path, frames: Iterable[Frame]) -> int:
 
 
 def _mark(suffix: str) -> bytes:
-    """What follows a video so that it is known as ours: an element of WebM or a box of MP4 that players skip."""
+    """The mark at the end of our own videos: an element of WebM, or a box of MP4, that players skip."""
     text = output_file.MARK.encode()
     if suffix == ".webm":
         return bytes([0xEC, 0x80 | len(text)]) + text  # EBML's Void
@@ -84,7 +85,7 @@ def _mark(suffix: str) -> bytes:
 
 
 def write_gif(file: BinaryIO | BytesIO, frames: Iterable[Frame]) -> int:
-    """Write every third of `frames` (60 per second) as a GIF that repeats; returns how many were kept."""
+    """Write every third of `frames` (60 per second) as a looping GIF. Returns the number of frames written."""
     kept = _Counted(itertools.islice(frames, 0, None, GIF_PERIOD_FRAMES))
     pictures = (
         Image.fromarray(frame).quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for frame in kept
@@ -115,13 +116,13 @@ class _Counted:
 
 
 def _open_writer(path: Path, codec: str, size: tuple[int, int]) -> cv2.VideoWriter:
-    with _silent_stderr():  # the caller tells what is wrong; FFmpeg tells more, and also where nothing is
+    with _silent_stderr():  # the caller reports errors; FFmpeg also prints harmless ones
         return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), FRAMES_PER_S, size)
 
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Without what libraries in C write to standard error."""
+    """Suppress the output of C libraries on standard error."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -160,7 +161,7 @@ def _check_video(path: Path, expected: int) -> None:
 
 
 def _check_gif(path: Path, expected: int) -> None:
-    """Equal pictures in a row are stored as one that stays longer, so that time is counted, not pictures."""
+    """Check the GIF's duration. Equal consecutive frames are stored as one longer frame, so counting would not do."""
     duration_ms = 0
     with Image.open(path) as gif:
         for index in range(getattr(gif, "n_frames", 1)):

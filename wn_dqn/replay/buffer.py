@@ -1,14 +1,14 @@
-"""The replay buffer: each frame is stored once, and stacks are rebuilt when they are read.
+"""The replay buffer: each frame is stored once, and stacks are built on reading.
 
-N games in lockstep fill N rings. A slot holds a frame and the transition that begins with it:
+N games in lockstep fill N rings. A slot contains a frame and the transition that starts with it:
 
     slot      ...   t-3   t-2   t-1    t    t+1  ...
     frame           f     f     f      f    f           of the environment's spec; here with a stack of 4
     transition                        (obs_t = frames t-3..t, action_t, reward_t, terminal_t, obs_t+1 = frames t-2..t+1)
 
-Frames live on the learner's device, so that only new frames ever cross to it; what says which frames form a stack is
-small and stays on the host, so the same seed draws the same minibatches on every device. A frame from before a game
-began is the zero frame, one row behind all rings: a stack is a gather, nothing else.
+Frames are on the learner's device, so that only new frames are copied to it. The small arrays that describe the stacks
+stay on the host, so that the same seed draws the same minibatches on every device. The zero frame stands for frames
+before a game's start. It is one row behind all rings, so that building a stack is a single gather.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from wn_dqn.replay.final_frames import FinalFrames
 from wn_dqn.replay.frame_stores import CompressedFrames, FrameStore, PlainFrames
 from wn_dqn.replay.transitions import TransitionBatch
 
-_MAX_REDRAWS = 100  # after so many it is looked up whether there is anything to draw
+_MAX_REDRAWS = 100  # after this many, all slots are searched for a transition that can be drawn
 
 
 class ReplayBuffer:
     """The last `capacity` transitions of N games in lockstep, drawn uniformly.
 
-    The capacity is rounded up to a multiple of `num_envs`. A truncated transition (a time limit) is drawn if the frame
-    that its game ended in is known. Otherwise, and where a game was abandoned at an epoch's end, it takes its place but
-    is never drawn: its next observation is not known, and it is not terminal.
+    The capacity is rounded up to a multiple of `num_envs`. A transition that a time limit truncated is drawn if the
+    last frame of its game is known. Otherwise it occupies its slot but is never drawn, because its next observation is
+    unknown and it is not terminal. The same holds for a game that is abandoned at an epoch's end.
 
-    With `n_steps` > 1 what is drawn are n transitions in a row as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
+    With `n_steps` > 1, n consecutive transitions are drawn as one (Sutton 1988): the rewards r_t + gamma r_t+1 +
     ... up to a terminal or truncated transition or the n-th, and the observation after it, discounted by gamma^k for k
     rewards. Rows with a transition among them that is not drawn, or not yet complete, are not drawn.
     """
@@ -53,19 +53,19 @@ class ReplayBuffer:
         *,
         compressed: bool = False,
     ) -> None:
-        """`compressed`: frames lie in the host's memory, see :class:`CompressedFrames`; what is drawn is the same."""
+        """`compressed` stores frames in host memory, see :class:`CompressedFrames`. The minibatches are the same."""
         self.spec = spec
         self.num_envs = num_envs
         self.capacity_per_env = -(-capacity // num_envs)
-        # The history of the oldest transition comes before it, and the slot of the current frame after the newest.
+        # Extra slots: the history before the oldest transition, and the current frame after the newest one.
         self.num_slots = self.capacity_per_env + spec.stack
         self.discount = discount
         self.n_steps = n_steps
         self.device = device
         self.num_appended = 0
-        """Slots begun since the buffer was made, the current one included; the same for every ring."""
+        """slots started since the buffer was created, including the current one; the same for every ring"""
         self.num_transitions = 0
-        """Transitions that can be drawn if `n_steps` is 1, over all rings."""
+        """number of transitions in all rings that can be drawn if `n_steps` is 1"""
         rings = (num_envs, self.num_slots)
         dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
         self._stored_shape = _stored_shape(spec)
@@ -74,7 +74,7 @@ class ReplayBuffer:
         self.frames: FrameStore = (
             CompressedFrames(*shape, np.dtype(spec.dtype)) if compressed else PlainFrames(*shape, dtype, device)
         )
-        self._history = np.zeros(rings, np.uint8)  # earlier frames of the same game, less than the stack
+        self._history = np.zeros(rings, np.uint8)  # number of earlier frames of the same game, less than the stack
         self._action = np.zeros(rings, np.min_scalar_type(spec.num_actions - 1))
         self._reward = np.zeros(rings, np.float32)
         self._terminal = np.zeros(rings, np.bool_)
@@ -85,13 +85,13 @@ class ReplayBuffer:
 
     @staticmethod
     def memory_bytes(spec: EnvSpec, capacity: int, num_envs: int) -> int:
-        """The memory that a buffer takes when full, without the final frames of truncated games."""
+        """The memory of a full buffer in bytes, without the final frames of truncated games."""
         num_slots = num_envs * (-(-capacity // num_envs) + spec.stack)
         action_bytes = np.min_scalar_type(spec.num_actions - 1).itemsize
         return num_slots * (spec.frame_bytes + action_bytes + 1 + 4 + 1 + 1) + spec.frame_bytes
 
     def begin(self, frames: NDArray[Any]) -> None:
-        """N new games begin with `frames` [N, *frame_shape]; a transition that had begun is truncated."""
+        """Start N new games with `frames` [N, *frame_shape]. Incomplete transitions are truncated."""
         self._begin_slot(frames, np.zeros(self.num_envs, np.uint8))
 
     def append(
@@ -105,12 +105,13 @@ class ReplayBuffer:
         final_frames: NDArray[Any] | None = None,
         skipped: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Complete the current transitions and begin the next ones, all arguments of length N.
+        """Complete the current transitions and start the next ones. All arguments have length N.
 
-        `terminal`: no value follows (a lost life, the game's end). `truncated`: the game ended, and a value follows.
-        `next_frames` [N, *frame_shape] are the newest frames; `new_game` where they begin a game. `final_frames`
-        [N, *frame_shape] are those that truncated games ended in; None: they are not known. `skipped`: where this was
-        no transition; None: nowhere.
+        `terminal` marks transitions without a bootstrap value (a lost life, the game's end). `truncated` marks games
+        that ended, but whose last transition has a bootstrap value. `next_frames` [N, *frame_shape] are the newest
+        frames; `new_game` marks those that start a game. `final_frames` [N, *frame_shape] are the last frames of
+        truncated games; None if unknown. `skipped` marks games in which this step was not a transition; None means
+        none of them.
         """
         current = (self.num_appended - 1) % self.num_slots
         self._action[:, current] = action
@@ -131,7 +132,7 @@ class ReplayBuffer:
 
     def _begin_slot(self, frames: NDArray[Any], history: NDArray[np.uint8]) -> None:
         leaving = self.num_appended - 1 - self.capacity_per_env
-        if leaving >= 0:  # first: without a stack its slot is the one that is begun
+        if leaving >= 0:  # must come first: without a stack, its slot is the one that starts now
             leaving %= self.num_slots
             self.num_transitions -= int(np.count_nonzero(self._drawable[:, leaving]))
             self._drawable[:, leaving] = False
@@ -143,7 +144,7 @@ class ReplayBuffer:
         self.num_appended += 1
 
     def latest_observation(self) -> Tensor:
-        """The observations [N, *obs_shape], on the buffer's device, that the current frames end."""
+        """The newest observations [N, *obs_shape], on the buffer's device."""
         slot = np.full(self.num_envs, (self.num_appended - 1) % self.num_slots)
         rows = self._stack_rows(np.arange(self.num_envs), slot, newest=0)
         return self._gather(self._to_device(rows))
@@ -151,9 +152,9 @@ class ReplayBuffer:
     def sample(
         self, generator: np.random.Generator, batch_size: int, num_batches: int = 1
     ) -> Iterator[TransitionBatch]:
-        """`num_batches` minibatches drawn uniformly with replacement; ValueError if there is no transition.
+        """Draw `num_batches` minibatches uniformly with replacement. Raises ValueError if there is no transition.
 
-        All indices are drawn at once, now; frames are gathered batch by batch as the iterator advances.
+        All indices are drawn immediately. Frames are gathered for each minibatch as the iterator advances.
         """
         if num_batches == 0:
             return iter(())
@@ -162,25 +163,25 @@ class ReplayBuffer:
     def minibatches(
         self, generator: np.random.Generator, batch_size: int, num_batches: int, importance_exponent: float
     ) -> Iterator[TransitionBatch]:
-        """`num_batches` minibatches to learn from; here, those of `sample`, and `importance_exponent` is of no account.
+        """`num_batches` minibatches for updates. Here these are those of `sample`; `importance_exponent` is ignored.
 
-        See :class:`wn_dqn.replay.prioritized.PrioritizedReplay` for the other kind, and the next four methods.
+        :class:`wn_dqn.replay.prioritized.PrioritizedReplay` overrides this and the next four methods.
         """
         return self.sample(generator, batch_size, num_batches)
 
     def update_priorities(self, td_error: Tensor) -> None:
-        """Told the TD errors [B] of the update from the minibatch that `minibatches` gave last."""
+        """Receive the TD errors [B] of the update from the last minibatch of `minibatches`. Ignored here."""
 
     def metrics(self) -> dict[str, float]:
-        """Figures for every log period, by tag."""
+        """Metrics for every log period, by tag."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What an identical continuation needs beside what `read` gives: arrays and JSON values."""
+        """The arrays and JSON values that an exact resume needs in addition to those of `read`."""
         return self._final.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave, once ``finish_restoring`` is done; ValueError if it is of another buffer."""
+        """Restore the state from `state_dict`, after ``finish_restoring``. Raises ValueError if it does not fit."""
         self._final.load_state_dict(state)
 
     def _batches(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> Iterator[TransitionBatch]:
@@ -200,23 +201,23 @@ class ReplayBuffer:
         return self._gather_batches(rows, action, reward, discount, final)
 
     def oldest_stored(self) -> int:
-        """The first slot, counted from the first ever begun, that is still stored."""
+        """The oldest slot that is still stored, counted from the first slot ever."""
         return max(0, self.num_appended - self.num_slots)
 
     def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """Slots start..stop of all rings, counted from the first ever begun: arrays [N, stop - start, ...]."""
+        """Slots start..stop of all rings, counted from the first slot ever: arrays [N, stop - start, ...]."""
         slots = np.arange(start, stop) % self.num_slots
         return {"frames": self.frames.read(slots)} | {name: ring[:, slots] for name, ring in self._host_rings().items()}
 
     def write(self, start: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Put back what `read` gave, from slot `start` on; ``finish_restoring`` makes it count."""
+        """Restore arrays of `read` from slot `start` on. They are used after ``finish_restoring``."""
         slots = np.arange(start, start + arrays["frames"].shape[1]) % self.num_slots
         self.frames.write(slots, arrays["frames"])
         for name, ring in self._host_rings().items():
             ring[:, slots] = arrays[name]
 
     def finish_restoring(self, num_appended: int) -> None:
-        """Continue as the buffer whose slots were put back, `num_appended` of them begun."""
+        """Finish a restore with `write`. `num_appended` is the number of slots that the saved buffer had started."""
         self.num_appended = num_appended
         current = num_appended - 1
         inside = np.arange(max(0, current - self.capacity_per_env), current) % self.num_slots
@@ -237,7 +238,7 @@ class ReplayBuffer:
     def _gather_batches(
         self, rows: Tensor, action: Tensor, reward: Tensor, discount: Tensor, final: NDArray[np.int64] | None
     ) -> Iterator[TransitionBatch]:
-        """`final` [num_batches, B]: the final frames that end the next observations, -1: the slot's own does."""
+        """`final` [num_batches, B] are the rows of final frames for the next observations; -1 uses the slot's frame."""
         width = self.spec.obs_shape[0]
         for batch in range(len(rows)):
             frames = self._gather(rows[batch])
@@ -246,7 +247,7 @@ class ReplayBuffer:
             yield TransitionBatch(frames[:, :width], action[batch], reward[batch], discount[batch], frames[:, -width:])
 
     def _put_final_frames(self, frames: Tensor, final: NDArray[np.int64]) -> None:
-        """Overwrite the newest frame in `frames` [B, k * C, ...] where `final` [B] names another."""
+        """Replace the newest frame in `frames` [B, k * C, ...] by the final frame where `final` [B] is not -1."""
         (where,) = np.nonzero(final >= 0)
         if len(where):
             channels = self.spec.frame_shape[0]
@@ -256,7 +257,7 @@ class ReplayBuffer:
     def _draw(
         self, generator: np.random.Generator, shape: tuple[int, int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Ring and slot of drawable transitions; the few that are truncated, or before one, are drawn again."""
+        """Draw the rings and slots of transitions. Those that cannot be drawn (truncated or incomplete) are redrawn."""
         if self.num_transitions == 0:
             raise ValueError("the replay buffer holds no transition to draw")
         current = self.num_appended - 1
@@ -276,12 +277,12 @@ class ReplayBuffer:
             draws[missing] = generator.integers(0, self.num_envs * count, int(missing.sum()))
 
     def _any_complete(self) -> bool:
-        """Looks at every slot: too slow to be asked before every draw."""
+        """Whether any transition can be drawn. It checks every slot, which is too slow for every draw."""
         env, slot = np.nonzero(self._drawable)
         return bool(self._complete(env, slot).any())
 
     def _complete(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether n transitions in a row, or those up to their game's end, are there and can be drawn."""
+        """Whether n consecutive transitions, or those up to their game's end, are stored and can be drawn."""
         complete = np.ones(slot.shape, np.bool_)
         ended = np.zeros(slot.shape, np.bool_)
         for step in range(self.n_steps):
@@ -293,8 +294,10 @@ class ReplayBuffer:
     def _n_step_return(
         self, env: NDArray[np.int64], slot: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """The discounted sum of the next n rewards, or of those up to the game's end; gamma^k for k of them, or 0 where
-        a terminal transition ends the sum; and the slot of the last transition in it."""
+        """The n-step return: the discounted sum of rewards, the discount of its bootstrap value, and its last slot.
+
+        The sum has n rewards, or k < n up to the game's end. The discount is gamma^k, or 0 after a terminal transition.
+        """
         total, factor, last = np.zeros(slot.shape), np.ones(slot.shape), slot
         going = np.ones(slot.shape, np.bool_)
         for step in range(self.n_steps):
@@ -306,31 +309,31 @@ class ReplayBuffer:
         return total.astype(np.float32), factor.astype(np.float32), last
 
     def _ends(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether no transition of the same game follows: it is terminal, or truncated with a known end."""
+        """Whether the transition is the last one of its game: terminal, or truncated with a known final frame."""
         terminal = self._terminal[env, slot]
         return terminal | (self._final.rows(env, slot) >= 0) if self._final.any else terminal
 
     def _stack_rows(self, env: NDArray[np.int64], slot: NDArray[np.int64], newest: int) -> NDArray[np.int64]:
-        """Rows of `frames`: each slot's stack, oldest first, and `newest` frames after it: [..., stack + newest]."""
+        """Rows [..., stack + newest] of `frames`: each slot's stack, oldest first, then `newest` later frames."""
         offsets = np.arange(1 - self.spec.stack, newest + 1)
         rows = (slot[..., None] + offsets) % self.num_slots + self._first_slot_of_env[env][..., None]
         return np.where(-offsets > self._history[env, slot][..., None], self._zero_frame, rows)
 
     def _gather(self, rows: Tensor) -> Tensor:
-        """The frames at `rows` [B, k], side by side along their first dimension: [B, k * C, H, W] or [B, k * D]."""
+        """The frames at `rows` [B, k], concatenated along their first dimension: [B, k * C, H, W] or [B, k * D]."""
         batch, count = rows.shape
         channels, *size = self.spec.frame_shape
         return self.frames.gather(rows.flatten()).view(batch, count * channels, *size)
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
-        """`array` on its way to the device; nobody waits for it, and it may be changed at once on a GPU."""
+        """Copy `array` to the device asynchronously. On a GPU, the caller may change `array` at once."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws from `replay` what an update learns from."""
+    """Draws the minibatches of updates from `replay`."""
 
     replay: ReplayBuffer
     batch_size: int
@@ -338,11 +341,11 @@ class Sampler:
     """beta of prioritized replay, as a function of the step"""
 
     def minibatches(self, generator: np.random.Generator, number: int, steps: int) -> Iterator[TransitionBatch]:
-        """`number` minibatches to learn from at step `steps`."""
+        """`number` minibatches for updates at step `steps`."""
         return self.replay.minibatches(generator, self.batch_size, number, self.importance_exponent(steps))
 
 
 def _stored_shape(spec: EnvSpec) -> tuple[int, ...]:
-    """The shape of a frame in memory and in segments on disk: a single channel has no dimension of its own."""
+    """The shape of a frame in memory and in segments on disk, without the channel dimension if it is 1."""
     single_channel = spec.is_image and spec.frame_shape[0] == 1
     return spec.frame_shape[1:] if single_channel else spec.frame_shape

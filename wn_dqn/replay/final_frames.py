@@ -1,7 +1,7 @@
-"""The frames that truncated games ended in: the one frame of a transition that no slot of the replay holds.
+"""The final frames of truncated games, which no slot of the replay contains.
 
-Where a game is truncated, the next slot begins the next game. The frame that the old one ended in is needed for the
-next observation of its last transition, and is kept here for as long as that transition.
+After a truncation, the next slot starts the next game. But the next observation of the last transition needs the final
+frame of the old game. It is stored here for as long as that transition.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class FinalFrames:
     """Final frames by ring and slot. Nothing is allocated until there is one."""
 
     def __init__(self, frames: Tensor, num_envs: int, num_slots: int) -> None:
-        """`frames` [..., *stored_shape]: of the replay, for the shape, dtype and device of one frame."""
+        """`frames` [..., *stored_shape] are the replay's, which define the shape, dtype and device of one frame."""
         self._shape = (num_envs, num_slots)
         self._frames = frames.new_empty((0, *frames.shape[1:]))
-        self._row = np.zeros((0, 0), np.int64)  # [num_envs, num_slots], of `_frames`; -1: none
+        self._row = np.zeros((0, 0), np.int64)  # [num_envs, num_slots]: rows of `_frames`; -1: none
         self._free: list[int] = []
         self.any = False
-        """whether there ever was one"""
+        """whether a final frame was ever added"""
 
     def add(self, env: int, slot: int, frame: Tensor) -> None:
-        """The transition at `slot` of ring `env` ended with `frame`."""
+        """Store the final `frame` of the transition at `slot` of ring `env`."""
         if not self.any:
             self._row, self.any = np.full(self._shape, -1), True
         if not self._free:
@@ -42,13 +42,13 @@ class FinalFrames:
         self._frames[row] = frame
 
     def forget(self, slot: int) -> None:
-        """The transitions at `slot` of all rings are gone."""
+        """Remove the final frames at `slot` of all rings."""
         if self.any:
             self._free += [row for row in self._row[:, slot].tolist() if row >= 0]
             self._row[:, slot] = -1
 
     def rows(self, env: NDArray[np.int64], slot: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of :meth:`frames`, -1 where there is no final frame; of the shape of `env` and `slot`."""
+        """Rows for :meth:`frames`, in the shape of `env` and `slot`; -1 where there is no final frame."""
         return self._row[env, slot]
 
     def frames(self, rows: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class FinalFrames:
         return self._frames.index_select(0, rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The frames and where they belong; empty if there is none."""
+        """The frames with their rings and slots; empty if there are none."""
         if not self.any:
             return {}
         env, slot = np.nonzero(self._row >= 0)
@@ -64,7 +64,7 @@ class FinalFrames:
         return {"final_env": env, "final_slot": slot, "final_frames": self.frames(rows).cpu().numpy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave; ValueError if it is of another replay."""
+        """Restore the state from `state_dict`. Raises ValueError if it does not fit this replay."""
         if "final_frames" not in state:
             return
         env, slot, frames = (torch.as_tensor(state[name]) for name in ("final_env", "final_slot", "final_frames"))

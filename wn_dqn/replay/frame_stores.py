@@ -1,7 +1,7 @@
-"""Where the frames of a replay are: as they are, on the learner's device, or compressed, in the host's memory.
+"""Stores for the frames of a replay: uncompressed on the learner's device, or compressed in host memory.
 
-Both hold N rings of slots and one zero frame behind them. A row is a slot of a ring, counted through all rings, or
-N * num_slots for the zero frame.
+Each contains N rings of slots, and one zero frame behind them. A row is the index of a slot, counted through all rings;
+N * num_slots is the zero frame.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FrameStore(Protocol):
     """The frames of a replay."""
 
     def put(self, slot: int, frames: Tensor | NDArray[Any]) -> None:
-        """The newest frames [N, *stored_shape], into `slot` of all rings."""
+        """Store the newest frames [N, *stored_shape] in `slot` of all rings."""
 
     def gather(self, rows: NDArray[np.int64] | Tensor) -> Tensor:
         """The frames at `rows` [k], on the replay's device: [k, *stored_shape]."""
@@ -31,11 +31,11 @@ class FrameStore(Protocol):
         """The frames at `slots` [k] of all rings: [N, k, *stored_shape]."""
 
     def write(self, slots: NDArray[np.int64], frames: NDArray[Any]) -> None:
-        """Put back what `read` gave."""
+        """Restore frames from `read`."""
 
 
 class PlainFrames:
-    """Frames as they are, on `device`."""
+    """Uncompressed frames on `device`."""
 
     def __init__(
         self, num_envs: int, num_slots: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
@@ -63,7 +63,7 @@ class PlainFrames:
         self._rings[:, torch.from_numpy(slots).to(self._device)] = torch.from_numpy(frames).to(self._device)
 
 
-# Every eighth of the first 4,096 frames: with frames that follow each other the dictionary is a third worse.
+# The dictionary is trained on every eighth of the first 4,096 frames. With consecutive frames it is a third worse.
 _SAMPLE, _SAMPLE_PERIOD = 512, 8
 _DICTIONARY_BYTES = 2**15
 _CHUNK_BYTES = 2**20
@@ -72,9 +72,9 @@ _CHUNK_BYTES = 2**20
 class CompressedFrames:
     """Each frame compressed on its own by Zstandard, without loss, so that any can be read without the others.
 
-    Frames of a game are much alike. From the first ones a dictionary is trained, which all later ones are compressed
-    with. No object is kept for a frame: the bytes lie in chunks one after the other, and a chunk is used again when all
-    frames in it are gone.
+    Frames of a game are similar. So a dictionary is trained on the first ones, and used to compress all later ones. To
+    save memory, a frame has no Python object: its bytes are in a chunk, and a chunk is reused when all of its frames
+    have been overwritten.
 
     `put` and `gather` are called by one thread, `write` and `read` by any.
     """
@@ -87,7 +87,7 @@ class CompressedFrames:
         self._size = np.zeros(num_envs * num_slots, np.int32)  # 0: there is no frame
         self._first_rows = np.arange(num_envs) * num_slots
         self._chunks: dict[int, bytearray] = {}
-        self._living: dict[int, int] = {}  # frames in each chunk
+        self._living: dict[int, int] = {}  # number of frames in each chunk
         self._spare: list[bytearray] = []
         self._next = 0  # position of the next frame
         self._sample: list[bytes | bytearray | memoryview] | None = []
@@ -98,23 +98,23 @@ class CompressedFrames:
 
     @property
     def used_bytes(self) -> int:
-        """The memory that is taken now."""
+        """The memory used now, in bytes."""
         chunks = len(self._chunks) + len(self._spare)
         return chunks * self._chunk_bytes + self._position.nbytes + self._size.nbytes
 
     def mean_bytes(self, start: int, stop: int) -> float:
-        """The mean over the frames in slots `start` to `stop`; NaN if there is none."""
+        """The mean size in bytes of the frames in slots `start` to `stop`; NaN if there are none."""
         sizes = self._size.reshape(len(self._first_rows), -1)[:, start:stop]
         return float(sizes[sizes > 0].mean()) if sizes.any() else float("nan")
 
     @property
     def bytes_per_frame(self) -> float:
-        """The mean over all frames that are there; NaN if there is none."""
+        """The mean size in bytes of all stored frames; NaN if there are none."""
         return self.mean_bytes(0, len(self._size))
 
     @property
     def missing_bytes(self) -> float:
-        """What the frames that are not there yet will take, if they are like those that are; NaN if there is none."""
+        """The bytes that the empty slots will need, if their frames are like the stored ones; NaN if there are none."""
         return float(np.count_nonzero(self._size == 0)) * self.bytes_per_frame
 
     def put(self, slot: int, frames: Tensor | NDArray[Any]) -> None:
@@ -143,7 +143,7 @@ class CompressedFrames:
                     self._learn(frame.tobytes())
 
     def _gathered(self, rows: NDArray[np.int64], decompress: Sequence[Callable[[memoryview], bytes]]) -> NDArray[Any]:
-        """The frames at `rows` [k]: [k, *stored_shape]; zero where there is none."""
+        """The frames at `rows` [k]: [k, *stored_shape]. An empty row is a zero frame."""
         found, width = np.zeros((len(rows), self._frame_bytes), np.uint8), self._frame_bytes
         into = memoryview(found.data).cast("B") if len(rows) else memoryview(b"")
         there = np.flatnonzero(rows < len(self._size))
@@ -156,14 +156,14 @@ class CompressedFrames:
         return found.view(self._dtype).reshape(len(rows), *self._shape)
 
     def _learn(self, frame: bytes) -> None:
-        """Train the dictionary once there are frames enough."""
+        """Train the dictionary when there are enough frames."""
         assert self._sample is not None
         self._seen += 1
         if self._seen % _SAMPLE_PERIOD:
             return
         self._sample.append(frame)
         if len(self._sample) == _SAMPLE:
-            with contextlib.suppress(zstandard.ZstdError):  # frames in which nothing repeats have no dictionary
+            with contextlib.suppress(zstandard.ZstdError):  # frames without repetition have no dictionary
                 self._codecs.append(_Codec(zstandard.train_dictionary(_DICTIONARY_BYTES, self._sample)))
             self._sample = None
 
@@ -188,7 +188,7 @@ class CompressedFrames:
             self._release(chunk)
 
     def _release(self, chunk: int) -> None:
-        """Let a chunk be used again that has no frame, unless it is the one that is filled."""
+        """Free a chunk for reuse if it has no frame, unless it is the one being filled."""
         if self._living.get(chunk) == 0 and chunk != self._next // self._chunk_bytes:
             del self._living[chunk]
             freed = self._chunks.pop(chunk)
@@ -197,7 +197,7 @@ class CompressedFrames:
 
 
 class _Codec:
-    """Compresses with a dictionary or without, and reads what it made: twice, for two threads."""
+    """Compresses and decompresses with an optional dictionary. There are two decompressors, one for each thread."""
 
     def __init__(self, dictionary: zstandard.ZstdCompressionDict | None) -> None:
         self.compress = zstandard.ZstdCompressor(level=1, dict_data=dictionary, write_dict_id=False).compress

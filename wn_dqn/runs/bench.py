@@ -1,7 +1,7 @@
-"""Where the speed of a training ends: at the emulators, or at the learner.
+"""Measures training speed, and whether the emulators or the learner limit it.
 
-A training does two things at once. Emulators play, and the learner acts and updates. Each alone is a limit that no
-training can pass; here both are measured, then the loop itself, and its share of the smaller limit.
+Training does two things at once: emulators play, and the learner acts and updates. The speed of each one alone is an
+upper limit for training. This module measures both limits, then the loop itself, and its share of the smaller limit.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from wn_dqn.training.state import TrainingState, new_state
 
 GAME = "SpaceInvaders"
 CONFIGS = ("salimans2016", "quick")
-_REPLAY = 20_000  # transitions: what a gather costs does not depend on it beyond the caches
+_REPLAY = 20_000  # transitions; beyond the caches' size, the cost of a gather does not depend on it
 _WARM_UP_UPDATES = 20
 _LONG_RUN_UPDATES = 50_000
 _ADVICE_S = 0.5
 BFLOAT16_PAYS = 0.9
-"""of float32's time: what bfloat16 must stay below to be worth a word"""
+"""share of float32's time; bfloat16 is recommended only below it"""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: games in lockstep for each limit, and seconds for each figure."""
+    """The effort of a measurement: the numbers of games in lockstep, and the seconds for each number."""
 
-    # An emulator takes 0.1 s to make: N = 128 as well would take a sixth of the whole time.
+    # Creating an emulator takes 0.1 s. N = 128 as well would take a sixth of the whole time.
     emulators: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 256)
     learner: Sequence[int] = (8, 32, 64)
     seconds: float = 0.6
@@ -56,12 +56,12 @@ class Effort:
 
 WHOLE = Effort()
 BRIEF = Effort(emulators=(8,), learner=(8,), loop_seconds=2.0)
-"""what `wn-dqn doctor` measures without --bench"""
+"""the effort of `wn-dqn doctor` without --bench"""
 
 
 @dataclass
 class Bench:
-    """What was measured. Rates are agent steps per second of Space Invaders, by the number of games N."""
+    """The measurements. Rates are agent steps per second of Space Invaders, by the number of games N."""
 
     device: str
     cores: int
@@ -71,68 +71,68 @@ class Bench:
     update_ms: dict[str, float] = field(default_factory=dict)
     """milliseconds of an update of 64 alone, by precision"""
     one_thread_update_ms: float | None = None
-    """the same in float32 with one thread; None on a GPU, or where there is one"""
+    """the same in float32 with one thread; None on a GPU, or if torch uses only one thread anyway"""
     learner: dict[str, dict[int, float]] = field(default_factory=dict)
-    """acting and updates from a full replay, no emulator, by precision"""
+    """actions and updates from a full replay, without emulators, by precision"""
     loops: dict[str, Loop] = field(default_factory=dict)
     """of the named configs"""
 
     @property
     def fastest_precision(self) -> str:
-        """The one whose update takes least; float32 unless another is faster by more than a tenth."""
+        """The precision with the fastest update; float32 unless another is faster by more than a tenth."""
         fastest = min(self.update_ms, key=lambda name: self.update_ms[name])
         return fastest if self.update_ms[fastest] < BFLOAT16_PAYS * self.update_ms["float32"] else "float32"
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with keys that JSON has."""
+        """All measurements, with keys that are valid in JSON."""
         return asdict(self) | {"fastest_precision": self.fastest_precision}
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A config's training on this machine."""
+    """Training with a config on this machine."""
 
     game: str
     num_envs: int
     precision: str
     steps_per_s: float
     smaller_limit: float | None
-    """steps/s of emulators or learner alone, whichever is less; None where they were not measured"""
+    """agent steps/s of the emulators or the learner alone, whichever is slower; None if they were not measured"""
     hours: float
-    """of the whole run, with its random play before and its evaluations"""
+    """hours of the whole run, including the random play before learning and the evaluations"""
 
 
 def measure(
     device: torch.device,
     effort: Effort = WHOLE,
     config: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> Bench:
-    """Measure all of it, in about a minute; `tell` hears what is measured now.
+    """Measure all of it, in about a minute. `on_stage` is called with the name of each measurement at its start.
 
     `config`: a named config or a file whose training is measured beside those of `CONFIGS`.
     """
     bench = Bench(str(device), num_cores(), torch.get_num_threads())
     settings = make_settings({"game": GAME})
     for num_envs in effort.emulators:
-        tell(f"emulators, N = {num_envs}")
+        on_stage(f"emulators, N = {num_envs}")
         bench.emulators[num_envs] = _emulators(settings_of(settings, num_envs), effort.seconds)
-    tell("updates")
+    on_stage("updates")
     bench.update_ms = _updates(settings, device, effort.seconds)
     if device.type == "cpu" and bench.threads > 1:
         bench.one_thread_update_ms = _one_thread(settings, device, effort.seconds, bench.threads)
     for precision, num_envs in itertools.product(dict.fromkeys(["float32", bench.fastest_precision]), effort.learner):
-        tell(f"learner, {precision}, N = {num_envs}")
+        on_stage(f"learner, {precision}, N = {num_envs}")
         speed = _learner(settings_of(settings, num_envs, precision), device, effort.seconds)
         bench.learner.setdefault(precision, {})[num_envs] = speed
     for name in dict.fromkeys([*CONFIGS, *([config] if config else [])]):
-        tell(f"training, {name}")
+        on_stage(f"training, {name}")
         bench.loops[name] = _loop(name, device, bench, effort)
     return bench
 
 
 def settings_of(settings: Settings, num_envs: int, precision: str = "float32") -> Settings:
-    """`settings` with another number of games, precision, and a replay that is filled in a moment."""
+    """`settings` with another number of games and precision, and with a replay small enough to fill at once."""
     changes = {
         "environment": {"num_envs": num_envs},
         "learning": {"precision": precision, "start_steps": 2048},
@@ -144,7 +144,7 @@ def settings_of(settings: Settings, num_envs: int, precision: str = "float32") -
 
 
 def rate(call: Callable[[], int], seconds: float, device: torch.device) -> float:
-    """How many of what `call` counts are done in a second; the median of three windows, after a first call."""
+    """Units per second, where `call` returns its number of units: the median of three windows after a first call."""
     call()
     found = []
     for _ in range(3):
@@ -157,7 +157,7 @@ def rate(call: Callable[[], int], seconds: float, device: torch.device) -> float
 
 
 def _wait_for(device: torch.device) -> None:
-    """Wait for what a GPU still has to do."""
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -166,7 +166,7 @@ def _emulators(settings: Settings, seconds: float) -> float:
     """Agent steps/s of random play."""
     num_envs = settings.environment.num_envs
     env = make_env(game_of(settings), num_envs, training_rules(settings.environment))
-    env.reset(np.full(num_envs, -1))  # without a seed, which would cost 0.05 s each
+    env.reset(np.full(num_envs, -1))  # without a seed: seeding takes 0.05 s per game
     generator = np.random.default_rng(0)
 
     def step() -> int:
@@ -182,7 +182,7 @@ def _precisions(device: torch.device) -> list[str]:
 
 
 def _updates(settings: Settings, device: torch.device, seconds: float) -> dict[str, float]:
-    """Milliseconds of an update, by precision. They take turns, so that a machine whose speed drifts is fair to all."""
+    """Milliseconds of an update, by precision. The measurements alternate, so that a drift in speed affects all."""
     spec = spec_of(game_of(settings), training_rules(settings.environment))
     calls = {name: updater(settings_of(settings, 8, name), spec, device) for name in _precisions(device)}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -197,9 +197,9 @@ def _updates(settings: Settings, device: torch.device, seconds: float) -> dict[s
 
 
 def precision_advice(settings: Settings, device: torch.device) -> str | None:
-    """A line if this run would be faster in bfloat16 by more than a tenth, from a second of measuring; else None.
+    """A recommendation if this run would be faster in bfloat16 by more than a tenth, else None. Takes a second.
 
-    Only a long run on a processor that multiplies bfloat16 is measured.
+    Only long runs are measured, on processors that multiply bfloat16.
     """
     learning = settings.learning
     updates = (learning.total_steps - learning.start_steps) // learning.update_period_steps
@@ -214,7 +214,10 @@ def precision_advice(settings: Settings, device: torch.device) -> str | None:
 
 
 def updater(settings: Settings, spec: EnvSpec, device: torch.device) -> Callable[[], float]:
-    """An update of an agent from noise, done when the call returns; called twice already."""
+    """A function that updates an agent from random data, and returns when the update is done.
+
+    It has been called twice already, to warm up.
+    """
     prepare_torch(device, settings.learning.precision)
     agent, batch = make_agent(settings, spec, device), random_batch(spec, settings.learning.batch_size, device)
     agent.initialize(batch.obs)
@@ -228,7 +231,7 @@ def updater(settings: Settings, spec: EnvSpec, device: torch.device) -> Callable
 
 
 def random_batch(spec: EnvSpec, size: int, device: torch.device) -> TransitionBatch:
-    """A minibatch of noise, to measure with."""
+    """A minibatch of random data, for measurements."""
     generator = torch.Generator().manual_seed(0)
     channels = spec.frame_shape[0]
     shape = (size, channels + spec.obs_shape[0], *spec.obs_shape[1:])
@@ -248,9 +251,10 @@ def _one_thread(settings: Settings, device: torch.device, seconds: float, thread
 
 
 def fill(replay: ReplayBuffer) -> None:
-    """Put as many transitions of noise into `replay` as it holds.
+    """Fill `replay` with random transitions.
 
-    Rewards are not all 0: the gradients of a network that predicts them would become denormal, and a CPU slow.
+    Rewards are not all 0. Otherwise the network would learn to predict 0, its gradients would become denormal numbers,
+    and these slow a CPU down.
     """
     generator = np.random.default_rng(0)
     spec, num_envs = replay.spec, replay.num_envs
@@ -264,7 +268,7 @@ def fill(replay: ReplayBuffer) -> None:
 
 
 def _learner(settings: Settings, device: torch.device, seconds: float) -> float:
-    """Agent steps/s of what a step asks of the learner: an action for each game, and the updates that are due."""
+    """Agent steps/s of the learner alone: an action for each game, and the updates that are due."""
     prepare_torch(device, settings.learning.precision)
     spec = spec_of(game_of(settings), training_rules(settings.environment))
     agent, sampler = make_agent(settings, spec, device), make_sampler(settings, spec, device)
@@ -282,7 +286,7 @@ def _learner(settings: Settings, device: torch.device, seconds: float) -> float:
     return rate(step, seconds, device)
 
 
-class _Window(Exception):  # noqa: N818 - it stops a loop, nothing went wrong
+class _Window(Exception):  # noqa: N818 - it ends a loop and is not an error
     """The window of steps is over."""
 
 
@@ -306,7 +310,7 @@ class _Windows:
 def trainer(
     settings: Settings, device: torch.device, *, full_replay: bool = False
 ) -> tuple[TrainingState, Callable[[Callable[[], bool]], None]]:
-    """The state of a training as ``wn-dqn train`` has it, and a function that goes on with it until another is true."""
+    """The training state as in ``wn-dqn train``, and a function that trains until its argument returns True."""
     num_envs = settings.environment.num_envs
     env = make_env(game_of(settings), num_envs, training_rules(settings.environment))
     agent: Agent = make_agent(settings, env.spec, device)
@@ -325,7 +329,7 @@ def trainer(
 
 
 def _loop(name: str, device: torch.device, bench: Bench, effort: Effort) -> Loop:
-    """Train as the config says, for a few seconds."""
+    """Train with the config for a few seconds, and measure the speed."""
     chosen = make_settings({"game": GAME} | read_config(name))
     num_envs, precision = chosen.environment.num_envs, chosen.learning.precision
     speed = training_speed(chosen, device, effort.loop_seconds)
@@ -336,7 +340,7 @@ def _loop(name: str, device: torch.device, bench: Bench, effort: Effort) -> Loop
 
 
 def training_speed(chosen: Settings, device: torch.device, seconds: float) -> float:
-    """Agent steps/s of a training in the phase of learning, from `seconds` of it."""
+    """Agent steps/s of training after learning has started, measured for `seconds`."""
     prepare_torch(device, chosen.learning.precision)
     short = {
         "learning": {
@@ -357,7 +361,7 @@ def training_speed(chosen: Settings, device: torch.device, seconds: float) -> fl
 
 
 def _works_as_measured(settings: Settings) -> bool:
-    """Whether a step asks the same of emulators and learner as in :func:`measure`."""
+    """Whether a step is the same work for the emulators and the learner as in :func:`measure`."""
     default = make_settings({"game": GAME})
     learning = {"batch_size", "update_period_steps", "n_steps"}
     return all(
@@ -370,7 +374,10 @@ def _works_as_measured(settings: Settings) -> bool:
 
 
 def hours_of(settings: Settings, steps_per_s: float, played: float = 0.0) -> float:
-    """Of the whole run. Random play, and games of evaluations, are as fast as the loop at least; `played`: steps/s."""
+    """Hours of the whole run, with `steps_per_s` while learning.
+
+    Random play and evaluations run at half of `played` (emulator steps/s), or at `steps_per_s` if that is faster.
+    """
     learning, evaluation = settings.learning, settings.evaluation
     tests = -(-learning.total_steps // evaluation.epoch_steps) * evaluation.steps
     learning_steps = max(learning.total_steps - learning.start_steps, 0)

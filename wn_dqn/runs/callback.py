@@ -1,6 +1,6 @@
-"""What a user's program hears of a run: callbacks, and the view of the run that they are given.
+"""Callbacks: how a user's program follows a run, and the view of the run that they receive.
 
-A callback is told, never asked. It sees copies, so nothing that it does to them changes what is learned.
+A callback receives copies and returns nothing, so it cannot change what the agent learns.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from wn_dqn.training.metrics import Metrics
 Event = Literal["on_start", "on_step", "on_metrics", "on_evaluation", "on_checkpoint", "on_end"]
 
 
-class StopTraining(Exception):  # noqa: N818 - not an error: a callback has seen enough
-    """Raised by a callback to end the training: the step is completed, and the run is saved and can go on later.
+class StopTraining(Exception):  # noqa: N818 - a callback's request, not an error
+    """Raised by a callback to end training. The step is completed, and the run is saved and can be resumed later.
 
     >>> class Once(wn_dqn.Callback):
     ...     def on_metrics(self, view):
@@ -34,7 +34,7 @@ class StopTraining(Exception):  # noqa: N818 - not an error: a callback has seen
 
 @dataclass(frozen=True)
 class View:
-    """A run as it is at one moment. Nothing in it is a part of the run.
+    """A snapshot of a run. All arrays in it are copies.
 
     >>> class Watch(wn_dqn.Callback):
     ...     def on_evaluation(self, view):
@@ -59,16 +59,17 @@ class View:
     evaluation: Mapping[str, float]
     """the newest row of evaluations.csv without its steps; empty before the first"""
     checkpoint: Path | None
-    """the newest one that this process saved"""
+    """the newest checkpoint that this process saved"""
     message: Callable[[str], None]
     """prints a line beside the progress of the run"""
 
 
 class Callback:
-    """What is told of a run. Override what you want to hear.
+    """The base class of callbacks. Override the methods that you need.
 
-    An exception ends the run as a failed one, whose checkpoints are intact; :class:`wn_dqn.StopTraining` ends it in
-    good order. `on_step` is called after every step of all environments, so it should be quick.
+    An exception ends the run with the status failed; its checkpoints stay intact. :class:`wn_dqn.StopTraining` saves
+    the run and ends it with the status paused. `on_step` is called after every step of all environments, so it must be
+    fast.
 
     >>> class Count(wn_dqn.Callback):
     ...     rows = 0
@@ -81,38 +82,38 @@ class Callback:
     """
 
     def on_start(self, view: View) -> None:
-        """The run is about to begin, or to go on."""
+        """The run is about to start, or to resume."""
 
     def on_step(self, view: View) -> None:
         """All environments have made a step."""
 
     def on_metrics(self, view: View) -> None:
-        """A log period is over: `view.metrics` is new."""
+        """A log period is over; `view.metrics` has been updated."""
 
     def on_evaluation(self, view: View) -> None:
-        """The agent was tested: `view.evaluation` is new."""
+        """The agent was evaluated; `view.evaluation` has been updated."""
 
     def on_checkpoint(self, view: View) -> None:
         """The run was saved in `view.checkpoint`."""
 
     def on_end(self, view: View) -> None:
-        """The run ends here, as `view.status` says; called however it ends, once. An exception is passed on."""
+        """The run ends with `view.status`. Called once, also after an error. An exception raised here is passed on."""
 
 
-class Audience:
-    """The callbacks of a run, told in their order."""
+class CallbackList:
+    """The callbacks of a run, called in their order."""
 
     def __init__(self, callbacks: Sequence[Callback], stop: StopRequest) -> None:
-        """`stop` hears of a :class:`StopTraining`. UsageError for what is no callback."""
+        """`stop` receives the request of a :class:`StopTraining`. Raises UsageError for an object of another class."""
         for callback in callbacks:
             if not isinstance(callback, Callback):
-                raise UsageError(f"callbacks are instances of wn_dqn.Callback; {callback!r} is none")
+                raise UsageError(f"callbacks must be instances of wn_dqn.Callback; {callback!r} is not")
         self._callbacks, self._stop = tuple(callbacks), stop
-        self.hears_steps = any(type(callback).on_step is not Callback.on_step for callback in callbacks)
+        self.needs_steps = any(type(callback).on_step is not Callback.on_step for callback in callbacks)
         """whether `on_step` needs to be called at all"""
 
-    def tell(self, event: Event, view: Callable[[], View]) -> None:
-        """Tell all of an event that `view` shows; RunError, with its cause, if a callback fails."""
+    def notify(self, event: Event, view: Callable[[], View]) -> None:
+        """Notify all callbacks of an event that `view` shows. Raises RunError, with its cause, if a callback fails."""
         for callback in self._callbacks:
             try:
                 getattr(callback, event)(view())
@@ -122,8 +123,8 @@ class Audience:
                 name = type(callback).__name__
                 raise RunError(f"{name}.{event} failed: {type(error).__name__}: {first_line(error)}") from error
 
-    def tell_end(self, view: Callable[[], View]) -> None:
-        """Tell all that the run is over; the first exception of one is raised once all have heard."""
+    def notify_end(self, view: Callable[[], View]) -> None:
+        """Notify all callbacks that the run is over. The first exception is raised after all have been called."""
         failures: list[Exception] = []
         for callback in self._callbacks:
             try:
@@ -136,18 +137,18 @@ class Audience:
             raise failures[0]
 
 
-class ToldMetrics:
-    """Metrics that are written, and then told. A :class:`wn_dqn.training.metrics.Metrics`."""
+class MetricsWithCallbacks:
+    """Writes metrics, then notifies callbacks. Implements :class:`wn_dqn.training.metrics.Metrics`."""
 
-    def __init__(self, metrics: Metrics, tell: Callable[[Event, Mapping[str, float]], None]) -> None:
-        self._metrics, self._tell = metrics, tell
+    def __init__(self, metrics: Metrics, notify: Callable[[Event, Mapping[str, float]], None]) -> None:
+        self._metrics, self._notify = metrics, notify
 
     def write(self, steps: int, row: Mapping[str, float]) -> None:
         """See :class:`wn_dqn.training.metrics.Metrics`."""
         self._metrics.write(steps, row)
-        self._tell("on_metrics", row)
+        self._notify("on_metrics", row)
 
     def write_evaluation(self, steps: int, row: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
         """See :class:`wn_dqn.training.metrics.Metrics`."""
         self._metrics.write_evaluation(steps, row, histograms)
-        self._tell("on_evaluation", row)
+        self._notify("on_evaluation", row)

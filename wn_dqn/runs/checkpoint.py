@@ -1,8 +1,8 @@
-"""Checkpoints: atomic to write, verified when read, and made of nothing that could run.
+"""Checkpoints: written atomically, verified when read, and free of executable content.
 
 A checkpoint is a folder of safetensors (tensors), JSON (everything else) and a manifest with the size and SHA-256 of
-each file, written last. It is built under a temporary name, every file is fsynced, and a rename makes it appear whole.
-Pickle is never written or read.
+each file. The manifest is written last. The folder is built under a temporary name, every file is fsynced, and a
+rename publishes the complete folder. Pickle is never written or read.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ FORMAT_VERSION = 1
 _NAME = re.compile(r"step-\d{10}(\.\d{4})?")
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _FORMAT: Literal["wn_dqn checkpoint"] = "wn_dqn checkpoint"
-# At most; the tensors are two networks and their optimizer, the state is the scores since the last row of metrics.
+# Upper limits. The tensors are two networks and their optimizer; the state has the scores since the last metrics row.
 _MAX_BYTES = {_TENSORS: 4 * GIB, _STATE: 128 * MIB, _MANIFEST: 64 * KIB}
 _MAX_HEADER_BYTES = 16 * MIB
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged or foreign; the message says which and why."""
+    """A checkpoint is missing, damaged or not of this program. The message states which one, and the reason."""
 
 
 class NewerFormatError(CheckpointError):
-    """A checkpoint was written by a later version of this program: nothing is wrong with it."""
+    """A checkpoint was written by a later version of this program. It is not damaged."""
 
 
 class VerifiedFile(TypedDict):
-    """A file, as a manifest or a checkpoint refers to it."""
+    """A reference to a file in a manifest or a checkpoint."""
 
     name: Annotated[str, Field(max_length=100)]
     bytes: Steps
@@ -60,14 +60,14 @@ class VerifiedFile(TypedDict):
 
 
 class _FileEntry(Record):
-    """Of a file in a manifest."""
+    """The entry of a file in a manifest."""
 
     bytes: Steps
     sha256: Digest
 
 
 class _Manifest(Record):
-    """The last file of a checkpoint that is written."""
+    """The manifest: the file of a checkpoint that is written last."""
 
     format: Literal["wn_dqn checkpoint"]
     version: int
@@ -96,7 +96,7 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
     }
     for name, data in files.items():
         if len(data) > _MAX_BYTES[name]:
-            raise RunError(f"a checkpoint's {name} would have {len(data):,} bytes, more than can be read again")
+            raise RunError(f"a checkpoint's {name} would have {len(data):,} bytes, more than the limit for reading")
     manifest = {
         "format": _FORMAT,
         "version": FORMAT_VERSION,
@@ -108,9 +108,9 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
     }
     path = folder / f"step-{steps:010d}"
     again = [item for item in sorted(folder.glob(f"{path.name}*")) if _NAME.fullmatch(item.name)]
-    if again:  # the same step, before and after its evaluation: a good checkpoint is never touched
+    if again:  # the same step is saved before and after its evaluation; a complete checkpoint is never modified
         path = path.with_suffix(f".{int(again[-1].suffix[1:] or 0) + 1:04d}")
-    folder.mkdir(exist_ok=True)  # not the one above: a run that was moved is not begun where it was
+    folder.mkdir(exist_ok=True)  # not its parent: a run that was moved must not be recreated at its old place
     temporary = temporary_path(path)
     temporary.mkdir()
     try:
@@ -118,7 +118,7 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
             write_durably(temporary / name, data)
         write_durably(temporary / _MANIFEST, json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode())
         temporary.rename(path)
-    except OSError:  # a full disk: leave it no fuller
+    except OSError:  # the disk may be full: remove the partial files
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(folder)
@@ -126,13 +126,13 @@ def save_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], score: f
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    """Of a manifest's content, so that a flipped digit of a score does not go unnoticed."""
+    """SHA-256 of a manifest's content. It detects a damaged score, which no file's checksum covers."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that :func:`save_checkpoint` wrote; CheckpointError unless every byte is as it was."""
+    """Read the state that :func:`save_checkpoint` wrote. Raises CheckpointError if any byte has changed."""
     manifest = _read_manifest(path)
     contents = {}
     for name, entry in manifest.files.items():
@@ -141,7 +141,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = reading.parse_json(contents["state.json"], finite=False)
         if not isinstance(state, dict):
-            raise ValueError("its state is no mapping")
+            raise ValueError("its state is not a mapping")
         return _join(load_safetensors(contents["tensors.safetensors"], _MAX_HEADER_BYTES), state)
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
@@ -149,14 +149,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_safetensors(data: bytes, max_header_bytes: int) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name; ValueError, LookupError or SafetensorError if it is damaged."""
+    """The tensors of a safetensors file by name. Raises ValueError, LookupError or SafetensorError if damaged."""
     if int.from_bytes(data[:8], "little") > max_header_bytes:
         raise ValueError("its header is too long")
     return load_tensors(data)
 
 
 def require_verified(folder: Path, file: VerifiedFile, max_bytes: int = 2**50) -> Path:
-    """The path of `file`, whose bytes are as they were written; CheckpointError otherwise. It is not kept in memory."""
+    """The path of `file` after verifying its bytes. Raises CheckpointError if they have changed.
+
+    The file is read in parts, and is not kept in memory.
+    """
     name = file["name"]
     if Path(name).name != name:
         raise CheckpointError(f"{name!a} is not the name of a file in {folder}")
@@ -176,21 +179,21 @@ def require_verified(folder: Path, file: VerifiedFile, max_bytes: int = 2**50) -
 
 
 def read_verified(folder: Path, file: VerifiedFile, max_bytes: int) -> bytes:
-    """The bytes of `file`, which are as they were written; CheckpointError otherwise, before they are in memory."""
+    """The verified bytes of `file`. Raises CheckpointError, before the bytes are in memory, if they have changed."""
     path = require_verified(folder, file, max_bytes)
     try:
         data = reading.read_bytes(path, max_bytes)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != file["sha256"]:  # they are used, not those that were verified
+    if hashlib.sha256(data).hexdigest() != file["sha256"]:  # the file may have changed since
         raise CheckpointError(f"{path} changes while it is read")
     return data
 
 
 def read_state_json(path: Path, form: type[T]) -> T:
-    """The part of a checkpoint that is no tensor, as `form` says it is, unverified: for housekeeping.
+    """The JSON part of a checkpoint, parsed as `form`, without verifying its checksum: for housekeeping.
 
-    OSError if it cannot be read.
+    Raises OSError if it cannot be read.
     """
     state = reading.parse_json(reading.read_bytes(path / _STATE, _MAX_BYTES[_STATE]), finite=False)
     return reading.validated(form, state)
@@ -206,24 +209,24 @@ def list_checkpoints(folder: Path) -> list[CheckpointInfo]:
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """What is called a checkpoint in `folder`, oldest first."""
+    """Paths in `folder` with the name of a checkpoint, oldest first. Their content is not read."""
     return [path for path in sorted(folder.glob("step-*")) if _NAME.fullmatch(path.name)]
 
 
 def checkpoint_info(path: Path) -> CheckpointInfo:
-    """What the manifest of the checkpoint `path` tells; CheckpointError if it cannot be read."""
+    """The content of the manifest of the checkpoint `path`. Raises CheckpointError if it cannot be read."""
     manifest = _read_manifest(path)
     return CheckpointInfo(path, manifest.steps, manifest.score)
 
 
 def best_checkpoint(checkpoints: list[CheckpointInfo]) -> CheckpointInfo | None:
-    """The one with the highest evaluation score; the earlier of two equal ones."""
+    """The checkpoint with the highest evaluation score; of two equal ones the earlier."""
     scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
     return max(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
 
 
 def set_aside(path: Path) -> None:
-    """Rename a checkpoint that cannot be read, so that it neither counts as the newest nor is lost."""
+    """Rename an unreadable checkpoint, so that it is neither used as the newest nor lost."""
     aside = path.with_name(f"damaged-{path.name}")
     number = 1
     while os.path.lexists(aside):
@@ -233,10 +236,11 @@ def set_aside(path: Path) -> None:
 
 
 def restore_newest(folder: Path, restore: Callable[[Path], None], message: Callable[[str], None]) -> Path | None:
-    """`restore` the newest checkpoint in `folder` that can be read; returns it, None if there is no checkpoint.
+    """Call `restore` on the newest readable checkpoint in `folder`. Returns its path, or None if there is none.
 
-    `restore` raises CheckpointError for one that cannot be. Those are set aside, once an older one is restored.
-    RunError if none can be restored, or if one is of a later version: to go on from an older one would throw it away.
+    `restore` raises CheckpointError for an unreadable checkpoint. Unreadable ones are set aside after an older one has
+    been restored. Raises RunError if none can be restored, or if one is of a later version of this program: continuing
+    from an older checkpoint would discard it.
     """
     paths = checkpoint_paths(folder)[::-1]
     reasons = []
@@ -253,12 +257,15 @@ def restore_newest(folder: Path, restore: Callable[[Path], None], message: Calla
             set_aside(skipped)
         return path
     if reasons:
-        raise RunError(f"no checkpoint in {folder.parent} can be read: {reasons[0]}; start anew with another --run-dir")
+        raise RunError(f"no checkpoint in {folder.parent} can be read: {reasons[0]}; begin with another --run-dir")
     return None
 
 
 def prune_checkpoints(folder: Path, keep: int, *rules: Callable[[int], bool]) -> None:
-    """Remove all but the newest `keep` checkpoints and, for each of the `rules` which steps count, the best."""
+    """Remove checkpoints, except the newest `keep` and the best ones.
+
+    Each of `rules` states which steps count; the best of those is kept.
+    """
     checkpoints = list_checkpoints(folder)
     kept = {checkpoint.path for checkpoint in checkpoints[-keep:]}
     for counts in rules:
@@ -298,7 +305,7 @@ def _read_manifest(path: Path) -> _Manifest:
 
 
 def _split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by slash-separated path, and the nested rest."""
+    """The tensors by slash-separated path, and the nested remainder."""
     tensors: dict[str, Tensor] = {}
     rest: dict[str, Any] = {}
     for key, value in state.items():

@@ -1,4 +1,4 @@
-"""What this machine has, what a training would use, and how fast it is."""
+"""Reports of this machine's hardware, the part of it that training would use, and its speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wn_dqn.system.text import time_text
 
 
 def examine(device: torch.device) -> Iterator[str]:
-    """Lines about this machine, for a person."""
+    """Lines about this machine, for the terminal."""
     settings = make_settings({"game": GAME})
     packages = ("torch", "ale-py", "gymnasium", "numpy", "tensorboard")
     yield f"wn-dqn {__version__}, Python {platform.python_version()}, " + ", ".join(
@@ -44,7 +44,7 @@ def examine(device: torch.device) -> Iterator[str]:
 
 
 def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
-    """The replay of the settings: whether there is memory for it."""
+    """Lines about the memory that the settings' replay needs, and the memory that is free."""
     spec, capacity = spec_of(game_of(settings), training_rules(settings.environment)), settings.replay.capacity
     needed = ReplayBuffer.memory_bytes(spec, capacity, settings.environment.num_envs)
     if device.type == "cuda":
@@ -62,7 +62,7 @@ def _memory(settings: Settings, device: torch.device) -> Iterator[str]:
 
 
 def report(bench: Bench) -> Iterator[str]:
-    """What was measured, for a person."""
+    """Lines with the measurements, for the terminal."""
     updates = ", ".join(f"{name} {ms:.2f} ms" for name, ms in bench.update_ms.items())
     yield f"one update alone, minibatch 64, weight norm: {updates}; take --precision {bench.fastest_precision}"
     yield "the two limits, agent steps/s of Space Invaders by the number of games N, an update per 4 steps:"

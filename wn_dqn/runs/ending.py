@@ -1,4 +1,4 @@
-"""How a training ends, and what its status and its exit status then say."""
+"""Ends a run, and sets its status and the exit status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wn_dqn.training.host import Stop
 
 
 class Ending(Protocol):
-    """A run, as far as its end needs to know it."""
+    """The part of a run that this module needs."""
 
     reporter: ProgressReporter
     unsaved: OSError | None
@@ -23,12 +23,15 @@ class Ending(Protocol):
         ...
 
     def write_status(self, status: str, **details: Any) -> None:
-        """Tell other programs how the run is."""
+        """Write the run's status for other programs."""
         ...
 
 
 def train_to_an_end(run: Ending, train: Callable[[], None]) -> int:
-    """`train` until it is done, stopped or failed; returns the exit status. RunError if the run cannot go on."""
+    """Call `train` until the run is finished, stopped or failed. Returns the exit status.
+
+    Raises RunError if the run cannot continue.
+    """
     try:
         train()
         _require_saved(run)

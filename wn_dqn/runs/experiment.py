@@ -1,4 +1,4 @@
-"""The experiment: what a run is made of, how it is saved, restored and told about."""
+"""The experiment: the parts of a run, and how it is saved, restored and reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wn_dqn.render.play import Painter, play
 from wn_dqn.render.q_panel import QPanel
 from wn_dqn.render.video import FRAMES_PER_S, Frame, write_gif
 from wn_dqn.replay.buffer import Sampler
-from wn_dqn.runs.callback import Audience, Event, ToldMetrics, View
+from wn_dqn.runs.callback import CallbackList, Event, MetricsWithCallbacks, View
 from wn_dqn.runs.checkpoint import (
     CheckpointError,
     VerifiedFile,
@@ -69,7 +69,7 @@ _CLIP_FRAMES = 10 * FRAMES_PER_S
 
 @dataclass
 class Experiment:
-    """Everything that one run is made of. Implements :class:`wn_dqn.training.host.Host`."""
+    """All parts of one run. Implements :class:`wn_dqn.training.host.Host`."""
 
     settings: Settings
     directory: RunDirectory
@@ -89,11 +89,11 @@ class Experiment:
     test_env: VectorEnv | None = None
     scores: list[tuple[int, float]] = field(default_factory=list)
     """steps and mean return of each evaluation so far"""
-    audience: Audience = field(default_factory=lambda: Audience((), StopRequest()))
+    callbacks: CallbackList = field(default_factory=lambda: CallbackList((), StopRequest()))
     unsaved: OSError | None = None
     saved_steps: int | None = None
     accepted: list[str] = field(default_factory=list)
-    """what is not as it was and somebody accepts"""
+    """differences from the saved run that the user has accepted"""
     _unwritten: OSError | None = None
     _status_s: float = 0.0
     _status: str = ""
@@ -111,19 +111,19 @@ class Experiment:
         total = self.settings.learning.total_steps
         with self.reporter.task("training", total, self.state.steps) as self.task:
             self.task.show_curve([score for _, score in self.scores])
-            told = ToldMetrics(self.metrics, self._tell_row)
-            train(self.plan, self.env, self.agent, self.sampler, told, self, self.state)
+            metrics = MetricsWithCallbacks(self.metrics, self._notify_row)
+            train(self.plan, self.env, self.agent, self.sampler, metrics, self, self.state)
 
-    def _tell_row(self, event: Event, row: Mapping[str, float]) -> None:
+    def _notify_row(self, event: Event, row: Mapping[str, float]) -> None:
         self._newest[event] = MappingProxyType(dict(row))
-        self.audience.tell(event, self.view)
+        self.callbacks.notify(event, self.view)
 
     @functools.cached_property
     def _settings_to_show(self) -> Settings:
         return self.settings.model_copy(deep=True)
 
     def view(self) -> View:
-        """The run at this moment, for callbacks: copies, and what cannot be changed."""
+        """A snapshot of the run for callbacks. It contains only copies and immutable values."""
         nothing: Mapping[str, float] = MappingProxyType({})
         return View(
             settings=self._settings_to_show,
@@ -140,7 +140,7 @@ class Experiment:
 
     def evaluate(self, steps: int) -> Evaluation:
         protocol = training_protocol(self.settings.environment, self.settings.evaluation)
-        if self.test_env is None:  # kept: an emulator's threads are never given back
+        if self.test_env is None:  # created once: an emulator never frees its threads
             on_hang = _end_because_emulator_hangs(self.directory, self.reporter)
             rules = training_rules(self.settings.environment)
             self.test_env = make_env(self.game, self.settings.evaluation.num_envs, rules, on_hang)
@@ -151,7 +151,7 @@ class Experiment:
             def on_step(done: int) -> None:
                 self.stop.check()
                 task.update(done)
-                self._tell_status()
+                self._refresh_status()
 
             result = evaluate(
                 self.agent.q_values,
@@ -177,12 +177,12 @@ class Experiment:
         return result
 
     def _write_clip(self, steps: int, score: float) -> None:
-        """Ten seconds of the best network so far, this one or the best that was saved, for TensorBoard."""
+        """Write ten seconds of the best network so far for TensorBoard: the current one, or the best that was saved."""
         agent: Player = self.agent
         trained_steps = steps
         best = self.directory.best_checkpoint()
         if best is not None and (best.score or 0.0) >= score:
-            with contextlib.suppress(UsageError):  # one that cannot be read is told elsewhere
+            with contextlib.suppress(UsageError):  # restoring reports an unreadable checkpoint
                 agent = load_policy(best.path, "", torch.device("cpu"), trust=True).agent
                 trained_steps = best.steps
         protocol = training_protocol(self.settings.environment, self.settings.evaluation)
@@ -202,9 +202,9 @@ class Experiment:
         self.metrics.write_clip(steps, "evaluation/best_network", file.getvalue(), painter.size)
 
     def on_initialized(self, outcome: Mapping[str, int]) -> None:
-        told = "".join(f", {name.replace('_', ' ')} {value:,}" for name, value in outcome.items())
+        counts = "".join(f", {name.replace('_', ' ')} {value:,}" for name, value in outcome.items())
         init = self.settings.network.init
-        self.reporter.message(f"step {self.state.steps:,}: network initialized (init {init}{told})")
+        self.reporter.message(f"step {self.state.steps:,}: network initialized (init {init}{counts})")
         assert self.state.held_out is not None
         try:
             write_start(self.directory.path, start_of(self.agent.online, self.state.held_out[:NUM_STATES]))
@@ -219,19 +219,19 @@ class Experiment:
         period = state.period
         steps_per_s = period.steps / period.train_s if period.train_s > 0 else None
         self.task.update(state.steps, details(steps_per_s, self.plan.epsilon(state.steps), self.scores))
-        self._tell_whether_rows_wait()
-        self._tell_status()
-        if self.audience.hears_steps:
-            self.audience.tell("on_step", self.view)
+        self._report_waiting_rows()
+        self._refresh_status()
+        if self.callbacks.needs_steps:
+            self.callbacks.notify("on_step", self.view)
 
-    def _tell_status(self) -> None:
+    def _refresh_status(self) -> None:
         now_s = time.monotonic()
         if now_s - self._status_s > _STATUS_PERIOD_S:
             self._status_s = now_s
             self.write_status("running")
             self.memory.look()
 
-    def _tell_whether_rows_wait(self) -> None:
+    def _report_waiting_rows(self) -> None:
         before, self._unwritten = self._unwritten, self.metrics.unwritten
         if self._unwritten is not None and before is None:
             self.reporter.message(f"rows of the tables wait in memory: {self._unwritten}")
@@ -242,14 +242,14 @@ class Experiment:
         self.stop.check()
 
     def save(self, state: TrainingState, score: float | None) -> None:
-        """Save a checkpoint. If the disk refuses, training goes on and the next save tries again."""
+        """Save a checkpoint. If the disk refuses it, training continues and the next save tries again."""
         self.directory.require_in_place()
         self.directory.require_own_folders()
         self.agent.check_finite()
         try:
             if state.held_out is not None and self.held_out_file is None:
                 held_out = {"obs": state.held_out.numpy()}
-                self.directory.replay.mkdir(exist_ok=True)  # a run without a replay store has none yet
+                self.directory.replay.mkdir(exist_ok=True)  # it does not exist yet if the replay is not saved
                 self.held_out_file = write_arrays(self.directory.replay / "held_out.arrays", held_out)
             snapshot = Snapshot(
                 settings=self.settings.model_dump(),
@@ -264,27 +264,29 @@ class Experiment:
             self._checkpoint = save_checkpoint(self.directory.checkpoints, state.steps, snapshot.content(), score)
             self.saved_steps = state.steps
             keep = self.settings.output.keep_checkpoints
-            # The end of this run may become the middle of an epoch, and the best of the epochs is wanted then.
+            # A later resume with more steps may turn this end into the middle of an epoch, which does not count. So the
+            # best checkpoint of the epochs is kept, too.
             rules = self.settings.counts_test_at, self.settings.ends_epoch
             prune_checkpoints(self.directory.checkpoints, keep, *rules)
             if self.store is not None:
                 newest = list_checkpoints(self.directory.checkpoints)[-keep:]
                 self.store.prune([replay_index(checkpoint.path) for checkpoint in newest])
             if self.unsaved is not None:
-                self.reporter.message(f"checkpoint at step {state.steps:,} saved: the disk takes them again")
+                self.reporter.message(f"checkpoint at step {state.steps:,} saved: the disk accepts checkpoints again")
             self.unsaved = None
         except OSError as error:
             self.unsaved = error
-            self.reporter.message(f"checkpoint at step {state.steps:,} failed: {error}; the last good one stays")
+            self.reporter.message(f"checkpoint at step {state.steps:,} failed: {error}; the previous one is kept")
         self.write_status("running")
         if self.unsaved is None:
-            self.audience.tell("on_checkpoint", self.view)
+            self.callbacks.notify("on_checkpoint", self.view)
 
     def restore(self, *, accept_changes: bool = False) -> str | None:
-        """Continue from the newest checkpoint that is whole; returns what was restored, None if there is none.
+        """Continue from the newest complete checkpoint. Returns a message, or None if there is no checkpoint.
 
-        RunError if there are checkpoints, but none that can be read; if there are none, but there were; or if a table
-        is not as it was, UsageError if settings are not, unless `accept_changes`. Stop if it is asked to.
+        Raises RunError if there are checkpoints but none is readable, or if checkpoints have disappeared. Unless
+        `accept_changes`, raises RunError if a table has changed, and UsageError if settings have. Raises Stop on
+        request.
         """
         path = restore_newest(
             self.directory.checkpoints,
@@ -342,7 +344,7 @@ class Experiment:
             self.reporter.message(f"other arithmetic than before ({'; '.join(changed)}): the last bits may differ")
 
     def _read_held_out(self, file: VerifiedFile | None) -> Tensor | None:
-        """The held-out states [B, *obs_shape]; None if there were none yet."""
+        """Read the held-out states [B, *obs_shape]; None if there were none yet."""
         if file is None:
             return None
         spec = self.env.spec
@@ -366,14 +368,14 @@ class Experiment:
             self.sampler.replay.begin(self.state.observed.newest)
 
     def write_status(self, status: str, **details: Any) -> None:
-        """Tell other programs how the run is."""
-        if not self.directory.in_place:  # somebody else's by now
+        """Write the run's status for other programs."""
+        if not self.directory.in_place:  # another process may have created a new run there
             return
         error = self.unsaved or self.metrics.unwritten
         if error is not None:
             status, details = "degraded", {"error": str(error), **details}
         self._status = status
-        with contextlib.suppress(OSError):  # a full disk is told on the console; the status can wait
+        with contextlib.suppress(OSError):  # a full disk is reported on the console; the next status is enough
             saved = {SAVED_STEPS: self.saved_steps}
             self.directory.write_status(status, steps=self.state.steps, **saved, **details)
 
@@ -381,7 +383,7 @@ class Experiment:
 def build_experiment(
     settings: Settings, directory: RunDirectory, device: torch.device, reporter: ProgressReporter, stop: StopRequest
 ) -> Experiment:
-    """The experiment that `settings` describe, at its beginning; nothing in `directory` is read yet."""
+    """A new experiment from `settings`. Nothing in `directory` is read yet."""
     game, plan = game_of(settings), make_plan(settings)
     num_envs = settings.environment.num_envs
     on_hang = _end_because_emulator_hangs(directory, reporter)
@@ -411,15 +413,15 @@ def _end_because_emulator_hangs(directory: RunDirectory, reporter: ProgressRepor
         with contextlib.suppress(OSError):
             known = {k: v for k, v in directory.read_status().items() if k in ("steps", SAVED_STEPS)}
             directory.write_status("failed", **known, error=error)
-        os._exit(1)  # the main thread waits for the emulator, and always will
+        os._exit(1)  # the main thread waits for the emulator and would never return
 
     return end
 
 
 def verify_checkpoint(directory: RunDirectory, path: Path, *, resumable: bool) -> None:
-    """Read every byte of the checkpoint at `path`; CheckpointError if one is not as it was written.
+    """Verify every byte of the checkpoint at `path`. Raises CheckpointError if one has changed.
 
-    `resumable`: the replay and the held-out states, too.
+    `resumable` includes the replay and the held-out states.
     """
     snapshot = load_snapshot(path)
     if not resumable:

@@ -1,4 +1,4 @@
-"""A trained network's games as a stream of pictures."""
+"""Renders a trained network's games as a stream of frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def watch(
     saliency: Method | None,
     reporter: ProgressReporter,
 ) -> Iterator[Frame]:
-    """RGB frames of `num_games` games under `protocol`, but with the action set that the network was trained with."""
+    """RGB frames of `num_games` games under `protocol`, but with the action set of the network's training."""
     game = game_of(policy.settings)
     protocol = changed_protocol(protocol, full_action_set=policy.settings.environment.full_action_set)
     if protocol.max_game_frames is None:

@@ -1,4 +1,4 @@
-"""Whether the settings that a run goes on with are those that it was begun with."""
+"""Compares the settings of a resumed run with those of its start."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from wn_dqn.config.files import differences
 from wn_dqn.errors import UsageError
 
-# They say how long a run is, what is written, and where code is found. Nobody is asked.
+# Settings for a run's length, its output, and the place of its code. They may change without --accept-changes.
 _CHANGEABLE = ("learning.total_steps:", "output.", "plugins:", "replay.compression:")
-# The saved network, games and replay have their shape. Nobody can accept another.
+# The saved network, games and replay depend on these. A change cannot be accepted.
 _FIXED = (
     "game:",
     "param:",
@@ -24,14 +24,14 @@ _FIXED = (
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The nested settings that make it another experiment, each as ``key: old -> new``."""
+    """The settings that make it another experiment, each as ``key: old -> new``."""
     return [line for line in differences(old, new) if not line.startswith(_CHANGEABLE)]
 
 
 def require_accepted(changes: Sequence[str], holder: str, *, accept: bool) -> None:
-    """UsageError unless there are no `changes`, or all are of a kind that can be accepted, and `accept`.
+    """Raise UsageError if there are `changes`, unless `accept` is set and all can be accepted.
 
-    `holder`: what has the old settings, like "run holds a run".
+    `holder` names the owner of the old settings in the message, like "run holds a run".
     """
     fixed = [line for line in changes if line.startswith(_FIXED)]
     if fixed or (changes and not accept):

@@ -1,4 +1,4 @@
-"""How a run begins and ends: trained from settings, or around a network that was trained elsewhere."""
+"""Starts and ends a run: from settings, or from a network that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wn_dqn.envs.vector_env import EnvironmentFailure
 from wn_dqn.errors import FINISHED, UsageError
 from wn_dqn.nn.kernels import SWITCHED_OFF, find_kernels
 from wn_dqn.runs.bench import precision_advice
-from wn_dqn.runs.callback import Audience, Callback
+from wn_dqn.runs.callback import Callback, CallbackList
 from wn_dqn.runs.checkpoint import list_checkpoints
 from wn_dqn.runs.ending import train_to_an_end
 from wn_dqn.runs.experiment import Experiment, build_experiment
@@ -30,7 +30,7 @@ from wn_dqn.system.hardware import GIB, available_memory_bytes, prepare_torch, r
 from wn_dqn.system.progress import ProgressReporter
 from wn_dqn.training.host import Stop
 
-_OTHER_BYTES = 1 * GIB  # torch, the networks and their activations, the emulators
+_OTHER_BYTES = 1 * GIB  # for torch, the networks and their activations, the emulators
 
 
 def train_run(
@@ -45,19 +45,20 @@ def train_run(
     on_finished: Callable[[Path], None] = lambda _run_dir: None,
     callbacks: Sequence[Callback] = (),
 ) -> int:
-    """Begin, continue or extend the run in `run_dir`; returns the exit status.
+    """Start, resume or extend the run in `run_dir`. Returns the exit status.
 
-    `stop` ends it early: the run is saved, and goes on when it is trained again. Threads, allocator and determinism
-    are set for the whole process (:func:`wn_dqn.system.hardware.prepare_torch`); no signal is handled.
-    `on_finished` is called with the run's folder once the run is finished, while it is still locked.
-    `accept_changes`: go on although settings differ from those of the run and its checkpoint, or tables were damaged;
-    what differs is recorded in ``provenance.json``. `callbacks` are told what happens; see
+    `stop` ends the run early: it is saved, and continues when it is trained again. Threads, allocator and determinism
+    are set for the whole process (:func:`wn_dqn.system.hardware.prepare_torch`). No signal is handled.
+    `on_finished` is called with the run's folder when the run is finished, while it is still locked.
+    `accept_changes` resumes the run although settings differ from those of the run and its checkpoint, or tables were
+    damaged. The differences are recorded in ``provenance.json``. `callbacks` are notified of events; see
     :class:`wn_dqn.runs.callback.Callback`.
 
-    Raises UsageError if the settings do not fit the run that is there, or the machine; RunError if it could not go on.
+    Raises UsageError if the settings do not fit the existing run or the machine. Raises RunError if the run cannot
+    continue.
     """
     stop = stop or StopRequest()
-    audience = Audience(callbacks, stop)
+    callback_list = CallbackList(callbacks, stop)
     prepare_torch(device, settings.learning.precision, deterministic=settings.learning.deterministic)
     if device.type == "cpu" and (why_not := find_kernels().why_not) not in ("", SWITCHED_OFF):
         reporter.message(f"no kernels, training is slower: {why_not}")
@@ -95,9 +96,9 @@ def train_run(
         if (advice := precision_advice(settings, device)) is not None:
             reporter.message(advice)
         experiment = build_experiment(settings, directory, device, reporter, stop)
-        experiment.audience = audience
+        experiment.callbacks = callback_list
         try:
-            # Nothing is written before it is known that the run can go on.
+            # Nothing is written before the run is known to be resumable.
             restored = experiment.restore(accept_changes=accept_changes)
             directory.write_settings(settings.model_dump())
             directory.add_provenance(device, list(dict.fromkeys([*changes, *experiment.accepted])))
@@ -115,7 +116,10 @@ def train_run(
 
 
 def _knowing_whether_it_repeats(settings: Settings, directory: RunDirectory, reporter: ProgressReporter) -> Settings:
-    """`settings` with `environment.repeats`, of an environment from outside: as its run has it, or tried now."""
+    """`settings` with a value for `environment.repeats`, if the environment is an external one.
+
+    The value is that of an existing run. For a new run, the environment is tried out.
+    """
     game = game_of(settings)
     if not isinstance(game, OutsideGame) or settings.environment.repeats is not None:
         return settings
@@ -134,16 +138,16 @@ def _knowing_whether_it_repeats(settings: Settings, directory: RunDirectory, rep
 
 
 def _run(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
-    """Train to the end, or to a stop; returns the exit status. Callbacks hear of the end, whatever it is."""
+    """Train to the end, or to a stop. Returns the exit status. Callbacks are notified of the end in any case."""
     try:
         return _train(experiment, on_finished)
     finally:
-        experiment.audience.tell_end(experiment.view)
+        experiment.callbacks.notify_end(experiment.view)
 
 
 def _train(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
     def train() -> None:
-        experiment.audience.tell("on_start", experiment.view)
+        experiment.callbacks.notify("on_start", experiment.view)
         experiment.run()
 
     try:
@@ -157,15 +161,15 @@ def _train(experiment: Experiment, on_finished: Callable[[Path], None]) -> int:
 
 
 def _is_finished(directory: RunDirectory, total_steps: int) -> bool:
-    """Whether nothing is left to do. A status that the newest checkpoint contradicts is not believed."""
+    """Whether the run is finished. A status that contradicts the newest checkpoint is ignored."""
     status, checkpoints = directory.read_status(), list_checkpoints(directory.checkpoints)
     steps = min([status.get("steps", 0), *(checkpoint.steps for checkpoint in checkpoints[-1:])])
     return status.get("status") == "finished" and steps >= total_steps
 
 
 def memory_needs(settings: Settings, spec: EnvSpec, *, compressed: bool) -> tuple[int, int]:
-    """The bytes of the full replay, and of all else: what a training is refused without."""
-    held_out_bytes = 2 * settings.evaluation.held_out_states * spec.stack * spec.frame_bytes  # twice while saved
+    """The bytes of the full replay, and of everything else. Training is refused if they are not available."""
+    held_out_bytes = 2 * settings.evaluation.held_out_states * spec.stack * spec.frame_bytes  # twice during a save
     return expected_bytes(settings, spec, compressed=compressed), _OTHER_BYTES + held_out_bytes
 
 

@@ -1,8 +1,8 @@
-"""Where metrics go: TensorBoard, CSV files and the console. The x axis is agent steps everywhere.
+"""Writes metrics to TensorBoard and CSV files. The x axis is always agent steps.
 
-Files only grow, so the state of a run's metrics is how long each file is: a resumed run cuts them back to the length
-they had at its checkpoint, and no row is lost or stands twice. What a full disk refuses waits in memory until there is
-room: torch's SummaryWriter writes from a thread of its own and would lose it.
+Files only grow, so the state of a run's metrics is the length of each file. A resumed run truncates them to the length
+at its checkpoint, so that no row is lost or duplicated. If the disk is full, rows wait in memory until there is room.
+torch's SummaryWriter is not used: it writes from its own thread, and would lose those rows.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 METRICS_CSV = "metrics.csv"
 EVALUATIONS_CSV = "evaluations.csv"
 TABLE_BYTES = 256 * MIB
-"""at most, of a table that is read as a whole"""
+"""upper limit for a table that is read as a whole"""
 _GROWN_BYTES = 16 * GIB
 _NEW_NAMES = {"cut_games": "truncated_games"}
-"""columns of tables that earlier versions began -> what the metric is called now"""
+"""column in tables of earlier versions -> current name of the metric"""
 _TABLES = (METRICS_CSV, EVALUATIONS_CSV)
 _CHECKSUMS = "crc32"
-# torch's SummaryWriter writes no point into its names: files of others are left alone.
+# The time has a decimal point here. That in names of torch's SummaryWriter has none, so that its files are left alone.
 _OWN_EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.\d{6}\..*\.\d+", re.DOTALL)
 
 
@@ -46,17 +46,17 @@ class MetricsWriter:
     """Metrics in a run directory: ``metrics.csv``, ``evaluations.csv`` and TensorBoard event files."""
 
     def __init__(self, folder: Path, hyperparameters: Mapping[str, Any]) -> None:
-        """`hyperparameters`: nested settings, for the HPARAMS tab."""
+        """`hyperparameters` are nested settings, for TensorBoard's HPARAMS tab."""
         self._folder = folder
         self._hyperparameters = flatten(hyperparameters)
         self._growing: dict[str, GrowingFile] = {}
         self._columns: dict[str, list[str]] = {}
-        self._left_out: dict[str, set[str]] = {}  # by a table that an earlier version began
+        self._left_out: dict[str, set[str]] = {}  # metrics without a column, by table of an earlier version
         self._events: str | None = None
 
     @property
     def unwritten(self) -> OSError | None:
-        """Why rows are waiting to be written; None if none are."""
+        """The reason why rows are waiting to be written; None if no rows are."""
         return next((file.error for file in self._growing.values() if file.error is not None), None)
 
     def write(self, steps: int, row: Mapping[str, float]) -> None:
@@ -81,7 +81,7 @@ class MetricsWriter:
         self._add_event(steps, [clip(tag, gif, size)])
 
     def state_dict(self) -> dict[str, Any]:
-        """How long each file is, after what was written has reached the disk; OSError if the disk refuses it."""
+        """The length of each file, after a flush to the disk. Raises OSError if the disk refuses it."""
         for file in self._growing.values():
             file.sync()
         tables = {name: self._growing[name] for name in _TABLES if name in self._growing}
@@ -92,7 +92,7 @@ class MetricsWriter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut each file back to the length it had. Files that began after the checkpoint are removed."""
+        """Truncate each file to its length at the checkpoint. Files created after the checkpoint are removed."""
         self._growing.clear()
         self._columns.clear()
         self._events = None
@@ -115,13 +115,13 @@ class MetricsWriter:
         return [(int(row["steps"]), float(row["mean_return"] or "nan")) for row in table]
 
     def problems(self, state: Mapping[str, Any]) -> list[str]:
-        """A message about each table that is not as it was when `state` was taken. Later rows are no problem."""
+        """A message about each table that has changed since `state` was taken. Appended rows are not a problem."""
         found = ((name, self._problem(name, state)) for name in _TABLES if name in state)
         return [f"{self._folder / name} {problem}" for name, problem in found if problem]
 
     def _problem(self, name: str, state: Mapping[str, Any]) -> str:
         length_bytes, crc32 = state[name], state.get(_CHECKSUMS, {}).get(name)
-        if (self._folder / name).is_symlink():  # it would not be written through
+        if (self._folder / name).is_symlink():  # files are opened with O_NOFOLLOW: no row could be written
             return "is a link"
         try:
             found_bytes, found, whole = _read_beginning(self._folder / name, length_bytes)
@@ -129,11 +129,11 @@ class MetricsWriter:
             return f"cannot be read: {error.strerror}"
         if found_bytes < length_bytes:
             return f"has {found_bytes} bytes instead of {length_bytes}"
-        # Earlier versions kept no checksum.
+        # Earlier versions saved no checksum.
         return "" if (whole if crc32 is None else found == crc32) else "was changed since"
 
     def mended(self, state: Mapping[str, Any], steps: int) -> dict[str, Any]:
-        """`state`, fitted to tables that are not as they were: rewritten with their whole rows up to `steps`."""
+        """Rewrite damaged tables with their complete rows up to `steps`, and return `state` with their new lengths."""
         fitted = {**state, _CHECKSUMS: dict(state.get(_CHECKSUMS, {}))}
         for name in _TABLES:
             if name in state and self._problem(name, state):
@@ -147,7 +147,7 @@ class MetricsWriter:
         return fitted
 
     def _event_files(self) -> list[Path]:
-        """Those that this program wrote into this run."""
+        """The event files that this program wrote into this run."""
         paths = sorted(self._folder.glob("events.out.tfevents.*"))
         return [path for path in paths if _OWN_EVENTS.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)]
 
@@ -167,13 +167,13 @@ class MetricsWriter:
         elif name in self._left_out and not row.keys() <= {*self._columns[name], *self._left_out[name]}:
             raise ValueError(f"{name}: the metrics of a run must be the same in every row")
         columns = self._columns[name]
-        self._left_out[name] = row.keys() - columns  # of a run that a version with fewer metrics began
+        self._left_out[name] = row.keys() - columns  # a version with fewer metrics started the run
         values = [row.get(column, row.get(_NEW_NAMES.get(column, ""), math.nan)) for column in columns]
         table.writerow("" if math.isnan(value) else value for value in values)
         file.append(text.getvalue().encode())
 
     def _add_event(self, steps: int, summaries: list[Summary]) -> None:
-        """One event, in a file of this process's own: a TensorBoard that is watching reads on where it was."""
+        """Write one event, in a file of this process. A running TensorBoard reads on from its position in old files."""
         from wn_dqn.runs import tensorboard_events as events
 
         data = b""
@@ -187,7 +187,7 @@ class MetricsWriter:
 
 
 def _read_beginning(path: Path, length_bytes: int) -> tuple[int, int, bool]:
-    """Of the first `length_bytes` of a table: how many there are, their CRC-32, and whether they may be whole rows."""
+    """Read the first `length_bytes` of a table: the number of bytes found, their CRC-32, and whether they are rows."""
     done, crc32, whole, ending = 0, 0, True, b""
     with reading.opened(path, _GROWN_BYTES) as file:
         while block := file.read(min(MIB, length_bytes - done)):
@@ -199,13 +199,13 @@ def _read_beginning(path: Path, length_bytes: int) -> tuple[int, int, bool]:
 
 
 def _header(path: Path) -> list[str]:
-    """The names of the columns of a table that was begun."""
+    """The column names of an existing table."""
     with reading.opened(path, _GROWN_BYTES) as file:
         return next(csv.reader([file.read(MIB).partition(b"\n")[0].decode()]))
 
 
 def _is_table(data: bytes) -> bool:
-    """Whether `data` may be whole rows of text."""
+    """Whether `data` can be complete rows of text."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -214,7 +214,7 @@ def _is_table(data: bytes) -> bool:
 
 
 def _whole_rows(path: Path, steps: int) -> bytes:
-    """The header of a damaged table and its rows up to `steps` that are whole; empty if there is none."""
+    """The header of a damaged table and its complete rows up to `steps`; empty if there is no header."""
     try:
         data = reading.read_bytes(path, TABLE_BYTES)
         lines = [line for line in data.splitlines(keepends=True) if _is_table(line)]
@@ -232,7 +232,7 @@ def _whole_rows(path: Path, steps: int) -> bytes:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one with dotted keys."""
+    """A nested mapping as a flat one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a run is made of, from its settings and its environment's spec: names become parts here, and only here."""
+"""Builds the parts of a run from its settings and its environment's spec. Only this module resolves names to parts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_plan(settings: Settings) -> TrainingPlan:
 
 
 def make_sampler(settings: Settings, spec: EnvSpec, device: torch.device) -> Sampler:
-    """An empty replay buffer of the kind that the settings ask for, and what draws from it."""
+    """A sampler with an empty replay buffer of the kind that the settings request."""
     section, learning = settings.replay, settings.learning
     compressed = is_compressed(settings, spec, device)
     shape = (spec, section.capacity, settings.environment.num_envs, learning.discount, device, learning.n_steps)
@@ -68,9 +68,9 @@ def make_sampler(settings: Settings, spec: EnvSpec, device: torch.device) -> Sam
 def make_agent(
     settings: Settings, spec: EnvSpec, device: torch.device, code: Callable[[AgentParts], Agent] | None = None
 ) -> Agent:
-    """An agent at its beginning: what `code` makes of its parts, by default the class that the settings name.
+    """A new agent. `code` builds it from its parts; the default is the class that the settings name.
 
-    UsageError if the network is not for such observations.
+    Raises UsageError if the network does not take observations of this shape.
     """
     dtype = getattr(torch, spec.frame_dtype)
     kit = layer_kit(settings.param)

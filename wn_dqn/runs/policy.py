@@ -1,4 +1,4 @@
-"""Trained networks: where they are, and the games that they play."""
+"""Finds and loads trained networks, and plays games with them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from wn_dqn.system.progress import ProgressReporter
 
 
 class Player(Protocol):
-    """What acting needs of an agent."""
+    """The part of an agent that acting needs."""
 
     @property
     def num_actions(self) -> int:
@@ -65,7 +65,7 @@ class Policy:
 
 
 def find_checkpoint(path: Path, which: str) -> Path:
-    """`path` if it is a checkpoint, else the `which` (best, last, or steps) checkpoint of the run directory `path`.
+    """`path` if it is a checkpoint, else a checkpoint of the run directory `path`: `which` is best, last, or steps.
 
     Raises UsageError if there is none.
     """
@@ -80,7 +80,7 @@ def find_checkpoint(path: Path, which: str) -> Path:
 
 
 def plugins_of_run(path: Path) -> list[str]:
-    """The plugins that a run directory or a checkpoint names; none if it cannot be read: its reader says why."""
+    """The plugins that a run directory or a checkpoint names; empty if it cannot be read. Loading it reports why."""
     settings: object = None
     with contextlib.suppress(OSError, KeyError, UsageError):
         if os.path.exists(path / "manifest.json"):
@@ -91,18 +91,18 @@ def plugins_of_run(path: Path) -> list[str]:
 
 
 def spec_of_policy(policy: Policy) -> EnvSpec:
-    """What the game of its training shows and takes."""
+    """The spec of the game of its training: observations and actions."""
     return spec_of(game_of(policy.settings), training_rules(policy.settings.environment))
 
 
 def load_policy(
     path: Path, which: str, device: torch.device, named: Collection[str] = (), trust: bool = False
 ) -> Policy:
-    """The agent in a checkpoint, or in the `which` (best, last, or steps) checkpoint of a run directory.
+    """Load the agent in a checkpoint, or in a run directory, where `which` is best, last, or a number of steps.
 
-    Nothing of the process changes: threads, allocator, determinism and the arithmetic of others stay as they are.
-    Raises UsageError if there is none or it cannot be read, or if it names code from outside that is not among `named`,
-    unless `trust`. The replay is not opened.
+    The process does not change: threads, allocator, determinism and precision stay as they are. The replay is not
+    opened. Raises UsageError if there is no checkpoint, or if it cannot be read. Raises it also if the checkpoint
+    refers to external code that is not among `named`, unless `trust` is set.
     """
     path = find_checkpoint(path, which)
     try:
@@ -131,7 +131,7 @@ def play_games(
 ) -> Evaluation:
     """Play `game` under `protocol`, with a uniformly random policy if `policy` is None.
 
-    UsageError if the network has fewer outputs than the protocol has actions.
+    Raises UsageError if the network has fewer outputs than the protocol has actions.
     """
     if protocol.games is not None:
         num_envs = min(num_envs, protocol.games)

@@ -1,4 +1,4 @@
-"""The records that a run keeps of its tests: ``reevaluations.jsonl``, a line a test."""
+"""The records of a run's re-evaluations: ``reevaluations.jsonl``, with one line per re-evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Reevaluation:
-    """Fresh games of one checkpoint."""
+    """The evaluation of one checkpoint in new games."""
 
     steps: int
     protocol: str
@@ -25,7 +25,7 @@ class Reevaluation:
     mean: float
     std: float
     record: dict[str, Any]
-    """the line in ``reevaluations.jsonl``, which may say more"""
+    """the line in ``reevaluations.jsonl``, which may contain more"""
 
 
 class _Record(Record):
@@ -40,7 +40,7 @@ class _Record(Record):
 
 
 def read_reevaluations(run: Path) -> tuple[list[Reevaluation], list[str]]:
-    """The tests that the run in `run` keeps, oldest first, and a message about each line that is damaged."""
+    """The re-evaluations of the run in `run`, oldest first, and a message about each damaged line."""
     path = run / REEVALUATIONS
     try:
         lines = reading.read_bytes(path, _MAX_BYTES).split(b"\n")
@@ -50,7 +50,7 @@ def read_reevaluations(run: Path) -> tuple[list[Reevaluation], list[str]]:
         return [], [f"cannot read {path}: {error.strerror}"]
     found, problems = [], []
     for number, line in enumerate(lines, start=1):
-        if not line:  # after the last newline, and where older versions wrote two newlines
+        if not line:  # after the last newline; older versions wrote two newlines
             continue
         try:
             entry = reading.parse_json(line)

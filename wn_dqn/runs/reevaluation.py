@@ -1,4 +1,4 @@
-"""Fresh games with trained networks: one checkpoint or many, in parallel, and the record of them in their runs."""
+"""Evaluates trained networks in new games, one or many in parallel, and records the outcomes in their runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Report:
     result: Evaluation
 
     def as_json(self) -> dict[str, Any]:
-        """What ``wn-dqn evaluate --json`` prints of it."""
+        """The content that ``wn-dqn evaluate --json`` prints."""
         return _without_nan(
             {
                 "game": self.game.name,
@@ -66,7 +66,7 @@ class Report:
         )
 
     def as_record(self) -> dict[str, Any]:
-        """The line that a run keeps of it."""
+        """The content of its line in the run's ``reevaluations.jsonl``."""
         assert self.checkpoint is not None
         return _without_nan(
             {
@@ -87,14 +87,15 @@ class Report:
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: the standard deviation of one game is null."""
+    """Replace NaN by None, because JSON has no NaN. The standard deviation of one game is NaN, for instance."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
 def checkpoint_paths(arguments: Sequence[Path], which: str, *, all_of_a_run: bool) -> list[Path]:
-    """The checkpoints that `arguments` mean: each a checkpoint, or a run and of it `which`, or all of them.
+    """The paths of the checkpoints in `arguments`, each of which is a checkpoint or a run.
 
-    UsageError if an argument is neither, or its run has no such checkpoint.
+    Of a run, `which` selects one checkpoint; `all_of_a_run` selects all of them. Raises UsageError if an argument is
+    neither, or if a run has no such checkpoint.
     """
     paths = []
     for argument in arguments:
@@ -114,7 +115,10 @@ def evaluate_policy(
     seed: int,
     reporter: ProgressReporter,
 ) -> Report:
-    """Play one test; a uniformly random policy if `policy` is None. A test of games has a time limit, or gets one."""
+    """Play one evaluation, with a uniformly random policy if `policy` is None.
+
+    If the protocol is a number of games without a time limit, a time limit is added.
+    """
     protocol = bounded(protocol)
     result = play_games(policy, game, protocol, num_envs, seed, reporter)
     if policy is None:
@@ -133,15 +137,16 @@ def evaluate_checkpoints(
     on_report: Callable[[Report], None],
     named: Sequence[str] = (),
 ) -> list[Report]:
-    """Test each checkpoint, `jobs` at a time; `on_report` hears of each as it is done. Returns them in order.
+    """Evaluate each checkpoint, `jobs` at a time. Returns the reports in order. `on_report` receives each when done.
 
-    `named`: code from outside that is allowed, see :func:`wn_dqn.runs.policy.load_policy`.
+    `named` lists the external code that is allowed, see :func:`wn_dqn.runs.policy.load_policy`.
 
-    Every test draws from the same seed and, where there are several, computes with one thread, so that nothing
-    depends on `jobs`. UsageError for the first checkpoint that cannot be tested; what was done before it was told.
+    Every evaluation uses the same seed. If there are several, each computes with one thread, so that no result depends
+    on `jobs`. Raises UsageError for the first checkpoint that cannot be evaluated; `on_report` has received the reports
+    of those before it.
     """
     if sys.platform == "win32":
-        jobs = min(jobs, 61)  # a process pool has no more workers there
+        jobs = min(jobs, 61)  # the limit of a process pool on Windows
     plugins = tuple({name for path in paths for name in plugins_of_run(path)} & sys.modules.keys())
     task = _Task(protocol, num_envs, seed, str(device), one_thread=len(paths) > 1, named=tuple(named), plugins=plugins)
 
@@ -157,7 +162,7 @@ def evaluate_checkpoints(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is the same for every checkpoint; it travels to the workers."""
+    """The arguments that are the same for every checkpoint. It is pickled for the workers."""
 
     protocol: EvaluationProtocol
     num_envs: int
@@ -166,7 +171,7 @@ class _Task:
     one_thread: bool
     named: tuple[str, ...]
     plugins: tuple[str, ...]
-    """modules that this process has imported; a worker must, too"""
+    """modules that this process has imported, and that a worker must import, too"""
 
     def __call__(self, path: Path, reporter: ProgressReporter | None = None) -> Report:
         threads = torch.get_num_threads()
@@ -189,7 +194,7 @@ def _outcomes(
         for path in paths:
             yield path, task(path, reporter)
         return
-    context = multiprocessing.get_context("spawn")  # a forked emulator hangs
+    context = multiprocessing.get_context("spawn")  # an emulator hangs after a fork
     with ProcessPoolExecutor(jobs, context, initializer=_begin_worker, initargs=(task.device,)) as executor:
         futures: dict[Future[Report], Path] = {executor.submit(task, path): path for path in paths}
         try:
@@ -202,14 +207,14 @@ def _outcomes(
 
 
 def _begin_worker(device: str) -> None:
-    """Set up a process of our own: it computes as the command does, and ends when it is interrupted or left alone."""
+    """Set up a worker process. It computes as the command does, and ends on an interrupt or when its parent ends."""
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     prepare_torch(torch.device(device), "float32")
 
 
 def _end_with_parent() -> None:
-    """Wait until the command is gone, however it died, and end this process: nobody would hear of its games."""
+    """Wait until the parent process has ended for any reason, and end this one: nobody would receive its results."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -217,14 +222,14 @@ def _end_with_parent() -> None:
 
 
 def _run_of(checkpoint: Path) -> RunDirectory | None:
-    """The run that a checkpoint belongs to, if it belongs to one."""
+    """The run that contains a checkpoint, if there is one."""
     folder = checkpoint.resolve().parent
     run = RunDirectory(folder.parent)
     return run if folder == run.checkpoints and run.exists else None
 
 
 def read_records(checkpoint: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the run of a checkpoint keeps of its tests, oldest first, and a message about each damaged line."""
+    """The re-evaluations in the run of a checkpoint, oldest first, and a message about each damaged line."""
     run = _run_of(checkpoint)
     if run is None:
         return [], []
@@ -234,9 +239,9 @@ def read_records(checkpoint: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def append_to_run(report: Report) -> str | None:
-    """Add the report to ``reevaluations.jsonl`` of the run that its checkpoint belongs to, if it belongs to one.
+    """Append the report to ``reevaluations.jsonl`` of the run that contains its checkpoint, if there is one.
 
-    Returns why it could not be, in one line; the games that were played are not lost for it.
+    If that fails, the reason is returned as one line, and not raised: the scores must still be printed.
     """
     run = None if report.checkpoint is None else _run_of(report.checkpoint)
     if run is None:

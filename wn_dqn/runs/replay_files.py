@@ -1,8 +1,8 @@
 """The replay buffer on disk: immutable compressed segments, each written once, in the background.
 
-A segment holds consecutive slots of all rings. Full segments are written while training goes on; a checkpoint adds
-only the tail that fills no segment yet, so it costs what is new since the last one. Checkpoints that follow each
-other share segments, and a segment goes when no checkpoint needs it.
+A segment contains consecutive slots of all rings. Full segments are written while training continues. A checkpoint adds
+only the incomplete last segment, so that its cost depends on the number of new transitions alone. Consecutive
+checkpoints share segments. A segment is removed when no checkpoint needs it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wn_dqn.system.durable import is_own_file, replacing, write_all
 from wn_dqn.system.reading import Steps
 
 _MAGIC = b"wn_dqn arrays 2\n"
-_ZLIB_MAGIC = b"wn_dqn arrays 1\n"  # what versions before wrote: the same, compressed by zlib
+_ZLIB_MAGIC = b"wn_dqn arrays 1\n"  # earlier versions: the same content, compressed by zlib
 _SEGMENT = re.compile(r"(segment-\d{8}|tail-\d{10}-\d{10})\.arrays")
 _SLOTS_PER_SEGMENT = 16_384  # over all rings: 115 MB of frames, a few MB compressed
 _BLOCK_BYTES = 2**22
@@ -38,14 +38,14 @@ _MAX_HEADER_BYTES = 2**16
 
 
 class Segment(VerifiedFile):
-    """Slots start..stop of all rings, counted from the first slot ever begun."""
+    """A file with the slots start..stop of all rings, counted from the first slot of the run."""
 
     start: Steps
     stop: Steps
 
 
 class ReplayIndex(TypedDict):
-    """What a checkpoint says of the replay buffer."""
+    """The replay buffer's entry in a checkpoint."""
 
     num_appended: Steps
     segments: Annotated[list[Segment], Field(max_length=10**6)]
@@ -55,17 +55,17 @@ class ReplayStore:
     """The segments of one run's replay buffer, in one folder."""
 
     def __init__(self, folder: Path, replay: ReplayBuffer) -> None:
-        folder.mkdir(exist_ok=True)  # here alone: a run that was moved is not begun where it was
+        folder.mkdir(exist_ok=True)  # not its parents: a run that was moved must not be recreated at its old place
         self._folder = folder
         self._replay = replay
-        # A quarter of the ring at most, so that a segment is long written when its slots are overwritten.
+        # At most a quarter of the ring, so that a segment is on disk long before its slots are overwritten.
         self._length = max(1, min(_SLOTS_PER_SEGMENT // replay.num_envs, replay.num_slots // 4))
-        self._segments: dict[int, Future[Segment]] = {}  # by number: segment k begins at slot k * length
+        self._segments: dict[int, Future[Segment]] = {}  # by number: segment k starts at slot k * length
         self._next = 0
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay-store")
 
     def write_behind(self) -> None:
-        """Start writing the segments that have become full. Call it after every step: it returns at once."""
+        """Start writing the segments that have become full. Call it after every step; it does not block."""
         complete_slots = self._replay.num_appended - 1
         while complete_slots >= (self._next + 1) * self._length:
             start, stop = self._next * self._length, (self._next + 1) * self._length
@@ -78,9 +78,9 @@ class ReplayStore:
                 del self._segments[number]
 
     def save(self) -> ReplayIndex:
-        """Write what is in no segment yet and wait for all; returns what a checkpoint needs to find it again.
+        """Write the slots that are in no segment yet, and wait for all writes. Returns the checkpoint's entry.
 
-        Segments that could not be written before are tried again; raises OSError if one still cannot.
+        Failed segments are tried again. Raises OSError if one still cannot be written.
         """
         self.write_behind()
         num_appended = self._replay.num_appended
@@ -95,7 +95,7 @@ class ReplayStore:
         return {"num_appended": num_appended, "segments": segments}
 
     def load(self, index: ReplayIndex) -> None:
-        """Fill the replay buffer; CheckpointError unless every byte is as it was written, and every slot is there."""
+        """Fill the replay buffer. Raises CheckpointError if a byte has changed or a slot is missing."""
         missing = max(index["num_appended"] - self._replay.num_slots, 0)
         for segment in sorted(index["segments"], key=lambda segment: segment["start"]):
             if segment["start"] <= missing:
@@ -114,7 +114,7 @@ class ReplayStore:
                 self._segments[segment["start"] // self._length] = _done(segment)
 
     def prune(self, indices: Iterable[ReplayIndex | None]) -> None:
-        """Remove the files that neither this run nor one of the checkpoints' `indices` needs."""
+        """Remove the files that neither this run nor any of the checkpoints' `indices` needs."""
         needed = {segment["name"] for index in indices if index for segment in index["segments"]}
         needed |= {f"segment-{number:08d}.arrays" for number in self._segments}
         for path in self._folder.glob("*.arrays"):
@@ -122,7 +122,7 @@ class ReplayStore:
                 path.unlink()
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for pending writes."""
         self._writer.shutdown(wait=True)
 
     def _write(self, stem: str, start: int, stop: int) -> Segment:
@@ -141,8 +141,8 @@ class ReplayStore:
         flags = [array.view(np.uint8) for array in arrays.values() if array.dtype == np.bool_]
         fit = (arrays["action"] < self._replay.spec.num_actions).all() and np.isfinite(arrays["reward"]).all()
         if not (fit and all((flag <= 1).all() for flag in flags)):
-            raise CheckpointError(f"segment {segment['name']} holds what no game does")
-        # Slots that were overwritten since share their place in the ring with newer ones, of another segment.
+            raise CheckpointError(f"segment {segment['name']} contains values that no game has")
+        # Overwritten slots share their place in the ring with newer slots of another segment, and are skipped.
         stale = max(num_appended - self._replay.num_slots - first, 0)
         self._replay.write(first + stale, {name: array[:, stale:] for name, array in arrays.items()})
 
@@ -154,14 +154,14 @@ def _done(segment: Segment) -> Future[Segment]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> VerifiedFile:
-    """Write `arrays` compressed and durably: under a temporary name, fsynced, renamed. The folder must be there."""
+    """Write `arrays` compressed and durably: under a temporary name, fsynced, then renamed. The folder must exist."""
     with replacing(path) as file:
         num_bytes, digest = _write_compressed(file, arrays)
     return {"name": path.name, "bytes": num_bytes, "sha256": digest}
 
 
 def _write_compressed(file: FileIO, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
-    """The size and SHA-256 of what was written."""
+    """Write `arrays` to `file`. Returns the size and the SHA-256 of the written bytes."""
     header = json.dumps({name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}).encode()
     digest = hashlib.sha256()
 
@@ -180,12 +180,12 @@ def _write_compressed(file: FileIO, arrays: Mapping[str, NDArray[Any]]) -> tuple
 
 
 def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Fill the arrays `into` from what :func:`write_arrays` wrote; returns them.
+    """Fill the arrays `into` from a file of :func:`write_arrays`, and return them.
 
-    CheckpointError unless the file is whole and holds arrays of just these names, shapes and dtypes.
+    Raises CheckpointError unless the file is intact and has arrays of exactly these names, shapes and dtypes.
     """
     num_bytes = sum(array.nbytes for array in into.values())
-    limit = num_bytes + num_bytes // 100 + 2 * _MAX_HEADER_BYTES  # what cannot be compressed grows a little
+    limit = num_bytes + num_bytes // 100 + 2 * _MAX_HEADER_BYTES  # incompressible data grows a little
     data = read_verified(folder, file, limit)
     header_start = len(_MAGIC) + 4
     header_length = int.from_bytes(data[len(_MAGIC) : header_start], "little")
@@ -212,18 +212,18 @@ def read_arrays(folder: Path, file: VerifiedFile, into: dict[str, NDArray[Any]])
 
 
 def _zstd_reader(data: memoryview) -> zstandard.ZstdDecompressionReader:
-    """Reads what zstd has compressed; a file cannot ask for more than 8 MiB to remember."""
+    """A reader of zstd data. The window is limited to 8 MiB, so that a forged file cannot exhaust the memory."""
     return zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(data)
 
 
 class _Zlib:
-    """Reads what zlib has compressed."""
+    """A reader of zlib data."""
 
     def __init__(self, data: memoryview) -> None:
         self._decompress, self._rest = zlib.decompressobj(), data
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` from its beginning; returns how much of it."""
+        """Fill `buffer` from its start. Returns the number of bytes."""
         block = self._decompress.decompress(self._rest, len(buffer))
         self._rest = memoryview(self._decompress.unconsumed_tail)
         buffer[: len(block)] = block

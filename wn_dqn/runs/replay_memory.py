@@ -1,4 +1,4 @@
-"""How much memory the replay of a run takes, and whether its frames are compressed."""
+"""Computes the memory of a run's replay, and decides whether its frames are compressed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from wn_dqn.runs.stop_request import StopRequest
 from wn_dqn.system.hardware import GIB, available_memory_bytes
 
 MARGIN = 1.5
-"""What a frame of a trained agent's games may take, of what one of random play takes"""
-_SAMPLED_STEPS = 700  # of eight games: the dictionary is there after 512
+"""a compressed frame of a trained agent's games may be this many times as large as one of random play"""
+_SAMPLED_STEPS = 700  # with eight games, the dictionary is trained after 512 steps
 _LAST_BYTES = GIB // 4
 
 
 def is_compressed(settings: Settings, spec: EnvSpec, device: torch.device) -> bool:
-    """Whether the frames are compressed: if the settings say so, or leave it open and memory is short.
+    """Whether the frames are compressed: by the setting, or automatically if memory is short.
 
-    Memory is short if the plain replay takes more than half of what is free. A replay on a GPU is never compressed.
+    Memory is short if the uncompressed replay takes more than half of the free memory. A replay on a GPU is never
+    compressed.
     """
     wanted = settings.replay.compression
     if device.type != "cpu" or wanted != "auto":
@@ -37,12 +38,12 @@ def is_compressed(settings: Settings, spec: EnvSpec, device: torch.device) -> bo
 
 
 def plain_bytes(settings: Settings, spec: EnvSpec) -> int:
-    """The memory of the full replay, its frames as they are."""
+    """The memory of the full replay with uncompressed frames."""
     return ReplayBuffer.memory_bytes(spec, settings.replay.capacity, settings.environment.num_envs)
 
 
 def expected_bytes(settings: Settings, spec: EnvSpec, *, compressed: bool) -> int:
-    """The memory of the full replay; compressed, by a sample of the game's own frames and a margin."""
+    """The memory of the full replay. If compressed, it is estimated from a sample of frames, with a margin."""
     plain = plain_bytes(settings, spec)
     if not compressed:
         return plain
@@ -51,7 +52,7 @@ def expected_bytes(settings: Settings, spec: EnvSpec, *, compressed: bool) -> in
 
 
 def sampled_frame_bytes(settings: Settings) -> float:
-    """The mean size of a compressed frame, of some steps of random play."""
+    """The mean size of a compressed frame in bytes, from some steps of random play."""
     return _sampled_frame_bytes(game_of(settings), training_rules(settings.environment))
 
 
@@ -70,21 +71,21 @@ def _sampled_frame_bytes(game: Game, rules: EnvRules) -> float:
 
 
 class MemoryWatch:
-    """Follows a compressed replay while it fills: its frames may turn out larger than the sample's."""
+    """Monitors a compressed replay while it fills. Its frames can turn out larger than those of the sample."""
 
-    def __init__(self, replay: ReplayBuffer, tell: Callable[[str], None], stop: StopRequest) -> None:
-        self._frames, self._tell, self._stop = replay.frames, tell, stop
+    def __init__(self, replay: ReplayBuffer, message: Callable[[str], None], stop: StopRequest) -> None:
+        self._frames, self._message, self._stop = replay.frames, message, stop
         self._told = False
 
     def look(self) -> None:
-        """Warn once if memory will end before the replay is full; stop the run, which is saved then, before it ends."""
+        """Warn once if memory will not suffice for the full replay. Stop and save the run before memory is used up."""
         available = available_memory_bytes()
         if not isinstance(self._frames, CompressedFrames) or available is None:
             return
         missing = self._frames.missing_bytes
         if missing > available and not self._told:
             self._told = True
-            self._tell(
+            self._message(
                 f"the replay will need {missing / GIB:.1f} GiB more until it is full, {available / GIB:.1f} GiB are "
                 "free; the run is saved and stops before memory ends"
             )

@@ -1,11 +1,11 @@
-"""A run directory: the unit that every tool reads.
+"""A run directory: the unit that every command reads.
 
 config.yaml        resolved settings           metrics.csv       a row per log period
 provenance.json    versions, command, commit   evaluations.csv   a row per evaluation
 status.json        running, paused, finished   events.out...     TensorBoard
 checkpoints/       newest ones and the best    replay/           segments of the replay buffer
-start.json         what the network computed when it began
-train.log          what a sweep's run printed
+start.json         outputs of the network at its initialization
+train.log          printed lines of a sweep's run
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors")
 
 
 class _Machine(Record):
-    """Of an entry of ``provenance.json``."""
+    """The machine in an entry of ``provenance.json``."""
 
     system: Text | None = None
     device: Text | None = None
@@ -63,7 +63,7 @@ class _Machine(Record):
 
 
 class _Process(Record):
-    """An entry of ``provenance.json``. Its command may hold bytes that are no text."""
+    """An entry of ``provenance.json``. Its command can contain bytes that are not valid text."""
 
     time: Text | None = None
     commit: Text | None = None
@@ -92,11 +92,11 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether this directory contains a run."""
         return (self.path / CONFIG).is_file()
 
     def create(self) -> None:
-        """Make the folder; UsageError if it cannot be written, or holds something that is no run."""
+        """Create the folder. Raises UsageError if it cannot be written, or if it contains files of no run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             foreign = [item.name for item in self.path.iterdir() if not self._is_left_by_a_failed_beginning(item)]
@@ -113,21 +113,21 @@ class RunDirectory:
             raise UsageError(f"cannot write to {self.path}: {error.strerror}; choose another --run-dir") from None
 
     def _is_left_by_a_failed_beginning(self, item: Path) -> bool:
-        """Whether it is hidden, a log, or an empty folder of ours: a disk was full before there were settings."""
+        """Whether `item` is hidden, a log, or an empty folder of a run: left when the disk was full at the start."""
         empty = item in (self.replay, self.checkpoints) and item.is_dir() and not item.is_symlink()
         return item.name.startswith(".") or item.name == TRAIN_LOG or (empty and not any(item.iterdir()))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; BusyError, naming the holder, if another one lives in it.
+        """Lock the directory for this process. Raises BusyError, naming the other process, if it is locked already.
 
-        The system drops the lock of a process that died, however it died.
+        The operating system releases the lock when the process ends for any reason.
         """
         with contextlib.ExitStack() as locks:
             try:
                 self._locked = self.path.stat()
                 locks.enter_context(hold(self.path / LOCK))
-                locks.enter_context(hold_folder(self.path))  # the file may have been removed from its holder
+                locks.enter_context(hold_folder(self.path))  # its lock file may have been removed
             except InUseError as error:
                 remedy = "wait for it, or choose another --run-dir"
                 raise BusyError(f"{self.path} is in use by {error}; {remedy}") from None
@@ -138,14 +138,14 @@ class RunDirectory:
 
     @property
     def in_place(self) -> bool:
-        """Whether the folder that was locked is still at its path."""
+        """Whether the locked folder is still at its path."""
         try:
             return self._locked is None or os.path.samestat(self._locked, self.path.stat())
         except OSError:
             return False
 
     def require_in_place(self) -> None:
-        """RunError if the folder that was locked is no longer at its path."""
+        """Raise RunError if the locked folder is no longer at its path."""
         if not self.in_place:
             raise RunError(
                 f"{self.path} was moved or removed while it was being trained; move it back, and the same command "
@@ -153,13 +153,16 @@ class RunDirectory:
             )
 
     def require_own_folders(self) -> None:
-        """RunError if a folder of the run is a link: files are made and removed there, perhaps those of another run."""
+        """Raise RunError if a folder of the run is a link.
+
+        Files are created and removed in it, and the link's target may belong to another run.
+        """
         for folder in (self.checkpoints, self.replay):
             if folder.is_symlink():
                 raise RunError(f"{folder} is a link; put the folder itself there, or make the whole run a link")
 
     def require_known_beginning(self) -> None:
-        """Called where no checkpoint is seen: RunError if one was saved, or if nobody knows whether one was."""
+        """Call this if no checkpoint is found. Raises RunError if one was saved, or if that is unknown."""
         status = self.read_status()
         if status.get(SAVED_STEPS, 0) is None:
             return  # the run was killed before its first checkpoint
@@ -181,7 +184,7 @@ class RunDirectory:
         write_durably(self.path / CONFIG, dump_yaml(settings).encode())
 
     def read_settings(self) -> Settings:
-        """The resolved settings; UsageError if this is no run directory or the file is damaged."""
+        """Read the resolved settings. Raises UsageError if this is not a run directory or the file is damaged."""
         path = self.path / CONFIG
         try:
             text = reading.read_text(path, CONFIG_BYTES)
@@ -197,15 +200,18 @@ class RunDirectory:
             raise UsageError(f"{path}: {error}") from None
 
     def write_status(self, status: str, **details: Any) -> None:
-        """Tell other programs how the run is; OSError if not even a full disk's old status can be overwritten."""
+        """Write the run's status for other programs. On a full disk, the old status is overwritten in place.
+
+        Raises OSError if that fails, too.
+        """
         write_status(self.path, status, **details)
 
     def read_status(self) -> dict[str, Any]:
-        """What `write_status` wrote; empty if nothing or nothing readable."""
+        """Read what `write_status` wrote; empty if there is no readable status."""
         return read_status(self.path)
 
     def read_provenance(self) -> list[dict[str, Any]]:
-        """The entries of ``provenance.json``, one for each process; empty if nothing or nothing readable."""
+        """The entries of ``provenance.json``, one for each process; empty if the file is missing or unreadable."""
         try:
             entries = reading.read_json(self.path / _PROVENANCE, _PROVENANCE_BYTES, _ENTRIES)
         except OSError:
@@ -213,15 +219,15 @@ class RunDirectory:
         return [entry.model_dump(exclude_unset=True) for entry in entries]
 
     def add_provenance(self, device: torch.device, accepted_changes: Sequence[str] = ()) -> None:
-        """Append how and where this process runs the experiment: a resumed run has several entries."""
+        """Append an entry about this process: versions, command, machine. A resumed run has several entries."""
         entries, path = self.read_provenance(), self.path / _PROVENANCE
         if not entries and os.path.lexists(path):
-            set_aside(path)  # damaged, but not ours to throw away
+            set_aside(path)  # it is damaged, but may still be of use to the user
         entry = {**provenance(device), **({"accepted_changes": list(accepted_changes)} if accepted_changes else {})}
         write_durably(self.path / _PROVENANCE, json.dumps([*entries, entry], indent=2).encode())
 
     def best_checkpoint(self) -> CheckpointInfo | None:
-        """The checkpoint with the highest score of the tests that count; None if there is none."""
+        """The checkpoint with the highest score among the evaluations that count; None if there is none."""
         checkpoints = list_checkpoints(self.checkpoints)
         if self.exists:
             settings = self.read_settings()
@@ -229,11 +235,11 @@ class RunDirectory:
         return best_checkpoint(checkpoints)
 
     def find_checkpoint(self, which: str) -> CheckpointInfo:
-        """The checkpoint called `best`, `last`, or by its steps; CheckpointError if there is none."""
+        """The checkpoint that `which` names: best, last, or a number of steps. Raises CheckpointError if none does."""
         checkpoints = list_checkpoints(self.checkpoints)
         if not checkpoints:
             for path in reversed(checkpoint_paths(self.checkpoints)):
-                checkpoint_info(path)  # tells why the newest of those that are there is none
+                checkpoint_info(path)  # raises with the reason why the newest one is unreadable
             raise CheckpointError(f"{self.path} has no checkpoint yet")
         if which == "last":
             return checkpoints[-1]
@@ -248,7 +254,7 @@ class RunDirectory:
 
 
 def provenance(device: torch.device) -> Mapping[str, Any]:
-    """Versions, command, code and machine."""
+    """Versions, command, commit and machine of this process."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -265,7 +271,7 @@ def provenance(device: torch.device) -> Mapping[str, Any]:
 
 
 def arithmetic(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a sum depend on: the order in which it is added, which others may choose otherwise."""
+    """The versions, threads and instructions that determine the order of additions, and so the last bits of sums."""
     return {
         "torch": version("torch"),
         "torch_threads": torch.get_num_threads(),
@@ -274,7 +280,7 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package runs from, with a mark if it was changed; None outside of one."""
+    """The commit of the checkout that contains this package, with a mark if it was changed; None if there is none."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, in one typed place; older formats are read here and nowhere else."""
+"""The content of a checkpoint as one typed record. Only this module reads older formats."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from wn_dqn.system import reading
 from wn_dqn.system.reading import Number, Record, Steps, Text
 
 MISFITS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""what an agent or a generator may raise when it is given a state that is not its own"""
+"""errors that an agent or a generator can raise for a state that does not fit it"""
 _ANYTHING = ConfigDict(arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that an identical continuation needs: nested dicts of tensors, arrays and JSON values."""
+    """Everything that an exact resume needs: nested dicts of tensors, arrays and JSON values."""
 
     settings: dict[str, Any]
     arithmetic: dict[str, Any]
-    """what the last bits depend on: versions, threads, instructions; empty if it was not recorded"""
+    """versions, threads and instructions that the last bits depend on; empty if not recorded"""
     training: dict[str, Any]
     """:meth:`wn_dqn.training.state.TrainingState.state_dict`"""
     agent: dict[str, Any]
     """:meth:`wn_dqn.training.agent.Agent.state_dict`"""
     metrics: dict[str, Any]
-    """how long each table is"""
+    """the length of each table"""
     replay: ReplayIndex | None
     """the files of the replay buffer; None if it was not saved"""
     priorities: dict[str, Any]
@@ -41,7 +41,7 @@ class Snapshot:
     """the file of the held-out states; None before learning started"""
 
     def content(self) -> dict[str, Any]:
-        """What is written."""
+        """The content that is written."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -78,7 +78,7 @@ class _Training(Record):
 
 
 class _Content(Record):
-    """The fields of a :class:`Snapshot`, checked as far as their meaning does not depend on the settings."""
+    """The fields of a :class:`Snapshot`. The checks here are those that do not depend on the settings."""
 
     model_config = _ANYTHING
     settings: dict[str, Any]
@@ -98,14 +98,17 @@ class _OfReplay(Record):
 
 
 def _from_content(content: Mapping[str, Any]) -> Snapshot:
-    """The snapshot in `content`; OSError if it is none. Earlier versions wrote no `priorities` and no `arithmetic`."""
+    """The snapshot in `content`. Raises OSError if the content is invalid.
+
+    Earlier versions wrote no `priorities` and no `arithmetic`.
+    """
     known = {"priorities": {}, "arithmetic": {}, **content}
     reading.validated(_Content, known)
     return Snapshot(**{field.name: known[field.name] for field in fields(Snapshot)})
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """The snapshot in the checkpoint at `path`, every byte of it verified; CheckpointError if it cannot be read."""
+    """Read and verify the snapshot in the checkpoint at `path`. Raises CheckpointError if it cannot be read."""
     try:
         return _from_content(load_checkpoint(path))
     except OSError as error:
@@ -113,7 +116,7 @@ def load_snapshot(path: Path) -> Snapshot:
 
 
 def replay_index(path: Path) -> ReplayIndex | None:
-    """What the checkpoint at `path` needs of the replay; None if it names nothing readable."""
+    """The replay's entry in the checkpoint at `path`; None if it has none that is readable."""
     try:
         return read_state_json(path, _OfReplay).replay
     except OSError:

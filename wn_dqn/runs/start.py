@@ -1,4 +1,4 @@
-"""What a network computes when it begins, kept with its run: whether two arms began alike can be checked later."""
+"""Saves a network's outputs at its initialization, to check later whether two arms started as the same function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wn_dqn.system.reading import MIB, Digest, Number, Record
 
 START = "start.json"
 NUM_STATES = 64
-"""of the held-out states, which runs of one seed have in common: they were seen by a random policy"""
+"""number of held-out states that are used; a random policy visited them, so that runs of one seed share them"""
 
 
 class Start(Record):
@@ -26,12 +26,12 @@ class Start(Record):
     states: Digest
     """SHA-256 of the observations, in their dtype and order"""
     q_values: list[list[Number]]
-    """[S, A], computed in float64 from the network's own parameters: rounding of sums is no part of a start"""
+    """[S, A], computed in float64 from the network's parameters, so that rounding causes no difference"""
 
 
 @torch.no_grad()
 def start_of(network: QNetwork, states: Tensor) -> Start:
-    """What `network` computes in evaluation mode, without noise, for observations [S, *obs_shape]."""
+    """The outputs of `network` in evaluation mode, without noise, for observations [S, *obs_shape]."""
     exact = copy.deepcopy(network).double()
     q_values = exact(states.to(next(exact.parameters()).device))
     digest = hashlib.sha256(states.contiguous().cpu().numpy().tobytes()).hexdigest()
@@ -39,12 +39,12 @@ def start_of(network: QNetwork, states: Tensor) -> Start:
 
 
 def write_start(run: Path, start: Start) -> None:
-    """Keep it in the run directory; OSError if it cannot be written."""
+    """Save `start` in the run directory. Raises OSError if it cannot be written."""
     write_durably(run / START, json.dumps(start.model_dump()).encode())
 
 
 def read_start(run: Path) -> Start | None:
-    """The start of the run in `run`; None if none was kept, or what was is damaged."""
+    """The start of the run in `run`; None if it was not saved, or is damaged."""
     try:
         return reading.read_json(run / START, MIB, Start)
     except OSError:

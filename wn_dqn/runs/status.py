@@ -1,4 +1,4 @@
-"""What other programs may know of a run without loading torch: its name, how it is, and whether a process has it."""
+"""The part of a run that can be read without torch: its name, its status, and the process that trains it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from wn_dqn.system.reading import MIB, Record, Steps, Text
 
 STATUS, LOCK = "status.json", ".lock"
 TRAIN_LOG = "train.log"
-"""what the command printed, if a sweep started it"""
+"""printed lines of the command, if a sweep started it"""
 STOPPED_EARLY = ".stopped-early.json"
-"""in a run that lost a comparison of its sweep: no statistic counts it"""
+"""marks a run that a comparison in its sweep has stopped; no statistic counts it"""
 SAVED_STEPS = "saved_steps"
 """in status.json: the steps of the newest checkpoint, null if none was ever saved"""
-# What the name of a file may not contain, and may not be up to its first dot, on Windows.
+# On Windows, a file's name may not contain these characters, and its part before the first dot may not be these names.
 _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[1-9¹²³])[ ]*(\.|$)", re.IGNORECASE)
 
 
 def default_name(game: str, param: str, agent: str, seed: int, variant: str = "") -> str:
-    """The folder of a run if none is asked for: GAME-PARAM-seedSEED, with the agent if it is another than dqn.
+    """The default name of a run's folder: GAME-PARAM-seedSEED, or GAME-PARAM-AGENT-seedSEED if the agent is not dqn.
 
-    `variant`: what else sets it apart, if anything does.
+    `variant` is added if it is not empty; it distinguishes runs by other settings.
     """
     parts = [game, param, *([] if agent == "dqn" else [agent]), *([variant] if variant else []), f"seed{seed}"]
     return portable_name("-".join(parts))
 
 
 def portable_name(text: str) -> str:
-    """`text` as a name that every system allows for a file. What Windows does not allow becomes "_" or is left out."""
+    """`text` as a file name that every system allows. Parts that Windows forbids become "_" or are left out."""
     name = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
     return f"_{name}" if _DEVICES.match(name) else name
 
@@ -52,7 +52,7 @@ class _Status(Record):
 
 
 def read_status(run: Path) -> dict[str, Any]:
-    """What `write_status` wrote; empty if nothing or nothing readable."""
+    """Read what `write_status` wrote; empty if there is no readable status."""
     try:
         return reading.read_json(run / STATUS, MIB, _Status).model_dump(exclude_unset=True)
     except OSError:
@@ -60,21 +60,24 @@ def read_status(run: Path) -> dict[str, Any]:
 
 
 def write_status(run: Path, status: str, **details: Any) -> None:
-    """Tell other programs how the run is; OSError if not even a full disk's old status can be overwritten."""
+    """Write the run's status for other programs. On a full disk, the old status is overwritten in place.
+
+    Raises OSError if that fails, too.
+    """
     content = {"status": status, **details, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     data = json.dumps(content, indent=2).encode()
     try:
         write_durably(run / STATUS, data)
-    except OSError:  # a full disk, but there is room where the old status stands
+    except OSError:  # the disk is full, but the old status can be overwritten in place
         with open_file(run / STATUS, "r+b") as file:
             write_all(file, data)
             file.truncate()
 
 
 def holder(run: Path) -> str:
-    """The process that has the run, like "process 5 on host"; empty if none has it.
+    """The process that trains the run, like "process 5 on host"; empty if there is none.
 
-    The lock is taken for an instant. A `train` that begins in this instant ends with status 3: start it again.
+    The check takes the lock for an instant. A `train` that starts in this instant ends with status 3; start it again.
     """
     if not (run / LOCK).exists():
         return ""
@@ -83,5 +86,5 @@ def holder(run: Path) -> str:
             return ""
     except InUseError as error:
         return str(error)
-    except OSError:  # a file system without locks, or a folder of somebody else's: nothing is known
+    except OSError:  # the file system has no locks, or the folder belongs to another user: unknown
         return ""

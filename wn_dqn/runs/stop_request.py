@@ -1,4 +1,4 @@
-"""When a run is to stop: when somebody asks, or when its time is used up."""
+"""Stops a run: on request, or when its time budget is used up."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from wn_dqn.training.host import Stop
 
 
 class StopRequest:
-    """A request from elsewhere and a time budget, turned into a Stop that the loop raises when a step is complete."""
+    """A stop request or a time budget. The loop raises it as Stop when its step is complete."""
 
     def __init__(self, stop_after_s: float | None = None) -> None:
         """`stop_after_s`: the time budget in seconds, from now; None for no limit."""
         self._deadline_s = None if stop_after_s is None else time.monotonic() + stop_after_s
         self._requested: tuple[str, int] | None = None
         self.exit_status = FINISHED
-        """of the Stop that was raised"""
+        """exit status of the Stop that was raised"""
 
     def request(self, reason: str, exit_status: int = STOPPED) -> None:
-        """Ask the loop to save and stop once its step is complete; from a signal handler or another thread."""
+        """Ask the loop to save and stop when its step is complete. Safe in signal handlers and other threads."""
         self._requested = (reason, exit_status)
 
     def check(self) -> None:
-        """Raise Stop(reason, exit status) if it is time to."""
+        """Raise Stop(reason, exit status) if a stop was requested or the time budget is used up."""
         if self._requested is None and self._deadline_s is not None and time.monotonic() >= self._deadline_s:
             self.request("time budget used up")
         if self._requested is not None:

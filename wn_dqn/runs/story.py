@@ -1,4 +1,4 @@
-"""What a run tells a person while it trains: three lines at its start, and a few numbers beside the bar."""
+"""The texts that a run prints: three lines at its start, and a few numbers beside the progress bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wn_dqn.system.text import number_of, printable, score_text
 
 
 def opening(settings: Settings, spec: EnvSpec, folder: Path, device: torch.device) -> list[str]:
-    """What is trained, on what and for how long; where it is written; how to watch it."""
+    """Three lines: what is trained, on which device and for how long; the run's folder; how to watch it."""
     steps = settings.learning.total_steps
     on = (
         torch.cuda.get_device_name(device)
@@ -34,15 +34,15 @@ def opening(settings: Settings, spec: EnvSpec, folder: Path, device: torch.devic
 
 
 def pasteable(path: Path) -> str:
-    """A path as a shell takes it, on one line of a terminal."""
+    """A path, quoted for a shell, on one line of a terminal."""
     return printable(shlex.quote(str(path)))
 
 
 def details(steps_per_s: float | None, epsilon: float, scores: list[tuple[int, float]]) -> str:
     """Speed, exploration, and the last and the best of `scores`, which are (steps, mean return)."""
-    told = [] if steps_per_s is None else [f"{steps_per_s:,.0f} steps/s"]
-    told.append(f"epsilon {epsilon:.2f}")
+    parts = [] if steps_per_s is None else [f"{steps_per_s:,.0f} steps/s"]
+    parts.append(f"epsilon {epsilon:.2f}")
     if scores:
         best_steps, best = max(scores, key=lambda score: score[1])
-        told += [f"score {score_text(scores[-1][1])}", f"best {score_text(best)} at step {best_steps:,}"]
-    return ", ".join(told)
+        parts += [f"score {score_text(scores[-1][1])}", f"best {score_text(best)} at step {best_steps:,}"]
+    return ", ".join(parts)

@@ -1,7 +1,7 @@
-"""What a run writes for TensorBoard: tags, the layout of the charts, and records of an event file.
+"""A run's data for TensorBoard: tags, the layout of the charts, and the records of an event file.
 
-The import of tensorboard takes a tenth of a second and 90 modules: a run imports this when it writes its first row.
-TensorBoard shows tags in the order of their characters, so a capital comes first: ``Score`` is what a page begins with.
+Importing tensorboard loads 90 modules in a tenth of a second. So a run imports this module when it writes its first
+row. TensorBoard sorts tags by their characters. Capitals come first, and so ``Score`` is at the top of the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.tensorboard.summary import histogram as histogram_of
 from torch.utils.tensorboard.summary import scalar as scalar_of
 
 _SCORE_COLUMNS = ("mean_return", "median_return")
-"""columns of evaluations.csv that a page begins with"""
+"""columns of evaluations.csv at the top of the page"""
 
 LAYOUT = {
     "Score": {
@@ -74,7 +74,7 @@ def evaluation_tag(column: str) -> str:
 
 
 def scalars(row: Mapping[str, float]) -> list[Summary]:
-    """A point for each number in `row`, by tag; none where it is NaN."""
+    """A point for each number in `row`, by tag. NaN is left out."""
     return [scalar_of(tag, value) for tag, value in row.items() if not math.isnan(value)]  # type: ignore[no-untyped-call]
 
 
@@ -95,27 +95,27 @@ def clip(tag: str, gif: bytes, size: tuple[int, int]) -> Summary:
 def description(settings: Mapping[str, Any]) -> list[Summary]:
     """The layout of the charts, and the settings, dotted, for the HPARAMS tab.
 
-    A run says nothing about what an experiment's settings are: TensorBoard then finds by itself which ones differ
+    The HPARAMS tab needs no list of an experiment's settings. Without it, TensorBoard finds the settings that differ
     between the runs of a folder, and shows those first. A setting that is None is left out.
     """
     layout: Summary = custom_scalars(LAYOUT)  # type: ignore[no-untyped-call]
-    told = {key: _hyperparameter(value) for key, value in settings.items() if value is not None}
-    _, session_start, _ = hparams(told, {})  # type: ignore[no-untyped-call]
+    shown = {key: _hyperparameter(value) for key, value in settings.items() if value is not None}
+    _, session_start, _ = hparams(shown, {})  # type: ignore[no-untyped-call]
     return [layout, session_start]
 
 
 def _hyperparameter(value: Any) -> int | float | str:
-    """A number as it is, anything else as text: torch writes booleans as 0.0 and 1.0."""
+    """A number unchanged, anything else as text, also a boolean: torch would write it as 0.0 or 1.0."""
     return str(value).lower() if isinstance(value, bool) else value if isinstance(value, int | float) else str(value)
 
 
 def first_record() -> bytes:
-    """What an event file begins with."""
+    """The first record of an event file, with its version."""
     return _records([Event(wall_time=time.time(), file_version="brain.Event:2")])
 
 
 def record(steps: int, summaries: Iterable[Summary]) -> bytes:
-    """One event with all of `summaries`, at `steps` and now."""
+    """The record of one event with all of `summaries`, at `steps` and the current time."""
     values = [value for summary in summaries for value in summary.value]
     return _records([Event(wall_time=time.time(), step=steps, summary=Summary(value=values))])
 

@@ -1,1 +1,1 @@
-"""Sweeps: a study in one file; its cells are runs, trained by `wn-dqn train` here, on Ray or on SLURM."""
+"""Sweeps: studies of many runs. A file describes the cells, and `wn-dqn train` trains them locally, on Ray or SLURM."""

@@ -1,4 +1,4 @@
-"""The cells of a sweep on disk: the manifest, the command of each, and how each is."""
+"""The cells of a sweep on disk: the manifest, and the command and the status of each cell."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ class Cell:
 
     name: str
     command: tuple[str, ...]
-    """what follows `wn-dqn`"""
+    """the arguments of `wn-dqn`"""
     folder: Path
     total_steps: int
     memory_bytes: int = 0
-    """what it needs; 0 if nobody has asked"""
+    """the memory that it needs; 0 if unknown"""
 
     @property
     def log(self) -> Path:
-        """What its command prints."""
+        """The file with its command's output."""
         return self.folder / TRAIN_LOG
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a cell is."""
+    """The status of a cell."""
 
     name: str
     state: State
     steps: int
     total_steps: int
     host: str = ""
-    """of a running one: its process"""
+    """the process of a running cell"""
     steps_per_s: float | None = None
     reason: str = ""
     """one line: why it failed or stopped"""
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds that a running one still takes; None if nobody knows."""
+        """Seconds that a running cell still needs; None if unknown."""
         return (self.total_steps - self.steps) / self.steps_per_s if self.steps_per_s else None
 
 
@@ -86,7 +86,7 @@ class _Mark(Record):
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the manifest of a sweep says."""
+    """The content of a sweep's manifest."""
 
     folder: Path
     cells: tuple[Cell, ...]
@@ -95,7 +95,7 @@ class Sweep:
 
 
 def command_of(settings: Settings, changes: Mapping[str, Any], folder: Path, name: str) -> tuple[str, ...]:
-    """The arguments of `wn-dqn` that train the cell: they beat every environment variable that `train` reads."""
+    """The arguments of `wn-dqn` that train the cell. They have precedence over all environment variables of `train`."""
     game = ("--env" if ":" in settings.game else "--game", settings.game)
     words = ["train", "--config", str(folder / BASE), *game, "--param", settings.param, "--agent", settings.agent]
     words += ["--seed", str(settings.seed)]
@@ -116,7 +116,7 @@ def _yaml_value(value: object) -> str:
 
 
 def write_manifest(sweep: Sweep, base: str) -> None:
-    """Write the list of cells and their commands, and the settings that they share; UsageError if it cannot be."""
+    """Write the list of cells, their commands, and their common settings. Raises UsageError if that fails."""
     content = {
         "cells": [{**asdict(cell), "folder": cell.name} for cell in sweep.cells],
         "resources": sweep.resources.model_dump(),
@@ -131,11 +131,11 @@ def write_manifest(sweep: Sweep, base: str) -> None:
 
 
 def read_manifest(folder: Path) -> Sweep:
-    """The sweep in `folder`; UsageError if it is none."""
+    """The sweep in `folder`. Raises UsageError if it is not a sweep."""
     try:
         found = reading.read_json(folder / MANIFEST, 64 * MIB, _Manifest)
     except OSError as error:
-        raise UsageError(f"{folder} is no sweep: its {MANIFEST} cannot be read ({error.strerror})") from None
+        raise UsageError(f"{folder} is not a sweep: its {MANIFEST} cannot be read ({error.strerror})") from None
     cells = (
         Cell(entry.name, tuple(entry.command), folder / entry.name, entry.total_steps, entry.memory_bytes)
         for entry in found.cells
@@ -144,7 +144,7 @@ def read_manifest(folder: Path) -> Sweep:
 
 
 def known_needs(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, with what they need if the manifest in `folder` says so of the same commands."""
+    """The cells, with their memory needs if the manifest in `folder` has them for the same commands."""
     try:
         known = {cell.command: cell.memory_bytes for cell in read_manifest(folder).cells}
     except UsageError:
@@ -153,7 +153,7 @@ def known_needs(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def standing(cell: Cell) -> Standing:
-    """How the cell is, as its directory tells."""
+    """The status of the cell, from its directory."""
     status = read_status(cell.folder)
     steps, host = int(status.get("steps", 0)), holder(cell.folder)
     if host:
@@ -187,17 +187,17 @@ def _read_mark(cell: Cell, name: str) -> _Mark | None:
 
 
 def mark_failed(cell: Cell, reason: str) -> None:
-    """Note in the cell's folder that it failed."""
+    """Record in the cell's folder that it failed."""
     _write_mark(cell, FAILURE, {"reason": reason})
 
 
 def mark_stopped_early(cell: Cell, reason: str, at_steps: int) -> None:
-    """Note in the cell's folder that it lost the comparison at `at_steps`."""
+    """Record in the cell's folder that it lost the comparison at `at_steps`."""
     _write_mark(cell, STOPPED_EARLY, {"reason": reason, "at_steps": at_steps})
 
 
 def stopped_early_at(cell: Cell) -> int | None:
-    """The steps of the comparison that the cell lost; None if it lost none."""
+    """The steps of the comparison that the cell lost; None if it has not lost one."""
     found = _read_mark(cell, STOPPED_EARLY)
     return None if found is None else found.at_steps
 
@@ -209,7 +209,7 @@ def _write_mark(cell: Cell, name: str, content: Mapping[str, Any]) -> None:
 
 
 def unmark(cell: Cell) -> None:
-    """Forget that the cell failed."""
+    """Remove the record that the cell failed."""
     (cell.folder / FAILURE).unlink(missing_ok=True)
 
 
@@ -229,7 +229,7 @@ def _tail(path: Path) -> bytes:
 
 
 def scores(cell: Cell, metric: str = "mean_return") -> list[tuple[int, float]]:
-    """Steps and a column of each row of evaluations.csv that is whole; none if there is no such table."""
+    """Steps and one column of each complete row of evaluations.csv; empty if there is no such table."""
     try:
         rows = list(csv.DictReader(reading.read_text(cell.folder / "evaluations.csv", 64 * MIB).splitlines()))
         return [(int(float(row["steps"])), float(row[metric])) for row in rows]
@@ -238,7 +238,7 @@ def scores(cell: Cell, metric: str = "mean_return") -> list[tuple[int, float]]:
 
 
 def _steps_per_s(run: Path) -> float | None:
-    """The speed of the newest row of metrics.csv; None if there is none."""
+    """The speed in the newest row of metrics.csv; None if there is none."""
     try:
         with open(run / "metrics.csv", encoding="utf-8") as file:
             header = file.readline()
@@ -249,10 +249,10 @@ def _steps_per_s(run: Path) -> float | None:
 
 
 def shell_command(cell: Cell) -> str:
-    """The cell's command as a shell takes it."""
+    """The cell's command, quoted for a shell."""
     return shlex.join(["wn-dqn", *cell.command])
 
 
 def to_json(standings: Iterable[Standing]) -> str:
-    """Standings for programs."""
+    """The standings as JSON."""
     return json.dumps([{**asdict(each), "remaining_s": each.remaining_s} for each in standings], indent=1)

@@ -1,4 +1,4 @@
-"""One attempt at a cell: `wn-dqn train` as a child process, asked to stop in time, and what its end means."""
+"""One attempt at a cell: runs `wn-dqn train` as a child process, stops it in time, and interprets its end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from wn_dqn.system.hardware import CORES_VARIABLE
 Ending = Literal["done", "again", "failed"]
 PROGRAM = (sys.executable, "-m", "wn_dqn.sweeps.tied")
 PERIOD_S = 0.05
-"""between looks at a child"""
+"""seconds between checks of a child"""
 _LOOK_AT_SCORES_S = 1.0
 _MAX_DEATHS = 3
 _NOTICE = getattr(signal, "SIGHUP", signal.SIGTERM)
-# Settings of the user's shell are no part of a cell: only a study's file says what its runs are.
+# Settings in the user's environment do not apply to cells: only the study's file defines its runs.
 _FOREIGN = {
     f"WN_DQN_{name}"
     for name in (
@@ -33,10 +33,10 @@ _FOREIGN = {
 
 
 class Child:
-    """A cell in training. It is no member of our process group: the keyboard's signals reach it through us alone."""
+    """The process that trains a cell. It has its own process group, so that only the driver receives Ctrl-C."""
 
     def __init__(self, cell: Cell, cores: int, until_steps: int | None = None) -> None:
-        """`until_steps`: it is asked to stop once it has been evaluated at this step."""
+        """If `until_steps` is given, the child is asked to stop after its evaluation at this step."""
         self.cell, self._until_steps = cell, until_steps
         self.asked = False
         self._next_look_s = 0.0
@@ -54,7 +54,7 @@ class Child:
             )
 
     def ask_to_stop(self) -> None:
-        """Have it save and end. By SIGHUP, which is harmless if a scheduler has sent it SIGTERM, too."""
+        """Make it save and end, by SIGHUP. This is harmless even if a scheduler has already sent it SIGTERM."""
         if not self.asked:
             self.asked = True
             self._process.send_signal(_NOTICE)
@@ -64,18 +64,18 @@ class Child:
         self._process.kill()
 
     def poll(self) -> int | None:
-        """Its exit status, or minus the signal that ended it; None while it goes on."""
+        """Its exit status, or minus the signal that ended it; None while it is running."""
         now_s = time.monotonic()
         if self._until_steps is not None and now_s >= self._next_look_s:
             self._next_look_s = now_s + _LOOK_AT_SCORES_S
             if reached(self.cell, self._until_steps):
                 self.ask_to_stop()
         status = self._process.poll()
-        # Asked in its first moment, before it listens, it ends as any program does. It has lost nothing either.
+        # If SIGHUP arrives before its handler is installed, the child ends by the signal. No work is lost.
         return STOPPED if self.asked and status == -_NOTICE else status
 
     def wait(self, should_stop: Callable[[], bool]) -> int:
-        """Its exit status, once it has ended. It is asked to stop when `should_stop` says so."""
+        """Wait for its end, and return its exit status. It is asked to stop when `should_stop` returns True."""
         while (status := self.poll()) is None:
             if should_stop():
                 self.ask_to_stop()
@@ -84,23 +84,23 @@ class Child:
 
 
 def reached(cell: Cell, until_steps: int | None) -> bool:
-    """Whether the cell has been evaluated at this step or later. If it is None: False."""
+    """Whether the cell has been evaluated at this step or later. False if `until_steps` is None."""
     return until_steps is not None and any(steps >= until_steps for steps, _ in scores(cell))
 
 
 def is_done(cell: Cell, until_steps: int | None) -> bool:
-    """Whether nothing is left to train: perhaps another driver has done it since this one began."""
+    """Whether the cell has nothing left to train, for instance because another driver has trained it."""
     return reached(cell, until_steps) or is_over(cell)
 
 
 class Judge:
-    """What the ends of children mean. A cell that dies again and again without having saved anything new has failed."""
+    """Interprets the ends of children. A cell has failed if it is killed repeatedly without a new checkpoint."""
 
     def __init__(self) -> None:
         self._deaths: dict[str, tuple[int, int]] = {}
 
     def ending(self, cell: Cell, status: int, until_steps: int | None = None) -> Ending:
-        """Whether the cell is done, is to be started again, or has failed, which is noted in its folder."""
+        """Whether the cell is done, must be started again, or has failed, which is recorded in its folder."""
         if status == FINISHED or (status == STOPPED and reached(cell, until_steps)):
             return "done"
         if status in (FAILED, MISTAKE):

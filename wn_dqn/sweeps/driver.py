@@ -1,4 +1,4 @@
-"""The driver: which cells are to be trained, by which executor, and what it says in the end."""
+"""The driver: selects the cells to train, passes them to an executor, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Executor(Protocol):
     """Trains cells somewhere."""
 
     def __call__(
-        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, on_ended: Callable[[Cell, Ending], None]
     ) -> None:
-        """Train the cells to their ends, or until they were evaluated at `until_steps`; tell how each ended.
+        """Train the cells to their ends, or until they were evaluated at `until_steps`.
 
-        Returns when all have ended, or soon after `stop` says so.
+        `on_ended` is called at the end of each cell. Returns when all have ended, or soon after `stop` is set.
         """
         ...
 
 
 def require_allowed(cells: Sequence[Cell], named: Sequence[str], plugins: Sequence[str]) -> None:
-    """UsageError if a cell's command is not `train`, or names code from outside that nobody has allowed."""
+    """Raise UsageError if a cell's command is not `train`, or refers to external code that is not allowed."""
     for cell in cells:
         words = list(zip(cell.command, cell.command[1:], strict=False))
         if cell.command[:1] != ("train",):
@@ -44,10 +44,10 @@ def require_allowed(cells: Sequence[Cell], named: Sequence[str], plugins: Sequen
 def drive(
     sweep: Sweep, todo: Sequence[Cell], executor: Executor, stop: Stopping, message: Callable[[str], None]
 ) -> None:
-    """Train the cells `todo`, from comparison to comparison if the sweep halves, and say how each ended."""
+    """Train the cells `todo`, and report how each ended. With halving, train them from comparison to comparison."""
     failed: set[str] = set()
 
-    def tell(cell: Cell, ending: Ending) -> None:
+    def on_ended(cell: Cell, ending: Ending) -> None:
         now = standing(cell)
         if ending == "failed":
             failed.add(cell.name)
@@ -55,7 +55,7 @@ def drive(
 
     for until_steps in [*(sorted(sweep.halving.at_steps) if sweep.halving else ()), None]:
         going_on = [cell for cell in todo if cell.name not in failed and not is_over(cell)]
-        executor([cell for cell in going_on if not reached(cell, until_steps)], until_steps, stop, tell)
+        executor([cell for cell in going_on if not reached(cell, until_steps)], until_steps, stop, on_ended)
         if stop():
             return
         if sweep.halving and until_steps is not None:
@@ -64,12 +64,12 @@ def drive(
 
 
 def unfinished(cells: Sequence[Cell]) -> list[Cell]:
-    """Those that a sweep has to train: not finished, not stopped early, not failed."""
+    """The cells that must still be trained: not finished, not stopped early, not failed."""
     return [cell for cell in cells if standing(cell).state in ("waiting", "running")]
 
 
 def conclude(sweep: Sweep, stop: Stopping, message: Callable[[str], None]) -> int:
-    """Say what finished, what failed and what to do next; returns the exit status."""
+    """Report finished and failed cells, and the next command. Returns the exit status."""
     folder, standings = sweep.folder, [standing(cell) for cell in sweep.cells]
     message(count_text(standings))
     for each in standings:
@@ -90,7 +90,7 @@ def conclude(sweep: Sweep, stop: Stopping, message: Callable[[str], None]) -> in
 
 
 def count_text(standings: Sequence[Standing]) -> str:
-    """One line: how many cells are in which state."""
+    """One line with the number of cells in each state."""
     states = Counter(each.state for each in standings)
     counts = [f"{states[state]:,} {state}" for state in ("finished", "running", "waiting", "stopped early", "failed")]
     return f"{number_of(len(standings), 'cell')}: " + ", ".join(text for text in counts if not text.startswith("0 "))

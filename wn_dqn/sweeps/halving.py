@@ -1,4 +1,4 @@
-"""Successive halving: which cells stop early, by what their evaluations say at a step."""
+"""Successive halving: selects the cells that stop early, by their evaluations at a step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wn_dqn.sweeps.parts import Halving
 
 
 def stop_losers(cells: Sequence[Cell], halving: Halving, at_steps: int) -> list[str]:
-    """Mark the cells that lose the comparison at `at_steps`; returns a line for each setting that does.
+    """Mark the cells that lose the comparison at `at_steps`. Returns a message for each losing setting.
 
-    Settings compete with the others of their game, by the mean over their seeds: a setting stops with all of its seeds.
-    Who was compared once is compared again in the same way, so a driver that begins again decides the same.
+    Settings of the same game are compared by the mean over their seeds, and a setting stops with all of its seeds. The
+    comparison is deterministic, so that a driver that is started again makes the same decisions.
     """
     contenders: dict[str, dict[tuple[str, ...], list[Cell]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
@@ -40,7 +40,7 @@ def _stop_worse(settings: Sequence[Sequence[Cell]], halving: Halving, at_steps: 
 
 
 def _score(cell: Cell, halving: Halving, at_steps: int) -> float | None:
-    """Of the first evaluation at `at_steps` or later; None if there is none yet."""
+    """The score of the first evaluation at `at_steps` or later; None if there is none yet."""
     rows = scores(cell, halving.metric.partition("/")[2])
     return next((score for steps, score in rows if steps >= at_steps and math.isfinite(score)), None)
 
@@ -51,7 +51,7 @@ def _option(cell: Cell, *names: str) -> str:
 
 
 def _setting(cell: Cell) -> tuple[str, ...]:
-    """The command without what sets apart the seeds of one setting."""
+    """The command without the options that differ between the seeds of one setting."""
     own = {"--seed", "--run-dir"}
     pairs = zip(("", *cell.command), cell.command, strict=False)
     return tuple(word for before, word in pairs if word not in own and before not in own)

@@ -13,14 +13,14 @@ from wn_dqn.sweeps.stopping import Stopping
 from wn_dqn.system.hardware import GIB, available_memory_bytes, num_cores
 
 PAUSE_S = 5.0
-"""before a cell that another process trains is looked at again"""
+"""seconds between checks of a cell that another process trains"""
 
 
 class Local:
     """Trains cells in child processes. `cores` are divided between the jobs."""
 
     def __init__(self, jobs: int, memory_bytes: Sequence[int], pause_s: float = PAUSE_S) -> None:
-        """`memory_bytes`: what each cell needs. UsageError, saying how many fit, if the largest `jobs` do not."""
+        """`memory_bytes` has the memory of each cell. Raises UsageError if the `jobs` largest cells do not fit."""
         self.jobs, self._pause_s = jobs, pause_s
         self._cores = max(num_cores() // jobs, 1)
         available, needed = available_memory_bytes(), sorted(memory_bytes, reverse=True)
@@ -33,11 +33,11 @@ class Local:
             )
 
     def __call__(
-        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, on_ended: Callable[[Cell, Ending], None]
     ) -> None:
-        """Train the cells, each to its end or to `until_steps`, and tell how each ended; return early if told to stop.
+        """Train the cells, each to its end or to `until_steps`. Return early if `stop` is set.
 
-        A child that ends without being finished is started again. A cell that somebody else trains is waited for.
+        A child that ends before its run is finished is started again. If another process trains a cell, wait for it.
         """
         judge, children = Judge(), list[Child]()
         queue = deque((0.0, cell) for cell in cells)
@@ -49,18 +49,18 @@ class Local:
                     child.ask_to_stop()
             if not stop():
                 for cell in self._begin(queue, children, until_steps):
-                    tell(cell, "done")
+                    on_ended(cell, "done")
             for child in [child for child in children if child.poll() is not None]:
                 children.remove(child)
                 ending = judge.ending(child.cell, child.poll() or 0, until_steps)
                 if ending == "again":
                     queue.appendleft((0.0, child.cell))
                 else:
-                    tell(child.cell, ending)
+                    on_ended(child.cell, ending)
             time.sleep(PERIOD_S)
 
     def _begin(self, queue: deque[tuple[float, Cell]], children: list[Child], until_steps: int | None) -> list[Cell]:
-        """Start those cells that there is room for, and that nobody else trains; returns those that somebody has."""
+        """Start as many cells as there is room for. Returns the cells that another process trains."""
         done = []
         for _ in range(len(queue)):
             if len(children) == self.jobs:

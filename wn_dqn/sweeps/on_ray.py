@@ -1,7 +1,7 @@
-"""The executor of Ray: a task a cell, which Ray starts again where a worker or a node dies, and train resumes exactly.
+"""The executor of Ray, with one task per cell. If a worker or a node fails, Ray starts the task again, which resumes.
 
-Tasks, not Ray Tune: Tune keeps a state of its own, which may not change between two starts; here directories are the
-truth.
+It uses tasks and not Ray Tune. Tune has its own state, which must not change between two starts. Here the state is in
+the run directories.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class OnRay:
     """Trains cells on a Ray cluster. Its nodes share the folder of the sweep, and have wn_dqn installed."""
 
     def __init__(self, address: str, resources: Resources) -> None:
-        """Connect to the cluster; UsageError if Ray is not installed or the cluster does not answer."""
+        """Connect to the cluster. Raises UsageError if Ray is not installed or the cluster does not answer."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # unless the user turns them on
-        if address.startswith(("127.", "localhost")):  # Ray would look for it at this machine's other address
+        if address.startswith(("127.", "localhost")):  # Ray would search for it at this machine's external address
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         if importlib.util.find_spec("ray") is None:
             raise UsageError("Ray is not installed: pip install 'wn-dqn[ray]'")
@@ -45,7 +45,7 @@ class OnRay:
         self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 
     def __call__(
-        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, tell: Callable[[Cell, Ending], None]
+        self, cells: Sequence[Cell], until_steps: int | None, stop: Stopping, on_ended: Callable[[Cell, Ending], None]
     ) -> None:
         """As :class:`wn_dqn.sweeps.driver.Executor`."""
         ray, cwd = self._ray, os.getcwd()
@@ -61,7 +61,7 @@ class OnRay:
                 cell = waiting.pop(reference)
                 ending = self._ending(reference, cell)
                 if ending != "again":
-                    tell(cell, ending)
+                    on_ended(cell, ending)
 
     def _task(self, cell: Cell) -> Any:
         memory_gib = self._resources.memory_gib
@@ -70,7 +70,7 @@ class OnRay:
             num_cpus=self._resources.cpus,
             num_gpus=self._resources.gpus,
             memory=round(memory_gib * GIB) if memory_gib else cell.memory_bytes,
-            max_retries=-1,  # of deaths of workers and nodes; a run that fails does not raise
+            max_retries=-1,  # retries after failures of workers and nodes; a failed run does not raise
         )
 
     def _ending(self, reference: Any, cell: Cell) -> Ending:
@@ -85,7 +85,7 @@ class OnRay:
 
 
 def train_cell(cell: Cell, until_steps: int | None, cores: int, cwd: str) -> Ending:
-    """In a worker of Ray: train a cell to its end. "again" if the task was cancelled, after the child has saved."""
+    """Train a cell to its end in a Ray worker. Returns "again" if the task was cancelled, after the child has saved."""
     if not Path(cwd).is_dir():
         raise UsageError(f"{socket.gethostname()} has no folder {cwd}: the nodes must share the folder of the sweep")
     os.chdir(cwd)
@@ -94,13 +94,13 @@ def train_cell(cell: Cell, until_steps: int | None, cores: int, cwd: str) -> End
     child: Child | None = None
     try:
         while ending == "again":
-            while is_elsewhere(cell):  # a child of a worker that died still saves
+            while is_elsewhere(cell):  # the child of a failed worker may still be saving
                 time.sleep(_PAUSE_S)
             if is_done(cell, until_steps):
                 return "done"
             child = Child(cell, cores, until_steps)
             ending = judge.ending(cell, child.wait(lambda: False), until_steps)
-    except KeyboardInterrupt:  # Ray's way to cancel a task
+    except KeyboardInterrupt:  # Ray cancels a task in this way
         if child is not None:
             child.wait(lambda: True)
         return "again"
@@ -108,7 +108,7 @@ def train_cell(cell: Cell, until_steps: int | None, cores: int, cwd: str) -> End
 
 
 def _require_answer(address: str) -> None:
-    """UsageError if no cluster answers soon. Ray itself asks for minutes, so another process tries."""
+    """Raise UsageError if no cluster answers soon. Ray itself waits for minutes, so a separate process tries it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         try:

@@ -1,4 +1,4 @@
-"""What a sweep would take on this machine: memory, disk and time. Imports torch; a driver runs it as a process."""
+"""The plan of a sweep: memory, disk and time on this machine. It imports torch, so a driver runs it as a process."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from wn_dqn.system.progress import duration_text
 _TABLE_ROWS = 40
 _TEST_S = 0.1
 _PATIENCE_S = 0.8
-"""for all measurements, unless a person has more"""
+"""default time for all measurements, in seconds"""
 _MEASURED_CELLS = 200
-"""A plan of more cells is there in three seconds, and says no times unless a person asks for them."""
+"""in larger plans, no times are measured unless the user asks for them, so that the plan takes three seconds"""
 _CHECKPOINT_BYTES = 27_000_000
-"""Of the Nature network and its optimizer, the largest that most runs have; a replay is apart."""
+"""size of the Nature network and its optimizer, without a replay; most runs are not larger"""
 _IMAGES_COMPRESSED = 0.04
-"""The share that is left of a replay of images on the disk: 0.26 of 7 GB for Space Invaders under random play."""
+"""compression ratio of a replay of images on disk: 0.26 of 7 GB for Space Invaders under random play"""
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one cell takes."""
+    """The resources that one cell needs."""
 
     memory_bytes: int
     disk_bytes: int
-    """at the end, roughly"""
+    """disk at the end, approximately"""
     seconds: float | None
-    """alone on this machine, with its evaluations; None where the speed was not measured"""
+    """time alone on this machine, with its evaluations; None if the speed was not measured"""
 
 
 def needs_of(settings: Sequence[Settings], device: torch.device, patience_s: float | None = None) -> list[Need]:
-    """What each run takes. Cells of one kind, which differ in no size, are measured once, as long as patience lasts.
+    """The needs of each run. Cells of one kind, which have the same sizes, are measured once.
 
-    `patience_s`: None is a second for a sweep of few cells, and nothing for one of many.
+    `patience_s` is the time for all measurements. None means a second for a sweep of few cells, and 0 for one of many.
     """
     prepare_torch(device, "float32")
     if patience_s is None:
@@ -64,7 +64,7 @@ def needs_of(settings: Sequence[Settings], device: torch.device, patience_s: flo
 
 @dataclass(frozen=True)
 class _Kind:
-    """What runs have in common that differ in no size."""
+    """The common needs of runs with the same sizes."""
 
     memory_bytes: int
     disk_bytes: int
@@ -86,7 +86,7 @@ def _examined(settings: Settings, device: torch.device, *, measured: bool) -> _K
 
 
 def _key(settings: Settings) -> tuple[object, ...]:
-    """What decides how fast a run is and how much it holds."""
+    """The settings that determine a run's speed and memory."""
     learning = settings.learning
     return (
         *(settings.game, settings.param, settings.agent),
@@ -101,7 +101,7 @@ def _need(settings: Settings, kind: _Kind) -> Need:
 
 
 def plan_lines(cells: Sequence[Cell], needs: Sequence[Need], folder: Path) -> list[str]:
-    """The runs, the first ones of many, what each takes, and what all take."""
+    """A table of the runs and their needs (of many, only the first ones), and the sums."""
     width = max(len(cell.name) for cell in cells)
     rows = [("run", "steps", "memory", "disk", "time")]
     for cell, need in list(zip(cells, needs, strict=True))[:_TABLE_ROWS]:

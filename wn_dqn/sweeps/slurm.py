@@ -1,4 +1,4 @@
-"""The executor of SLURM: a job array whose tasks train a cell each, with the exit statuses of `train`."""
+"""The executor of SLURM: a job array with one task per cell, and with the exit statuses of `train`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from wn_dqn.system.hardware import GIB, num_cores
 
 SCRIPT = "sweep.sbatch"
 _MEMORY_MARGIN = 1.1
-# The notice is USR1, not TERM, and goes to the batch shell alone: without "B:", SLURM signals the steps of `srun`, and
-# there is none. TERM is what `scancel` and a preemption send: the first is not to be requeued, the second SLURM does.
+# The warning signal is USR1, not TERM, and goes to the batch shell: without "B:", SLURM would signal the steps of
+# `srun`, and there are none. TERM comes from `scancel` and from preemption. A cancelled job must not be requeued, and
+# SLURM itself requeues a preempted one.
 _TASK = """\
 again='' asked='' child=''
 ask() {{
@@ -50,9 +51,9 @@ exit "$status"
 def script(
     folder: Path, indices: Sequence[int], memory_bytes: int, resources: Resources, jobs: int, options: Sequence[str]
 ) -> str:
-    """The batch script: an array of the cells at `indices` of the manifest, at most `jobs` of them at a time.
+    """The batch script of an array job for the cells at `indices` of the manifest, at most `jobs` of them at a time.
 
-    `options` are lines for ``#SBATCH``, and `--env` and `--plugin` words for the command of a task.
+    `options` are lines for ``#SBATCH``, except that `--env` and `--plugin` are passed to the command of a task.
     """
     words = [word for word in options if word.startswith(("--env=", "--plugin="))]
     memory = resources.memory_gib * GIB if resources.memory_gib else memory_bytes * _MEMORY_MARGIN
@@ -71,7 +72,7 @@ def script(
 
 
 def job_name(folder: Path) -> str:
-    """What the queue calls the sweep in `folder`."""
+    """The job name of the sweep in `folder`."""
     return "wn-dqn-" + "".join(char if char.isalnum() or char in "-_." else "_" for char in folder.absolute().name)
 
 
@@ -87,7 +88,10 @@ def _ranges(indices: Sequence[int]) -> str:
 
 
 def submit(folder: Path, text: str) -> str:
-    """Write the script and submit it; returns what `sbatch` said. UsageError if it refuses, or has the sweep queued."""
+    """Write the script and submit it. Returns the output of `sbatch`.
+
+    Raises UsageError if `sbatch` refuses it, or if the sweep is in the queue already.
+    """
     if shutil.which("sbatch") is None:
         raise UsageError("there is no sbatch here: submit on a machine of the cluster, or see --dry-run")
     queued = _output(["squeue", "--me", "--noheader", "--format=%A", f"--name={job_name(folder)}"])
@@ -108,7 +112,7 @@ def _output(command: Sequence[str]) -> str:
 
 
 def train_one(cell: Cell, stop: Stopping) -> int:
-    """Train a cell in a child to its end; returns the exit status of `train`. A child that died is started again."""
+    """Train a cell to its end in a child. A killed child is started again. Returns the exit status of `train`."""
     judge = Judge()
     while not is_elsewhere(cell) and not stop():
         status = Child(cell, num_cores()).wait(stop)
@@ -119,7 +123,7 @@ def train_one(cell: Cell, stop: Stopping) -> int:
 
 
 def cell_at(folder: Path, index: int) -> Cell:
-    """The cell at this place of the manifest; UsageError if there is none."""
+    """The cell at this index of the manifest. Raises UsageError if there is none."""
     cells = read_manifest(folder).cells
     if index >= len(cells):
         raise UsageError(f"{folder} has {len(cells)} cells; there is no number {index}")

@@ -1,4 +1,4 @@
-"""The signals that a sweep's driver gets: the first one stops it, a second SIGINT or SIGTERM kills its children."""
+"""Signals to a sweep's driver: the first one stops it, a second SIGINT or SIGTERM kills its children."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from types import FrameType
 
 
 class Stopping:
-    """Whether the sweep is to stop, because somebody asks or because its time is used up."""
+    """Whether the sweep must stop, by a signal or by its time budget."""
 
     def __init__(self, stop_after_s: float | None = None) -> None:
         self._deadline_s = None if stop_after_s is None else time.monotonic() + stop_after_s
         self.reason = ""
         self.at_once = False
-        """whether children are to be killed"""
+        """whether children must be killed"""
 
     def __call__(self) -> bool:
-        """Whether children are to be asked to stop, and no other is to begin."""
+        """Whether children must be asked to stop, and no other one may start."""
         if not self.reason and self._deadline_s is not None and time.monotonic() >= self._deadline_s:
             self.reason = "time budget used up"
         return bool(self.reason)
@@ -31,7 +31,7 @@ class Stopping:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Hear SIGINT, SIGTERM and SIGHUP in this context, SIGHUP unless it is ignored, as by `nohup`."""
+        """Handle SIGINT, SIGTERM and SIGHUP in this context. SIGHUP stays ignored if `nohup` has ignored it."""
         numbers = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
         heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, self._on_signal) for number in heard}

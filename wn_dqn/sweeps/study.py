@@ -1,7 +1,7 @@
-"""A study: the file that describes a sweep, and the cells that it stands for.
+"""A study: the file that describes a sweep, and its cells.
 
-A cell is one run. Its settings are those of the base config, of `set`, of its place in the grid, and of the overrides
-that it matches; later ones win.
+A cell is one run. Its settings come from the base config, `set`, its point in the grid, and the matching overrides.
+Later ones have precedence.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _IN_EVERY_NAME = ("game", "param", "agent", "seed")
 
 
 class Override(Part):
-    """Settings of the cells that match."""
+    """Additional settings for the cells that match `where`."""
 
     where: dict[str, Any] = Field(min_length=1)
     set: dict[str, Any] = Field(min_length=1)
 
 
 def _axis(value: object) -> object:
-    """``0-9`` as the numbers from 0 to 9; a list as it is."""
+    """The numbers from 0 to 9 for ``0-9``; a list unchanged."""
     if isinstance(value, str) and (ends := value.split("-")) and len(ends) == 2 and all(e.isdecimal() for e in ends):
         first, last = map(int, ends)
         if last - first < MAX_CELLS:
@@ -48,22 +48,22 @@ Axis = Annotated[list[Any], BeforeValidator(_axis), Field(min_length=1)]
 
 
 class Study(Part):
-    """What a sweep file says."""
+    """The content of a sweep file."""
 
-    base: str = Field(description="a config, by its name or its file; a file is looked for beside the sweep, too")
+    base: str = Field(description="a config, by its name or its file; the sweep's folder is searched, too")
     directory: str | None = Field(None, description="folder of the runs; null: runs/NAME")
-    set: dict[str, Any] = Field({}, description="settings of all cells, by their dotted keys")
-    grid: dict[str, Axis] = Field({}, description="dotted keys, each with its values: every combination is a cell")
+    set: dict[str, Any] = Field({}, description="settings of all cells, by dotted keys")
+    grid: dict[str, Axis] = Field({}, description="dotted keys with their values; every combination is a cell")
     include: list[dict[str, Any]] = Field([], description="more cells")
-    exclude: list[dict[str, Any]] = Field([], description="cells of the grid to leave out: those that match")
+    exclude: list[dict[str, Any]] = Field([], description="conditions; matching cells of the grid are left out")
     overrides: list[Override] = Field([], description="settings of the cells that match")
-    stop_after: str | None = Field(None, description="the time of one `sweep run`, like 8h, unless it is given")
+    stop_after: str | None = Field(None, description="default for --stop-after of `sweep run`, like 8h")
     stop: Halving | None = Field(None, description="successive halving")
-    resources: Resources = Field(Resources(), description="of a cell, on a cluster")
+    resources: Resources = Field(Resources(), description="resources of a cell on a cluster")
 
 
 def find_study(name: str) -> Path:
-    """The file of a sweep, given by its path or by the name of one that ships; UsageError if there is none."""
+    """The file of a sweep, given by its path or by the name of a built-in one. Raises UsageError if there is none."""
     folder = config_folder() / "sweeps"
     named = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in named:
@@ -74,7 +74,7 @@ def find_study(name: str) -> Path:
 
 
 def read_study(path: Path) -> Study:
-    """What a sweep file says; UsageError, with the first mistake, if it is none."""
+    """Read a sweep file. Raises UsageError, with the first mistake, if it is invalid."""
     data = read_yaml_mapping(path, "sweep")
     try:
         study = Study.model_validate(data)
@@ -103,16 +103,16 @@ def _mentioned(study: Study) -> Iterator[str]:
 
 
 def base_settings(study: Study, path: Path) -> dict[str, Any]:
-    """The mapping that all cells have in common."""
+    """The settings that all cells have in common, as a mapping."""
     beside = path.parent / study.base
     base = read_config(str(beside) if beside.is_file() and not os.path.isfile(study.base) else study.base)
     return merge([base, *(nested(key, value) for key, value in study.set.items())])
 
 
 def make_cells(study: Study, path: Path, folder: Path) -> list[tuple[Cell, Settings]]:
-    """The cells of the study in `path`, their runs in `folder`, each with its settings.
+    """The cells of the study in `path`, each with its settings. Their runs are in `folder`.
 
-    UsageError, naming the cell, if one is no valid run or is there twice.
+    Raises UsageError, naming the cell, if one is not valid or occurs twice.
     """
     base = base_settings(study, path)
     cells: dict[str, tuple[Cell, Settings]] = {}
@@ -121,15 +121,15 @@ def make_cells(study: Study, path: Path, folder: Path) -> list[tuple[Cell, Setti
         for override in study.overrides:
             if _matches(place, override.where):
                 changes |= override.set
-        told = ", ".join(f"{key}={value}" for key, value in place.items())
+        described = ", ".join(f"{key}={value}" for key, value in place.items())
         try:
             settings = make_settings(merge([base, *(nested(key, value) for key, value in changes.items())]))
             name = _name(settings, place)
             cell = Cell(name, command_of(settings, changes, folder, name), folder / name, settings.learning.total_steps)
         except UsageError as error:
-            raise UsageError(f"sweep {path}: cell {told or 'of the base'}: {error}") from None
+            raise UsageError(f"sweep {path}: cell {described or 'of the base'}: {error}") from None
         if name in cells:
-            raise UsageError(f"sweep {path}: cell {told} is there twice: both are {name}")
+            raise UsageError(f"sweep {path}: cell {described} is there twice: both are {name}")
         cells[name] = cell, settings
     for override in study.overrides:
         if not any(_matches(place, override.where) for place in _places(study)):
@@ -140,11 +140,11 @@ def make_cells(study: Study, path: Path, folder: Path) -> list[tuple[Cell, Setti
 
 
 def _places(study: Study) -> Iterator[dict[str, Any]]:
-    """What is special to each cell."""
+    """The point in the grid of each cell: its values of the varying settings."""
     size = math.prod(map(len, study.grid.values()))
     if size > MAX_CELLS:
         raise UsageError(f"the grid has {size:,} cells; at most {MAX_CELLS:,} are a sweep")
-    alone = not study.grid and study.include  # then the base itself is no cell
+    alone = not study.grid and study.include  # then the base itself is not a cell
     for combination in () if alone else itertools.product(*study.grid.values()):
         place = dict(zip(study.grid, combination, strict=True))
         if not any(_matches(place, excluded) for excluded in study.exclude):
@@ -161,7 +161,7 @@ def _matches(place: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
 
 
 def _name(settings: Settings, place: Mapping[str, Any]) -> str:
-    """The name of a cell's run: that which `train` would give, and the other settings of its place."""
+    """The name of a cell's run: the default name of `train`, and the other settings of its point in the grid."""
     others = [f"{key.rpartition('.')[2]}_{value}" for key, value in place.items() if key not in _IN_EVERY_NAME]
     game = game_of(settings).short_name
     return default_name(game, settings.param, settings.agent, settings.seed, "-".join(others))

@@ -1,6 +1,6 @@
-"""``python -m wn_dqn.sweeps.tied PARENT ARGS...``: `wn-dqn ARGS...` that is asked to stop when its parent dies.
+"""``python -m wn_dqn.sweeps.tied PARENT ARGS...`` runs `wn-dqn ARGS...`, and stops it when its parent process ends.
 
-Only Linux can do this. Elsewhere the run goes on, and whoever continues the sweep waits for it.
+This needs Linux. On other systems, the run continues, and a later `sweep run` waits for it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main() -> None:
     parent, *args = sys.argv[1:]
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored, and it is how a sweep asks
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, but a sweep stops runs with it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
         if os.getppid() != int(parent):
-            sys.exit("its parent has died")
+            sys.exit("its parent process has ended")
     sys.argv = ["wn-dqn", *args]
     runpy.run_module("wn_dqn", run_name="__main__", alter_sys=False)
 

@@ -1,4 +1,4 @@
-"""How the cells of a sweep are, for a person: a table on a terminal, plain lines elsewhere."""
+"""Shows the status of a sweep's cells: as a table on a terminal, as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ORDER = ("failed", "running", "waiting", "stopped early", "finished")
 
 
 def show(standings: Sequence[Standing]) -> None:
-    """Print how each cell is."""
+    """Print the status of each cell."""
     console = _console()
     if console.is_terminal:
         console.print(_table(standings, len(standings)))
@@ -30,7 +30,7 @@ def show(standings: Sequence[Standing]) -> None:
 
 
 def watch_until_done(look: Callable[[], Sequence[Standing]], period_s: float) -> None:
-    """Print how the cells are until none waits or runs: a live table on a terminal, elsewhere a line for a change."""
+    """Print the status of the cells until all are done: a live table on a terminal, elsewhere one line per change."""
     console = _console()
     if not console.is_terminal:
         _print_changes(look, period_s, console)
@@ -73,7 +73,7 @@ def _table(standings: Sequence[Standing], max_rows: int) -> Table:
 
 
 def _cells(each: Standing) -> tuple[str, str, str, str]:
-    """Name, state, steps, and what else there is to say."""
+    """Name, state, steps, and further details."""
     steps = f"{each.steps:,} of {each.total_steps:,}"
     speed = f", {each.steps_per_s:,.0f} steps/s" if each.steps_per_s else ""
     left = f", {duration_text(each.remaining_s)} left" if each.remaining_s is not None else ""

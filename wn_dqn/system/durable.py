@@ -1,7 +1,7 @@
-"""Writing that a crash, a power cut or a full disk leaves whole: the old content or the new one, nothing between.
+"""Durable, atomic writes: after a crash, a power cut or a full disk, a file has its old content or the new one.
 
-Everything that this program writes goes through here. No link is followed, no pipe is waited for, and temporary names
-are new ones that nobody can guess: a file that was planted under one is never touched.
+This program writes all files through this module. It follows no links and does not block on pipes. Temporary names are
+random, so that nobody can prepare a file under one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 from wn_dqn.errors import RunError
 from wn_dqn.system.locking import hold
 
-# Systems lack some of these flags.
+# Some systems lack some of these flags.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK"))
 # The names of earlier versions had no number that cannot be guessed.
 TEMPORARY = re.compile(
@@ -37,9 +37,9 @@ _ENDING_BYTES = 64
 
 
 def open_file(path: Path, mode: Literal["rb", "xb", "r+b", "ab+"]) -> io.FileIO:
-    """Open a regular file without a buffer. OSError if `path` is a link or anything else than a file.
+    """Open a regular file without a buffer. Raises OSError if `path` is a link, or anything else than a file.
 
-    `mode` is that of :func:`open`: only "xb" and "ab+" make a file.
+    `mode` is that of :func:`open`. Only "xb" and "ab+" create a file.
     """
     file = io.FileIO(path, mode, opener=lambda name, flags: os.open(name, flags | _FLAGS, 0o666))
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -49,29 +49,29 @@ def open_file(path: Path, mode: Literal["rb", "xb", "r+b", "ab+"]) -> io.FileIO:
 
 
 def write_all(file: io.FileIO, data: bytes | memoryview) -> None:
-    """Write every byte of `data`; OSError if one is refused."""
+    """Write every byte of `data`. Raises OSError if that fails."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name beside `path` that nobody can guess."""
+    """A new, random name in the folder of `path`."""
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.tmp")
 
 
 def is_own_file(path: Path, name: re.Pattern[str]) -> bool:
-    """Whether `path` is a regular file, and no link, whose whole name is such a `name`: one that may be removed."""
+    """Whether `path` is a regular file, not a link, whose whole name matches `name`. Such a file may be removed."""
     return name.fullmatch(path.name) is not None and stat.S_ISREG(path.lstat().st_mode)
 
 
 def is_own_folder(path: Path, name: re.Pattern[str]) -> bool:
-    """Whether `path` is a folder, and no link to one, whose whole name is such a `name`: one that may be removed."""
+    """Whether `path` is a folder, not a link, whose whole name matches `name`. Such a folder may be removed."""
     return name.fullmatch(path.name) is not None and stat.S_ISDIR(path.lstat().st_mode)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that died left half-written in `folder`."""
+    """Remove incomplete files from `folder`, which a process left when it was killed."""
     for path in folder.glob(".*.tmp"):
         if is_own_folder(path, TEMPORARY):
             shutil.rmtree(path)
@@ -81,9 +81,9 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[io.FileIO]:
-    """A new file to write, which becomes `path` at the end of the context: `path` is the old file or the whole new one.
+    """A new file to write, which replaces `path` at the end of the context. The replacement is atomic.
 
-    If anything is raised within, the new file is removed and `path` stays as it was.
+    If an exception is raised inside, the new file is removed and `path` does not change.
     """
     temporary = temporary_path(path)
     file = open_file(temporary, "xb")
@@ -92,7 +92,7 @@ def replacing(path: Path) -> Iterator[io.FileIO]:
             yield file
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:  # a full disk: leave it no fuller
+    except BaseException:  # the disk may be full: remove the partial file
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
@@ -101,7 +101,7 @@ def replacing(path: Path) -> Iterator[io.FileIO]:
 
 @contextlib.contextmanager
 def replacing_by_name(path: Path) -> Iterator[Path]:
-    """As :func:`replacing`, for a writer that wants a name: one in a new folder that nobody else may enter."""
+    """As :func:`replacing`, for a writer that needs a path: it is in a new folder that no other user can enter."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent) as folder:
         inner = Path(folder) / path.name
         yield inner
@@ -109,7 +109,7 @@ def replacing_by_name(path: Path) -> Iterator[Path]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name, fsync, and rename: `path` is the old file or the whole new one."""
+    """Write `data` under a temporary name, fsync, and rename. `path` is the old file or the complete new one."""
     with replacing(path) as file:
         write_all(file, data)
 
@@ -126,11 +126,11 @@ def fsync_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append `line` and a newline, durably, to a file that other processes append to, too; OSError if it cannot be.
+    """Append `line` and a newline, durably, to a file to which other processes append, too. Raises OSError on failure.
 
-    A line that another process left unfinished stays alone, and a disk that fills up is left no fuller.
+    After an incomplete line of another process, a new line is started. On a full disk, the partial line is removed.
     """
-    # A file beside it is locked: on Windows, nobody can read what is locked.
+    # Lock a separate file: on Windows, a locked file cannot be read.
     with hold(path.with_name(f".{path.name}.lock"), wait=True), open_file(path, "ab+") as file:
         end_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(end_bytes - 1, 0))
@@ -144,31 +144,31 @@ def append_line(path: Path, line: str) -> None:
 
 
 def cut_back(path: Path, length_bytes: int) -> None:
-    """Cut a file that grew past `length_bytes`; OSError if it is no regular file."""
+    """Truncate a file that is longer than `length_bytes`. Raises OSError if it is not a regular file."""
     with open_file(path, "r+b") as file:
         if os.fstat(file.fileno()).st_size > length_bytes:
             os.ftruncate(file.fileno(), length_bytes)
 
 
 class GrowingFile:
-    """A file that only grows, piece by piece. A piece that a full disk refuses is kept, and written when there is room.
+    """A file that only grows, piece by piece. If the disk is full, a piece is kept in memory and written later.
 
-    Everything since the last `sync` is kept: a disk may take a write and lose it in the fsync, and then it is written
-    again. Nobody else may write to the file: RunError from `append` and `sync` if it was replaced, shortened or
-    removed, or ends in other bytes than those that were written.
+    Everything since the last `sync` is kept, because a disk may accept a write and lose it in the fsync. Then it is
+    written again. No other program may write to the file. `append` and `sync` raise RunError if it was replaced,
+    truncated or removed, or if its last bytes differ from those that were written.
     """
 
     def __init__(self, path: Path) -> None:
-        """Go on with the file at `path`, if there is one; OSError if it cannot be read or is no regular file."""
+        """Continue the file at `path`, if it exists. Raises OSError if it is unreadable or not a regular file."""
         self.path = path
         self.error: OSError | None = None
         """why the last attempt to write failed; None if it did not"""
         self.crc32 = 0
-        """of all pieces, whether they could be written or not"""
-        self._file_id: os.stat_result | None = None  # of the file on the disk; None until it is made
+        """CRC-32 of all pieces, written or not"""
+        self._file_id: os.stat_result | None = None  # of the file on disk; None until it is created
         self._synced_bytes = 0
         self._synced_ending = b""
-        self._tail = bytearray()  # what follows the synced part
+        self._tail = bytearray()  # the bytes after the synced part
         self._written_bytes = 0  # of the tail
         with contextlib.suppress(FileNotFoundError), open_file(path, "rb") as file:
             self._file_id = os.fstat(file.fileno())
@@ -179,25 +179,25 @@ class GrowingFile:
 
     @property
     def length_bytes(self) -> int:
-        """Of all pieces, whether they could be written or not."""
+        """The length of all pieces, written or not."""
         return self._synced_bytes + len(self._tail)
 
     def append(self, piece: bytes) -> None:
-        """Add `piece` to the file, or keep it if the disk refuses: see `error`."""
+        """Append `piece` to the file, or keep it in memory if that fails; see `error`."""
         self._tail += piece
         self.crc32 = zlib.crc32(piece, self.crc32)
         with contextlib.suppress(OSError):
             self._write(durably=False)
 
     def sync(self) -> None:
-        """Make all pieces survive a power cut; OSError if they cannot be written."""
+        """Write all pieces durably, so that they survive a power cut. Raises OSError if that fails."""
         self._write(durably=True)
         self._synced_ending = self._ending(len(self._tail))
         self._synced_bytes, self._written_bytes = self.length_bytes, 0
         self._tail.clear()
 
     def _ending(self, tail_bytes: int) -> bytes:
-        """The last bytes of the synced part and so many bytes of the tail."""
+        """The last bytes of the synced part, and `tail_bytes` of the tail."""
         return (self._synced_ending + self._tail[max(tail_bytes - _ENDING_BYTES, 0) : tail_bytes])[-_ENDING_BYTES:]
 
     def _write(self, *, durably: bool) -> None:
@@ -210,7 +210,7 @@ class GrowingFile:
                         os.fsync(file.fileno())
                         fsync_folder(self.path.parent)
                 except OSError:
-                    if durably:  # what an fsync refused may be lost, though it was written
+                    if durably:  # data may be lost after a failed fsync, although it was written
                         self._written_bytes = 0
                     with contextlib.suppress(OSError):
                         os.ftruncate(file.fileno(), self._synced_bytes + self._written_bytes)
@@ -221,7 +221,7 @@ class GrowingFile:
         self.error, self._written_bytes = None, len(self._tail)
 
     def _open(self) -> io.FileIO:
-        """The file on the disk, which is made if it never was."""
+        """Open the file on disk. It is created if it has never existed."""
         if self._file_id is None:
             file = open_file(self.path, "xb")
             self._file_id = os.fstat(file.fileno())
@@ -232,7 +232,7 @@ class GrowingFile:
             raise self._changed("removed") from None
 
     def _require_unchanged(self, file: io.FileIO) -> None:
-        """Move to the end of what was written. A piece that was written in part is taken away."""
+        """Move to the end of the written part, and remove a partially written piece."""
         assert self._file_id is not None
         whole_bytes, now = self._synced_bytes + self._written_bytes, os.fstat(file.fileno())
         if not os.path.samestat(now, self._file_id):

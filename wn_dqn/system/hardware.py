@@ -1,6 +1,6 @@
-"""What this machine has: cores, memory (its cgroup's limit included), and the processor torch would use.
+"""The machine's hardware: cores, memory (with the limits of cgroups), and the device for torch.
 
-Torch is imported by the functions that need it: a sweep asks for cores and memory, and must stay small.
+Torch is imported inside the functions that need it, because a sweep uses this module and must stay small.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 CORES_VARIABLE = "WN_DQN_CORES"
-"""the environment variable by which a sweep tells each of its runs how many cores are its own"""
+"""the environment variable with which a sweep sets the number of cores of each run"""
 
 
 def num_cores() -> int:
-    """Cores that this process may use: its affinity, the share of time that its cgroup grants, and `CORES_VARIABLE`."""
+    """The number of cores that this process may use, by its affinity, its cgroup's quota, and `CORES_VARIABLE`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = os.environ.get(CORES_VARIABLE, "")
     return max(1, min([cores, *_cgroup_cores(), *([int(granted)] if granted.isdecimal() else [])]))
 
 
 def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """For every cgroup around this process that has a quota of time (versions 2 and 1): the cores that it is worth."""
+    """The CPU quota in cores of every cgroup (versions 2 and 1) of this process that has one."""
     cores = []
     for version, group in _cgroups("cpu", root, own):
         try:
@@ -47,7 +47,7 @@ def _cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
 
 
 def _cgroups(controller: str, root: Path, own: Path) -> Iterator[tuple[int, Path]]:
-    """The folders of the cgroups around this process that may limit what `controller` controls, with the version."""
+    """The folders of this process's cgroups with the `controller`, and their versions."""
     try:
         lines = _text(own).splitlines()
     except OSError:
@@ -66,20 +66,20 @@ def _text(path: Path) -> str:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that this process can still get: the least of what the machine and its cgroups have; None if unknown."""
+    """The free memory for this process in bytes, the minimum over the machine and its cgroups; None if unknown."""
     limits = []
     try:
         for line in _text(Path("/proc/meminfo")).splitlines():
             if line.startswith("MemAvailable:"):
                 limits.append(int(line.split()[1]) * 1024)
     except OSError:
-        pass  # not Linux: nothing to compare with
+        pass  # not Linux
     limits += _cgroup_memory_left()
     return min(limits, default=None)
 
 
 def _cgroup_memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """For every cgroup around this process that has a limit (versions 2 and 1): the limit less what is in use."""
+    """The free memory of every cgroup (versions 2 and 1) of this process that has a limit."""
     left = []
     for version, group in _cgroups("memory", root, own):
         limit_name = "memory.max" if version == 2 else "memory.limit_in_bytes"
@@ -96,7 +96,7 @@ def _cgroup_memory_left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; UsageError if it is not here."""
+    """The device with the name `auto`, `cpu`, `cuda` or `cuda:N`. Raises UsageError if it does not exist here."""
     import torch
 
     if name == "auto":
@@ -115,32 +115,32 @@ def find_device(name: str) -> torch.device:
 
 
 def prepare_torch(device: torch.device, precision: str, *, deterministic: bool = False) -> None:
-    """Set up this whole process for training or evaluation on `device`, before a network is built.
+    """Set up this whole process for training or evaluation on `device`. Call it before a network is built.
 
-    Commands and training call it; nothing that only loads a network does. UsageError if `device` has no such
-    `precision`.
+    Commands and training call it. Code that only loads a network does not. Raises UsageError if `device` does not
+    support `precision`.
     """
     import torch
 
     if precision == "tf32" and device.type != "cuda":
-        raise UsageError("precision tf32 is a GPU's; use float32 or bf16 on a cpu")
+        raise UsageError("precision tf32 needs a GPU; use float32 or bf16 on a cpu")
     if device.type == "cuda":
         if device.index is not None:
-            torch.cuda.set_device(device)  # streams and graphs belong to the current one
+            torch.cuda.set_device(device)  # streams and graphs belong to the current device
         _allow_tf32(precision == "tf32")
         if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
         torch.use_deterministic_algorithms(deterministic)
     else:
         _keep_freed_memory()
-    torch.set_num_threads(min(torch.get_num_threads(), num_cores()))  # torch does not know of a container's quota
+    torch.set_num_threads(min(torch.get_num_threads(), num_cores()))  # torch ignores a container's quota
 
 
 @contextlib.contextmanager
 def computing_on(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute on `device` with `precision` inside this context; afterwards the process is as it was.
+    """Compute on `device` with `precision` inside this context, and restore the process's settings afterwards.
 
-    Only a GPU has anything to set: `precision` other than tf32 means that float32 is not rounded.
+    Only a GPU has such settings: unless `precision` is tf32, float32 must not be rounded.
     """
     import torch
 
@@ -159,28 +159,28 @@ def computing_on(device: torch.device, precision: str) -> Iterator[None]:
 def _allow_tf32(allowed: bool) -> None:
     import torch
 
-    # float32 means float32: left alone, torch lets convolutions round to TF32.
+    # By default, torch allows TF32 in convolutions, so that float32 would not mean float32.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: every update frees and takes the same 50 MB again.
+    """Make glibc keep freed memory: every update frees and allocates the same 50 MB.
 
-    Left alone, it gives them back to the kernel and pays a page fault for every 4 KB, thousands in an update.
+    By default, glibc returns them to the kernel, which costs thousands of page faults per update, one for every 4 KB.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # TypeError: Windows knows no library without a name
-        return  # another C library, with a policy of its own
+    except (OSError, AttributeError, TypeError):  # TypeError: Windows needs the name of a library
+        return  # another C library, with its own policy
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(mmap_threshold, 2**30)
 
 
 def require_memory(replay_bytes: int, other_bytes: int, bytes_per_transition: int, device: torch.device) -> None:
-    """UsageError if a run cannot fit, naming the replay capacity that does.
+    """Raise UsageError, with the largest possible replay capacity, if a run does not fit into memory.
 
-    `replay_bytes` are needed on `device`, `other_bytes` in this machine's own memory.
+    `replay_bytes` are needed on `device`, `other_bytes` in host memory.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A small line chart out of characters, for a terminal."""
+"""A small line chart of characters, for a terminal."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _ASCII = _Pen("-", "|", ".", "'", ".", "'", "|")
 
 
 def line_chart(values: Sequence[float], width: int, height: int, *, ascii_only: bool = False) -> list[str]:
-    """`values`, drawn over `width` columns and `height` rows, with the largest and the smallest one beside them.
+    """A chart of `values` in `width` columns and `height` rows, labelled with the largest and the smallest value.
 
-    The line is straight between neighbours. Values that are not finite are left out. Empty if fewer than two are left,
-    or if there is no room for a line of eight columns.
+    Values are connected by straight lines. Values that are not finite are left out. The result is empty if fewer than
+    two values are left, or if there is no room for eight columns.
     """
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
@@ -63,7 +63,7 @@ def _at(values: Sequence[float], share: float) -> float:
 
 
 def _draw(cells: list[list[str]], x: int, before: int, row: int, pen: _Pen) -> None:
-    """Lead the line from row `before` to `row` in column `x`; row 0 is the lowest."""
+    """Draw the line from row `before` to `row` in column `x`; row 0 is the lowest."""
     if before == row:
         cells[row][x] = pen.level
         return

@@ -1,4 +1,4 @@
-"""Locks between processes. The system itself drops them when the holder dies, however it dies."""
+"""Locks between processes. The operating system releases them when the holder ends for any reason."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pathlib import Path
 
 from filelock import lock_descriptor, unlock_descriptor
 
-# A link is never followed, and a pipe never waited for. Systems lack some of these flags.
+# Do not follow links, and do not block on pipes. Some systems lack some of these flags.
 _FLAGS = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 class InUseError(Exception):
-    """Somebody else holds the lock; the message names the holder."""
+    """Another process holds the lock. The message names it."""
 
 
 @contextlib.contextmanager
 def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path`. It is made if it is missing, it names its holder, and it stays when the lock is free.
+    """Hold the lock file `path`. It is created if it is missing, contains the holder's name, and is never removed.
 
-    If the lock is held, here or in another process, `wait` until it is free; without `wait`, raise InUseError.
-    OSError if `path` cannot be opened, is a link or no regular file, or if its file system has no locks.
+    If the lock is held, here or in another process, `wait` waits until it is free. Without `wait`, raises InUseError.
+    Raises OSError if `path` cannot be opened, is not a regular file, or if its file system has no locks.
     """
     descriptor = _locked_descriptor(path, wait=wait)
     try:
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without the name
+        with contextlib.suppress(OSError):  # the disk may be full; the lock works without the name
             _write_holder(descriptor)
         yield
     finally:
@@ -39,16 +39,16 @@ def hold(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` itself, if the system can lock folders: unlike a lock file, nobody can remove it from its holder.
+    """Lock `folder` itself, if the system can lock folders. Unlike a lock file, it cannot be removed while in use.
 
-    InUseError if the lock is held, here or in another process.
+    Raises InUseError if the lock is held, here or in another process.
     """
-    if not hasattr(os, "O_DIRECTORY"):  # Windows. There, nobody can remove a lock file while it is open.
+    if not hasattr(os, "O_DIRECTORY"):  # Windows, where an open lock file cannot be removed
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        # NFS locks only what is open for writing, which a folder cannot be. The lock file has to do there.
+        # NFS locks only files that are open for writing, which a folder cannot be. There only the lock file is used.
         with contextlib.suppress(OSError):
             if not lock_descriptor(descriptor, blocking=False):
                 raise InUseError("another process")
@@ -70,7 +70,7 @@ def _locked_descriptor(path: Path, *, wait: bool) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # the file was removed before it was locked; others will lock the new one
+        os.close(descriptor)  # the file was removed before it was locked, and others would lock a new one
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
@@ -92,9 +92,9 @@ def _release(descriptor: int) -> None:
 
 
 def _write_holder(descriptor: int) -> None:
-    if os.fstat(descriptor).st_nlink == 1:  # under another name it may be a file of somebody else
+    if os.fstat(descriptor).st_nlink == 1:  # with a second name, it may be another user's file
         os.ftruncate(descriptor, 0)
-        # On Windows nobody else can read the first byte while it is locked. It is one that no reader needs.
+        # On Windows the first byte cannot be read while it is locked. So it is a newline, which readers do not need.
         os.write(descriptor, f"\nprocess {os.getpid()} on {socket.gethostname()}\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""Files that a command writes for a person: a file that this program did not make is never overwritten."""
+"""Output files of commands. A file that this program did not write is never overwritten."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from wn_dqn.errors import UsageError
 from wn_dqn.system.durable import open_file, write_durably
 
 MARK = "made by wn_dqn"
-"""stands in files of every kind that can hold a comment"""
-# What stands in the first kilobyte of a file of each kind, and what in its beginning or end if this program made it.
+"""mark in files of all formats with comments"""
+# By format: a text in the first kilobyte of every such file, and one at the start or end of files of this program.
 _SIGNS = {
     "png": (b"\x89PNG\r\n", MARK.encode()),
     "svg": (b"<svg", MARK.encode()),
@@ -25,7 +25,7 @@ _SEARCHED_BYTES = 2**16
 
 
 def require_writable(path: Path, formats: Collection[str]) -> str:
-    """The format that the name of the file asks for; UsageError if it cannot be written, or another's file is there."""
+    """The format of the file's extension. Raises UsageError if it cannot be written, or is another program's file."""
     file_format = path.suffix.lower().removeprefix(".")
     if file_format not in formats:
         raise UsageError(f"{path} must end with {' or '.join(f'.{name}' for name in formats)}")
@@ -36,7 +36,7 @@ def require_writable(path: Path, formats: Collection[str]) -> str:
 
 
 def require_ours(path: Path, file_format: str) -> None:
-    """UsageError unless `path` is free, empty, or a file of this format that bears the mark of this program."""
+    """Raise UsageError unless `path` is missing, empty, or a file of this format with the mark of this program."""
     ends = read_ends(path)
     sign, mark = _SIGNS[file_format]
     if any(ends) and (sign not in ends[0][:1024] or not any(mark in end for end in ends)):
@@ -44,7 +44,7 @@ def require_ours(path: Path, file_format: str) -> None:
 
 
 def read_ends(path: Path) -> tuple[bytes, bytes]:
-    """The first and the last bytes of a file, empty if there is none; UsageError if it is no file to be written to."""
+    """The first and the last bytes of a file; empty if there is none. Raises UsageError if it is not writable."""
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
     try:
@@ -59,7 +59,7 @@ def read_ends(path: Path) -> tuple[bytes, bytes]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """The old file or the whole new one; UsageError if the disk refuses."""
+    """Replace the file atomically. Raises UsageError if it cannot be written."""
     try:
         write_durably(path, data)
     except OSError as error:

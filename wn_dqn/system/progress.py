@@ -1,4 +1,4 @@
-"""Progress on the console: bars and a chart where there is a terminal, plain lines where there is none."""
+"""Progress on the console: bars and a chart in a terminal, plain lines without one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rich.text import Text
 from wn_dqn.system.line_chart import line_chart
 
 LINE_PERIOD_S = 15.0
-"""Seconds between lines of a task where there is no terminal."""
+"""seconds between lines of a task without a terminal"""
 _PACE_S = 60.0
-"""The speed of a task, and so the time that is left, is that of the last minute."""
+"""window in seconds for a task's speed, from which the remaining time is estimated"""
 _CHART_WIDTH, _CHART_HEIGHT = 64, 6
 _ROOM_FOR_CHART = 16
 """lines of a terminal that shows a chart"""
@@ -32,7 +32,7 @@ _ROOM_FOR_TIME = 30
 
 
 class _Messages(io.TextIOBase):
-    """A stream that drops what it cannot write: a reader who is gone, or a full disk, must not end the work."""
+    """A stream that ignores write errors: a closed pipe or a full disk must not end the work."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -59,24 +59,24 @@ class _Messages(io.TextIOBase):
 
 
 class ProgressReporter:
-    """Tells a person how far a long task is. Everything goes to standard error; what cannot be written is dropped."""
+    """Shows the progress of long tasks on standard error. Text that cannot be written is dropped."""
 
     def __init__(self, console: Console | None = None) -> None:
         messages = cast("TextIO", _Messages(sys.stderr))
-        # Lines in a notebook, too: rich would show each as a page of its own.
+        # A notebook gets plain lines, too: rich would show each update as a separate output.
         self._console = console or Console(file=messages, highlight=False, soft_wrap=True, force_jupyter=False)
-        # Not what `FORCE_COLOR` says: whoever reads a pipe may want colours, but no bar that moves.
+        # `FORCE_COLOR` is ignored here: it asks for colours in a pipe, not for moving bars.
         self._moves = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._bars = _Bars()
         self._live: Live | None = None
 
     def message(self, text: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         self._console.print(text, markup=False)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[ProgressTask]:
-        """A task of `total` units, 0 if nobody can know, of which `done` are behind."""
+        """Show a task of `total` units, of which `done` are done. 0 means an unknown total."""
         if not self._moves:
             yield _Lines(self, name, total, done)
             return
@@ -98,18 +98,18 @@ class ProgressReporter:
 
 
 class ProgressTask:
-    """A task under way."""
+    """A task in progress."""
 
     def update(self, done: int, details: str = "") -> None:
-        """`done` units are behind; `details` is what else is worth a glance."""
+        """Set the number of units that are done. `details` is additional text."""
         raise NotImplementedError
 
     def show_curve(self, values: Sequence[float]) -> None:
-        """How `values` went so far: a chart where there is a terminal, else nothing."""
+        """Show a chart of `values` if there is a terminal."""
 
 
 class _Pace:
-    """How long the rest of a task takes."""
+    """Estimates the remaining time of a task."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.done = total, done
@@ -117,7 +117,7 @@ class _Pace:
         self._behind = deque([(self.began_s, done)])
 
     def update(self, done: int) -> float:
-        """`done` units are behind; returns the time."""
+        """Set the number of units that are done. Returns the current time."""
         now_s, self.done = time.monotonic(), done
         if now_s - self._behind[-1][0] >= 1.0:
             self._behind.append((now_s, done))
@@ -131,7 +131,7 @@ class _Pace:
 
     @property
     def left(self) -> str:
-        """The time that is left, like 0:01:00; empty while nobody knows."""
+        """The remaining time, like 0:01:00; empty if unknown."""
         (began_s, before), (last_s, last) = self._behind[0], self._behind[-1]
         if last <= before:
             return ""
@@ -152,7 +152,7 @@ class _Bar(ProgressTask):
         self._curve = list(values)
 
     def chart(self, options: ConsoleOptions) -> list[str]:
-        """The curve as lines; none where there is no room or no curve."""
+        """The chart as lines; empty if there is no room or no curve."""
         if options.size.height < _ROOM_FOR_CHART:
             return []
         width = min(options.max_width, _CHART_WIDTH)
@@ -178,13 +178,13 @@ class _Bar(ProgressTask):
 
 
 class _Bars:
-    """All tasks under way, as they are drawn: what a terminal has room for."""
+    """All tasks in progress, drawn as far as the terminal has room."""
 
     def __init__(self) -> None:
         self.shown: list[_Bar] = []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for bar in list(self.shown):  # another thread draws
+        for bar in list(self.shown):  # a copy, because another thread draws
             for line in bar.chart(options):
                 yield Text(line)
             yield bar.line(options)

@@ -1,8 +1,8 @@
-"""Reading files that anybody may have written: a run's, a config, a checkpoint, a network of another program.
+"""Safe reading of untrusted files: a run's, a config, a checkpoint, a network of another program.
 
-Every such file is read here. It must be a regular file of at most so many bytes, in UTF-8 if it is text; JSON holds
-finite numbers, and pydantic models say what its values are. Whatever is wrong is an OSError whose `strerror` says it.
-Links are followed: a person may keep a folder elsewhere. No pipe is waited for, and no device is read.
+Every such file is read here. It must be a regular file of limited size, in UTF-8 if it is text. JSON may contain only
+finite numbers, and pydantic models define its values. Any error is an OSError whose `strerror` states the reason. Links
+are followed, because users keep folders elsewhere. Pipes and devices are refused.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ T = TypeVar("T")
 
 
 class Record(BaseModel):
-    """An object in a file. What this version does not know is kept as it is."""
+    """An object in a file. Unknown keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
 
 class UnreadableError(OSError):
-    """A file is not what it should be."""
+    """A file does not have the expected content."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(errno.EINVAL, reason)
@@ -55,7 +55,7 @@ class UnreadableError(OSError):
 
 @contextlib.contextmanager
 def opened(path: Path, max_bytes: int) -> Iterator[io.FileIO]:
-    """A regular file of at most `max_bytes`, to be read; OSError if it is none. It may still grow."""
+    """Open a regular file of at most `max_bytes` for reading; it may still grow. Raises OSError for anything else."""
     try:
         file = io.FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | _FLAGS))
     except ValueError:
@@ -70,7 +70,7 @@ def opened(path: Path, max_bytes: int) -> Iterator[io.FileIO]:
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file of at most `max_bytes`; OSError if it is none."""
+    """The content of a regular file of at most `max_bytes`. Raises OSError for anything else."""
     with opened(path, max_bytes) as file:
         data = bytearray()
         while block := file.read(min(_BLOCK_BYTES, max_bytes + 1 - len(data))):
@@ -81,7 +81,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def read_text(path: Path, max_bytes: int) -> str:
-    """The content of a file in UTF-8; OSError if it is none."""
+    """The content of a UTF-8 file. Raises OSError if it is not one."""
     try:
         return read_bytes(path, max_bytes).decode()
     except UnicodeDecodeError:
@@ -89,7 +89,7 @@ def read_text(path: Path, max_bytes: int) -> str:
 
 
 def sha256(path: Path, max_bytes: int) -> str:
-    """The SHA-256 of a file's content, block by block; OSError if it cannot be read."""
+    """The SHA-256 of a file's content, computed block by block. Raises OSError if it cannot be read."""
     digest = hashlib.sha256()
     with opened(path, max_bytes) as file:
         while block := file.read(_BLOCK_BYTES):
@@ -98,12 +98,12 @@ def sha256(path: Path, max_bytes: int) -> str:
 
 
 def read_json(path: Path, max_bytes: int, form: type[T] | TypeAdapter[T]) -> T:
-    """What a JSON file says, as `form` says it is; OSError if it is something else."""
+    """The content of a JSON file, validated as `form`. Raises OSError if it is invalid."""
     return validated(form, parse_json(read_bytes(path, max_bytes)))
 
 
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
-    """What a JSON text says; OSError if it is none, is too much, or (if `finite`) a number is infinite or NaN."""
+    """The value of a JSON text. Raises OSError if it is invalid, too large, or (if `finite`) has infinity or NaN."""
     if data.count(b"[") + data.count(b"{") > _MAX_CONTAINERS:
         raise UnreadableError(f"it has more than {_MAX_CONTAINERS:,} lists and objects")
     checks: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
@@ -114,7 +114,7 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
 
 
 def validated(form: type[T] | TypeAdapter[T], value: object) -> T:
-    """`value` as `form` says it is; OSError, with the first mistake, if it is something else."""
+    """`value` validated as `form`. Raises OSError, with the first mistake, if it is invalid."""
     adapter = form if isinstance(form, TypeAdapter) else TypeAdapter(form)
     try:
         return adapter.validate_python(value)

@@ -1,12 +1,12 @@
-"""Text that comes from outside: names of runs and games, columns of tables."""
+"""Formats text for people, and escapes untrusted text: names of runs and games, columns of tables."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    r"""`text` with every character that cannot be shown written out, like ``\x1b``. Line breaks stay.
+    r"""`text` with every unprintable character escaped, like ``\x1b``. Line breaks are kept.
 
-    Such characters move a terminal's cursor, and are not allowed in SVG and HTML.
+    Such characters control a terminal, and are not allowed in SVG and HTML.
     """
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
@@ -14,7 +14,7 @@ def printable(text: str) -> str:
 
 
 def score_text(score: float) -> str:
-    """A score as tables and messages give it: with two decimals where it is small."""
+    """A score as text for tables and messages, with two decimals if it is small."""
     return f"{score:,.1f}" if abs(score) >= 10 else f"{score:.2f}"
 
 
@@ -24,7 +24,7 @@ def number_of(count: int, noun: str) -> str:
 
 
 def time_text(hours: float) -> str:
-    """A time in the unit that a person would choose: 40 seconds, 90 minutes, 7.5 hours, 3.2 days."""
+    """A time in a suitable unit: 40 seconds, 90 minutes, 7.5 hours, 3.2 days."""
     seconds = hours * 3600
     if seconds < 120:
         return f"{seconds:.0f} seconds"

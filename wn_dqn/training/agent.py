@@ -1,4 +1,4 @@
-"""What the loop needs from any agent, and what an agent is made of."""
+"""The interface of an agent, as the loop uses it, and the parts from which an agent is built."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from wn_dqn.training.q_learning import Loss
 
 @dataclass(frozen=True)
 class AgentParts:
-    """What an agent is made of: an agent looks nothing up."""
+    """The parts of an agent. They are passed in, so that an agent reads no settings."""
 
     network: QNetwork
     """the online network, on the device where the agent learns, in evaluation mode"""
     optimizer: torch.optim.Optimizer
-    """of all parameters of `network`"""
+    """the optimizer of all parameters of `network`"""
     loss: Loss
     initialize: Initialization
-    """sets `network` from an early replay batch"""
+    """initializes `network` from an early replay batch"""
     exploration: np.random.Generator
     """draws the random actions"""
     noise: np.random.Generator
     """draws the noise of noisy layers"""
     precision: Precision = "float32"
-    """bf16: matrix products and convolutions run in bfloat16; the others are settings of the process"""
+    """bf16 runs matrix products and convolutions in bfloat16; the other values are settings of the process"""
 
 
 class UpdateMetrics(NamedTuple):
-    """What one update observed, float32 on the learner's device, so that nobody waits for it."""
+    """Values that one update observed, float32 tensors on the learner's device. They stay there to avoid a sync."""
 
     loss: Tensor
     mean_q: Tensor
@@ -46,14 +46,14 @@ class UpdateMetrics(NamedTuple):
     td_error: Tensor
     """y - Q(s, a) [B], not clipped"""
     priority: Tensor
-    """[B], how much is left to learn from each transition, for prioritized replay: its size counts, not its sign"""
+    """[B], the error of each transition, for prioritized replay, which uses its absolute value"""
 
 
 class Measured(NamedTuple):
-    """What the instruments of a log period look at."""
+    """The data for the instruments of a log period."""
 
     batch: TransitionBatch
-    """a minibatch for one more update, whose outcome is measured and thrown away"""
+    """a minibatch for one more update, which is measured and then undone"""
     states: Tensor
     """held-out observations [B, *obs_shape]"""
 
@@ -63,7 +63,7 @@ class Agent(Protocol):
 
     num_actions: int
     online: QNetwork
-    """the network that acts: it is exported, and shown"""
+    """the online network, which acts; it is the one that is exported"""
 
     def initialize(self, obs: Tensor) -> Mapping[str, int]:
         """Initialize from an early replay batch [B, *obs_shape]; target := online. Returns counts for the log."""
@@ -82,7 +82,7 @@ class Agent(Protocol):
         ...
 
     def set_learning_rate(self, rate: float) -> None:
-        """Take steps of this size from now on; called only where the plan has a schedule."""
+        """Set the learning rate from now on. Called only if the plan has a schedule."""
         ...
 
     def update_target(self) -> None:
@@ -90,25 +90,28 @@ class Agent(Protocol):
         ...
 
     def diagnostics(self, measured: Measured | None) -> dict[str, float]:
-        """Metrics of the network for every log period, by tag; NaN while `measured` is None and they depend on it."""
+        """Metrics of the network for every log period, by tag. Those that need `measured` are NaN while it is None."""
         ...
 
     def curvature(self, batch: TransitionBatch, products: int, start: torch.Generator) -> dict[str, float]:
-        """Metrics of the loss's Hessian on a minibatch, for an evaluation that asks for them, by column."""
+        """Metrics of the loss's Hessian on a minibatch, by column, for evaluations that request them.
+
+        `products` is the number of Hessian-vector products. `start` draws the start vector.
+        """
         ...
 
     def histograms(self, measured: Measured | None) -> dict[str, Tensor]:
-        """Tensors whose distribution is worth a look at every epoch, by tag."""
+        """Tensors whose distribution is logged after every epoch, by tag."""
         ...
 
     def check_finite(self) -> None:
-        """RunError if a parameter is NaN or infinite."""
+        """Raise RunError if a parameter is NaN or infinite."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an identical continuation needs: nested dicts of tensors and JSON values."""
+        """Everything that an exact resume needs: nested dicts of tensors and JSON values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         ...

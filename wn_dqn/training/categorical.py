@@ -16,10 +16,11 @@ from wn_dqn.training.q_learning import Reduction, reduced
 def categorical_target(
     reward: Tensor, discount: Tensor, next_logits: Tensor, choosing_q: Tensor, support: Support
 ) -> Tensor:
-    """Target probabilities [B, N]: of r + discount Z(s', a*), projected onto the atoms (algorithm 1).
+    """Target probabilities [B, N]: r + discount Z(s', a*), projected onto the atoms (algorithm 1).
 
-    `reward` and `discount` are [B], `next_logits` [B, A, N]. a* is the action of the largest `choosing_q` [B, A]: Q of
-    the same network in C51, of the online network in Double C51. Where `discount` is 0 all lies at r.
+    `reward` and `discount` are [B], `next_logits` [B, A, N]. a* is the action with the largest `choosing_q` [B, A]. In
+    C51 these are the same network's Q-values, in Double C51 the online network's. If `discount` is 0, all probability
+    is at r.
     """
     probabilities = chosen(next_logits, choosing_q.argmax(dim=1)).softmax(dim=1)
     returns = reward.unsqueeze(1) + discount.unsqueeze(1) * support.atoms(probabilities)
@@ -29,9 +30,10 @@ def categorical_target(
 def project(returns: Tensor, probabilities: Tensor, support: Support) -> Tensor:
     """Probabilities [B, N] on the atoms, from `probabilities` [B, M] of `returns` [B, M].
 
-    Equation 7: a return is first clipped to [v_min, v_max]; its probability is then shared by its two neighbours, the
-    nearer one getting more, so that the mean stays: (Phi p)_i = sum_j clip(1 - |[x_j] - z_i| / step, 0, 1) p_j. It is
-    summed in this form, not scattered, so that a GPU always adds in the same order.
+    Equation 7: each return is first clipped to [v_min, v_max]. Its probability is then divided between the two
+    neighbouring atoms, in proportion to their nearness, which preserves the mean:
+    (Phi p)_i = sum_j clip(1 - |[x_j] - z_i| / step, 0, 1) p_j. It is computed as this sum and not by a scatter, so that
+    a GPU always adds in the same order.
     """
     place = (returns.clamp(support.v_min, support.v_max) - support.v_min) / support.step  # [B, M], in steps from v_min
     index = Support(0.0, support.num_atoms - 1.0, support.num_atoms).atoms(place)
@@ -42,8 +44,8 @@ def project(returns: Tensor, probabilities: Tensor, support: Support) -> Tensor:
 def divergence(logits: Tensor, action: Tensor, target: Tensor) -> Tensor:
     """The KL divergences [B] of softmax(logits of the action taken) from `target` [B, N]; logits are [B, A, N].
 
-    Its gradient is that of the cross-entropy, which the paper minimizes; unlike that, it is 0 where nothing is left to
-    learn. Rainbow's priorities are these (Hessel et al. 2018, "The integrated agent").
+    The gradient equals that of the cross-entropy, which the paper minimizes. Unlike the cross-entropy, the divergence
+    is 0 for a perfect prediction. Rainbow uses it as the priority (Hessel et al. 2018, "The integrated agent").
     """
     return F.kl_div(chosen(logits, action).log_softmax(dim=1), target, reduction="none").sum(dim=1)
 
@@ -51,9 +53,10 @@ def divergence(logits: Tensor, action: Tensor, target: Tensor) -> Tensor:
 def categorical_loss(
     logits: Tensor, action: Tensor, target: Tensor, *, reduction: Reduction, weight: Tensor | None = None
 ) -> Tensor:
-    """The loss []: :func:`divergence`, each multiplied by its `weight` [B] if there is one, summed or averaged over B.
+    """The loss []: :func:`divergence` times `weight` [B], if given, summed or averaged over B.
 
-    A :class:`wn_dqn.training.q_learning.Loss` of logits [B, A, N] and target probabilities [B, N].
+    With a fixed `reduction`, it is a :class:`wn_dqn.training.q_learning.Loss` of logits [B, A, N] and target
+    probabilities [B, N].
     """
     return reduced(divergence(logits, action, target), weight, reduction)
 

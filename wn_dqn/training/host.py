@@ -1,6 +1,6 @@
-"""The host of the loop: what the loop asks of whoever runs it, and how it is asked to stop.
+"""The host of the loop: the interface through which the loop saves, evaluates and stops.
 
-Callbacks of a user are another thing: :mod:`wn_dqn.runs.callback`.
+A user's callbacks are in :mod:`wn_dqn.runs.callback`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from wn_dqn.evaluation.rollout import Evaluation
 from wn_dqn.training.state import TrainingState
 
 
-class Stop(Exception):  # noqa: N818 - not an error: somebody asked the run to stop
-    """Raised by `Host.check_stop` and passed on once the run is saved."""
+class Stop(Exception):  # noqa: N818 - a request to stop, not an error
+    """Raised by `Host.check_stop`. The loop saves the run, then raises it again."""
 
 
 class Host(Protocol):
-    """Who runs the loop. Nothing here changes what is learned."""
+    """The owner of the loop. Its methods do not change what is learned."""
 
     def evaluate(self, steps: int) -> Evaluation:
-        """Test the agent; the outcome depends on the network, the seed and `steps` alone. May raise Stop."""
+        """Evaluate the agent. The outcome depends only on the network, the seed and `steps`. May raise Stop."""
         ...
 
     def save(self, state: TrainingState, score: float | None) -> None:
-        """Save everything an identical continuation needs."""
+        """Save everything that an exact resume needs."""
         ...
 
     def on_initialized(self, outcome: Mapping[str, int]) -> None:
-        """Told what the agent says of its initialization."""
+        """Receive the counts that the agent's `initialize` returned."""
         ...
 
     def after_step(self, state: TrainingState) -> None:
-        """Called after every step: progress, writing behind."""
+        """Called after every step, to show progress and to write replay segments in the background."""
         ...
 
     def check_stop(self) -> None:
-        """Raise Stop if the run has been asked to stop."""
+        """Raise Stop if a stop was requested."""
         ...

@@ -1,9 +1,9 @@
 """The loop: deep Q-learning with experience replay (Mnih et al. 2015, algorithm 1), N games in lockstep.
 
-Concurrent and synchronized, after Daley & Amato (2021): the actions of a step are chosen before the updates of that
-step run, and the updates see a replay that does not change under them, so the emulators work while the learner does
-and nothing depends on who is faster. There is one update per `update_period_steps` transitions whatever N is. N = 1 is
-the order of DeepMind's program: store the transition, choose the next action, then learn.
+The loop is concurrent and synchronized, after Daley & Amato (2021). The actions of a step are chosen before its
+updates, and the replay does not change during the updates. So the emulators and the learner work at the same time, and
+the result does not depend on their speed. There is one update per `update_period_steps` transitions for any N. With
+N = 1 the order is that of DeepMind's program: store the transition, choose the next action, then learn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wn_dqn.training.plan import TrainingPlan
 from wn_dqn.training.state import PeriodStatistics, TrainingState
 
 _MEASURED_STATES = 256
-"""of the held-out states, which were drawn at random: a forward pass over all of them takes as long as many updates"""
+"""number of the held-out states that are used; they are in random order, and a forward pass over all is slow"""
 
 
 def train(
@@ -43,8 +43,8 @@ def train(
 ) -> None:
     """Train `agent` from `state` until `plan.total_steps`.
 
-    Raises Stop when asked to and EnvironmentFailure if the environment cannot go on, both after saving; RunError when
-    a loss or a parameter is no longer finite.
+    Raises Stop on request, and EnvironmentFailure if the environment fails, both after saving. Raises RunError if a
+    loss or a parameter is not finite.
     """
     replay = sampler.replay
     while True:
@@ -72,7 +72,7 @@ def train(
                 state.add_update(outcome)
                 if state.updates % plan.target_period_updates == 0:
                     agent.update_target()
-        else:  # the environment failed in this step, and the run was saved: what was due in it is done
+        else:  # resumed from a save during this step, when the environment failed: its updates have been done
             env.send(state.action)
         with _saving_if_ended(host, state):
             _record(replay, state, state.action, env.receive())
@@ -99,14 +99,17 @@ def _evaluation_is_due(plan: TrainingPlan, state: TrainingState) -> bool:
 
 
 def _updates_due(plan: TrainingPlan, state: TrainingState) -> int:
-    """Updates that the last step made due: one per `update_period_steps` transitions since learning started."""
+    """The number of updates due after the last step: one per `update_period_steps` transitions of learning."""
     learned = max(state.steps - state.learning_from_steps, 0)
     learned_before = max(state.steps - state.num_envs - state.learning_from_steps, 0)
     return learned // plan.update_period_steps - learned_before // plan.update_period_steps
 
 
 def begin_games(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state: TrainingState) -> None:
-    """Begin new games from seeds that depend on the step alone: emulators save no state, but this restores them."""
+    """Start new games from seeds that depend only on the step.
+
+    Emulators cannot save their state. So a resumed run restores them from these seeds and the actions since.
+    """
     frames = env.reset(env_seeds(plan.seed, "environment", state.steps, num_envs=state.num_envs))
     state.begin_games(frames)
     if state.statistics is not None:
@@ -119,7 +122,7 @@ def begin_games(plan: TrainingPlan, env: VectorEnv, replay: ReplayBuffer, state:
 
 
 def _normalize(agent: Agent, state: TrainingState) -> None:
-    """Let the network know of all that the training games have shown, if it normalizes what it sees."""
+    """Set the network's mean and variance of observations, if it normalizes observations."""
     statistics = state.statistics
     if statistics is not None and agent.online.normalization is not None:
         mean, variance = torch.from_numpy(statistics.mean), torch.from_numpy(statistics.variance)
@@ -127,14 +130,14 @@ def _normalize(agent: Agent, state: TrainingState) -> None:
 
 
 def games_in_progress(plan: TrainingPlan, state: TrainingState) -> bool:
-    """Whether the games go on from `state`, rather than beginning anew with an epoch."""
+    """Whether the games continue from `state`. Otherwise new games start with the next epoch."""
     return state.action is not None or not _crossed(state, plan.epoch_steps)
 
 
 def restore_games(plan: TrainingPlan, env: VectorEnv, state: TrainingState, on_step: Callable[[int], None]) -> None:
-    """Bring `env` to where a saved run left it: reset as at the epoch's beginning, and step every action again.
+    """Restore `env` to the state of a saved run: reset it as at the epoch's start, and repeat every action.
 
-    RunError if that does not end in the observation that was saved, as with another version of the emulator.
+    Raises RunError if the last observation differs from the saved one, for instance after an emulator's update.
     """
     state.begin_games(env.reset(env_seeds(plan.seed, "environment", state.epoch_began_at, num_envs=state.num_envs)))
     for done, action in enumerate(state.epoch_actions):
@@ -149,7 +152,7 @@ def restore_games(plan: TrainingPlan, env: VectorEnv, state: TrainingState, on_s
 
 
 def _begin_learning(plan: TrainingPlan, agent: Agent, replay: ReplayBuffer, host: Host, state: TrainingState) -> None:
-    """The data-dependent initialization (not of a network that was given) and the states to follow mean max-Q on."""
+    """Initialize the network from data, unless it was imported, and draw the held-out states for mean max-Q."""
     generator = numpy_generator(plan.seed, "init")
     (batch,) = replay.sample(generator, plan.init_batch_size)
     outcome = None if state.initialized else agent.initialize(batch.obs)
@@ -161,7 +164,7 @@ def _begin_learning(plan: TrainingPlan, agent: Agent, replay: ReplayBuffer, host
 
 
 def _record(replay: ReplayBuffer, state: TrainingState, action: NDArray[np.int64], step: EnvStep) -> None:
-    """Put the step into the replay and count it."""
+    """Append the step to the replay, and count it."""
     reward = np.clip(step.reward, -1.0, 1.0) if state.spec.clip_rewards else step.reward
     replay.append(
         action,
@@ -177,9 +180,10 @@ def _record(replay: ReplayBuffer, state: TrainingState, action: NDArray[np.int64
 
 
 def _measured(plan: TrainingPlan, sampler: Sampler, state: TrainingState) -> Measured | None:
-    """What the instruments look at now; None while there is no learning.
+    """The data for the instruments at this step; None before learning starts.
 
-    Drawn by a generator of this step's own: no instrument moves what is learned, or needs a memory to be saved.
+    It is drawn by a generator that is seeded with the step. So instruments do not change what is learned, and have no
+    state to save.
     """
     if state.held_out is None or state.steps < state.learning_from_steps:
         return None
@@ -188,7 +192,7 @@ def _measured(plan: TrainingPlan, sampler: Sampler, state: TrainingState) -> Mea
 
 
 def _log(agent: Agent, sampler: Sampler, metrics: Metrics, plan: TrainingPlan, state: TrainingState) -> None:
-    """A row of metrics, about the time since the last one."""
+    """Write a row of metrics about the period since the last row."""
     row = state.period.metrics()
     if state.period.updates and not math.isfinite(row["train/loss"]):
         raise RunError(
@@ -215,7 +219,7 @@ def _evaluate(
     plan: TrainingPlan,
     state: TrainingState,
 ) -> None:
-    """Test the agent, write the outcome, and save."""
+    """Evaluate the agent, write the outcome, and save."""
     agent.check_finite()
     evaluation = host.evaluate(state.steps)
     row = {**evaluation.metrics(), "held_out_max_q": math.nan, "train_s": state.train_s}
@@ -236,7 +240,7 @@ def _evaluate(
 
 
 def _curvature(agent: Agent, plan: TrainingPlan, measured: Measured | None, steps: int) -> dict[str, float]:
-    """`CURVATURE_METRICS` of the loss of a minibatch that no update has; NaN while there is no learning."""
+    """`CURVATURE_METRICS` of the loss of a minibatch that no update uses; NaN before learning starts."""
     if measured is None:
         return dict.fromkeys(CURVATURE_METRICS, math.nan)
     return agent.curvature(measured.batch, plan.curvature_products, torch_generator(plan.seed, "curvature", steps))
@@ -244,7 +248,7 @@ def _curvature(agent: Agent, plan: TrainingPlan, measured: Measured | None, step
 
 @contextlib.contextmanager
 def _saving_if_ended(host: Host, state: TrainingState) -> Iterator[None]:
-    """Save if somebody stops the run, or the environment cannot go on."""
+    """Save the run if a stop is requested, or if the environment fails."""
     try:
         yield
     except (Stop, EnvironmentFailure):

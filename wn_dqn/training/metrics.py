@@ -1,4 +1,4 @@
-"""What the loop tells about itself, apart from where it is written."""
+"""The interface through which the loop writes its metrics."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 class Metrics(Protocol):
-    """What the loop tells about itself."""
+    """A writer of the loop's metrics."""
 
     def write(self, steps: int, row: Mapping[str, float]) -> None:
-        """A row of figures of a log period; NaN where there is nothing to tell. Keys are the same in every row."""
+        """Write the row of a log period. A value that is not available is NaN. Every row has the same keys."""
         ...
 
     def write_evaluation(self, steps: int, row: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None:
-        """The outcome of an evaluation, and the distributions of the network's parameters."""
+        """Write the outcome of an evaluation, and the distributions of the network's parameters."""
         ...
 
 
 class NullMetrics:
-    """Metrics that nobody reads."""
+    """Discards all metrics."""
 
     def write(self, steps: int, row: Mapping[str, float]) -> None: ...
     def write_evaluation(self, steps: int, row: Mapping[str, float], histograms: Mapping[str, Tensor]) -> None: ...

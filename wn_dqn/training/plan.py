@@ -1,4 +1,4 @@
-"""What the training loop does when: periods, schedules and the seed."""
+"""The plan of the training loop: periods, schedules and the seed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All numbers that the loop knows. Steps are agent steps, summed over all environments."""
+    """All numbers of the loop. Steps are agent steps, summed over all environments."""
 
     seed: int
     total_steps: int
     start_steps: int
     """steps of random play before learning starts"""
     update_period_steps: int
-    """one update per so many transitions, whatever the number of environments"""
+    """one update per this number of transitions, for any number of environments"""
     target_period_updates: int
     epoch_steps: int
     """an evaluation follows each epoch"""
@@ -24,12 +24,12 @@ class TrainingPlan:
     init_batch_size: int
     """transitions in the batch of the initialization"""
     held_out_states: int
-    """states on which mean max-Q is followed"""
+    """number of states on which mean max-Q is measured"""
     epsilon: Callable[[int], float]
-    """of the exploring policy, as a function of the step"""
+    """epsilon of the exploring policy, as a function of the step"""
     learning_rate: Callable[[int], float] | None = None
-    """as a function of the step; None: as the optimizer was made"""
+    """the learning rate as a function of the step; None leaves the optimizer's"""
     normalize_observations: bool = False
-    """whether the network is kept told of the mean and variance of what the training games have shown"""
+    """whether the network normalizes observations by their running mean and variance"""
     curvature_products: int = 0
-    """of the loss's Hessian with a vector, at each evaluation; 0: curvature is not measured"""
+    """number of Hessian-vector products at each evaluation; 0 turns the measurement of curvature off"""

@@ -12,12 +12,12 @@ Reduction = Literal["mean", "sum"]
 
 
 class Loss(Protocol):
-    """A loss of what a network puts out, its reduction chosen."""
+    """A loss of a network's outputs, with a fixed reduction."""
 
     def __call__(self, q: Tensor, action: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        """Loss [] from q [B, A], action int64 [B], target [B], and weight [B]; None: all the same.
+        """Loss [] from q [B, A], action int64 [B], target [B], and weight [B]; None means equal weights.
 
-        Of distributions on N atoms, `q` is logits [B, A, N] and `target` probabilities [B, N].
+        For distributions on N atoms, `q` is logits [B, A, N] and `target` is probabilities [B, N].
         """
         ...
 
@@ -33,9 +33,9 @@ def q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tenso
 def double_q_learning_target(reward: Tensor, discount: Tensor, next_q: Tensor, online_next_q: Tensor) -> Tensor:
     """y = r + discount * Q(s', argmax_a Q_online(s', a)), from two estimates [B, A] of the next values; returns [B].
 
-    The maximum of noisy estimates is too large on average; an estimate whose noise had no say in the choice is not
-    (van Hasselt et al. 2016, "Double DQN"). `next_q` is the target network's. The other arguments as in
-    :func:`q_learning_target`.
+    The maximum of noisy estimates is biased upwards. If one estimate chooses the action and another one with
+    independent noise evaluates it, that bias vanishes (van Hasselt et al. 2016, "Double DQN"). `next_q` is the target
+    network's. The other arguments are as in :func:`q_learning_target`.
     """
     return reward + discount * _chosen(next_q, online_next_q.argmax(dim=1))
 
@@ -45,9 +45,9 @@ def clipped_td_loss(
 ) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error clipped to [-1, 1], summed or averaged over B.
 
-    That is the Huber loss with threshold 1: Mnih et al. clip the error term of the update, not the error inside the
-    square (which would have no gradient beyond 1). `q` is [B, A], `action` int64 [B], `target` [B]. With `weight` [B]
-    each loss is multiplied by its weight before the sum; the mean is still the sum divided by B.
+    That is the Huber loss with threshold 1. Mnih et al. clip the error term of the update. Clipping the error inside
+    the square instead would give no gradient beyond 1. `q` is [B, A], `action` int64 [B], `target` [B]. `weight` [B]
+    multiplies each loss before the sum; the mean is still the sum divided by B.
     """
     if weight is not None:
         return reduced(F.huber_loss(_chosen(q, action), target, reduction="none", delta=1.0), weight, reduction)
@@ -59,8 +59,8 @@ def squared_td_loss(
 ) -> Tensor:
     """Loss [] whose gradient with respect to Q(s, a) is the TD error itself, *not clipped*, summed or averaged over B.
 
-    That is half the squared error, which equals :func:`clipped_td_loss` while no error exceeds 1. One large error
-    makes a large step: Mnih et al. clip for a reason. Arguments as there.
+    That is half the squared error. It equals :func:`clipped_td_loss` while no error exceeds 1. One large error makes a
+    large step, which is why Mnih et al. clip. The arguments are those of :func:`clipped_td_loss`.
     """
     if weight is not None:
         return 0.5 * reduced(F.mse_loss(_chosen(q, action), target, reduction="none"), weight, reduction)
@@ -68,16 +68,16 @@ def squared_td_loss(
 
 
 def reduced(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
-    """Sum or mean over B [] of losses [B], each multiplied by its weight [B] if there is one.
+    """The sum or the mean [] over B of losses [B], each multiplied by its weight [B], if given.
 
-    Not torch's own `weight`, whose mean is over B for one loss and over the sum of the weights for the other.
+    torch's own `weight` is not used: its mean divides by B in some losses, and by the sum of the weights in others.
     """
     weighted = loss if weight is None else weight * loss
     return weighted.mean() if reduction == "mean" else weighted.sum()
 
 
 def td_error(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
-    """y - Q(s, a) [B]; arguments as for :func:`clipped_td_loss`."""
+    """y - Q(s, a) [B]. The arguments are those of :func:`clipped_td_loss`."""
     return target - _chosen(q, action)
 
 
@@ -87,4 +87,4 @@ def _chosen(q: Tensor, action: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"huber": clipped_td_loss, "mse": squared_td_loss}
-"""Functions that `functools.partial` makes a :class:`Loss` by their `reduction`."""
+"""losses with a `reduction`; `functools.partial` fixes it, which makes a :class:`Loss`"""

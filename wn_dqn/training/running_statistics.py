@@ -1,4 +1,4 @@
-"""The mean and variance of everything seen so far, number by number."""
+"""The running mean and variance of all observations so far, per component."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RunningStatistics:
 
     @property
     def variance(self) -> NDArray[np.float64]:
-        """The variance (1/n) [D]; 1 of nothing."""
+        """The variance (1/n) [D]; 1 before the first vector."""
         return self._squares / self.count if self.count else np.ones_like(self.mean)
 
     def add(self, vectors: NDArray[Any]) -> None:
-        """Take `vectors` [N, D] in."""
+        """Update the statistics with `vectors` [N, D]."""
         mean = vectors.mean(axis=0, dtype=np.float64)
         self._squares += np.square(vectors - mean).sum(axis=0, dtype=np.float64)
         total = self.count + len(vectors)
@@ -34,11 +34,11 @@ class RunningStatistics:
         self.count = total
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """Count, mean and sum of squared deviations."""
         return {"count": self.count, "mean": self.mean, "squares": self._squares}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave; ValueError if it is of vectors of another size."""
+        """Restore the state from `state_dict`. Raises ValueError if its vectors have another size."""
         mean, squares = (torch.as_tensor(state[name]).numpy().copy() for name in ("mean", "squares"))
         if not mean.shape == squares.shape == self.mean.shape or not np.isfinite([mean, squares]).all():
             raise ValueError("the statistics of its observations are not those of these games")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LinearSchedule:
-    """`start` until `begin_steps`, then a straight line that reaches `end` after `decay_steps` more, then `end`."""
+    """`start` until `begin_steps`, then linear to `end` over `decay_steps`, then constant."""
 
     start: float
     end: float

@@ -1,4 +1,4 @@
-"""Where the training loop is: everything of it that a checkpoint holds."""
+"""The state of the training loop, as a checkpoint saves it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wn_dqn.training.running_statistics import RunningStatistics
 
 @dataclass
 class PeriodStatistics:
-    """What happened since the last row of metrics: sums, so that a resumed run ends in the same row."""
+    """Sums over the period since the last row of metrics. They are saved, so that a resumed run writes the same row."""
 
     returns: list[float] = field(default_factory=list)
     game_steps: list[int] = field(default_factory=list)
@@ -36,13 +36,13 @@ class PeriodStatistics:
     q_sum: Tensor | None = None
 
     def add_update(self, metrics: UpdateMetrics) -> None:
-        """Nobody waits for the device here: sums stay tensors until the row is written."""
+        """Add an update's metrics. The sums stay tensors until the row is written, to avoid waiting for the device."""
         self.updates += 1
         self.loss_sum = metrics.loss.double() if self.loss_sum is None else self.loss_sum + metrics.loss
         self.q_sum = metrics.mean_q.double() if self.q_sum is None else self.q_sum + metrics.mean_q
 
     def metrics(self) -> dict[str, float]:
-        """Means over the period; NaN where nothing happened."""
+        """Means over the period; NaN if there was no update or no game."""
         return {
             "train/episode_return": _mean(self.returns),
             "train/episode_steps": _mean(self.game_steps),
@@ -56,47 +56,47 @@ class PeriodStatistics:
 
 @dataclass
 class TrainingState:
-    """Where the loop is. With the agent, the replay and the metrics, this is all that a continuation needs."""
+    """The state of the loop. An exact resume needs this, the agent, the replay and the metrics."""
 
     spec: EnvSpec
     num_envs: int
     replay_generator: np.random.Generator
     observed: FrameStack | None = None
-    """the newest observations; None until games have begun, or where they begin anew with an epoch"""
+    """the newest observations; None before games start, also at an epoch's end, because new games start then"""
     action: NDArray[np.int64] | None = None
-    """[N], of a step that has begun; with the environment's answer it is None again"""
+    """actions [N] of the step in progress; None after the environment has answered"""
     saved_obs_crc32: int = 0
-    """of the observations that were saved"""
+    """checksum of the saved observations"""
     steps: int = 0
     updates: int = 0
     learning_from_steps: int = 0
-    """the step that updates are counted from"""
+    """the step from which updates are counted"""
     initialized: bool = False
-    """whether the network is more than random numbers: initialized from data, or imported"""
+    """whether the network has been initialized from data, or was imported"""
     evaluated_at: int = 0
     epoch_began_at: int = -1
     epoch_actions: list[NDArray[np.unsignedinteger[Any]]] = field(default_factory=list)
-    """every action since the games were reset: stepping them again restores the emulators, which save no state"""
+    """every action since the games were reset; repeating them restores the emulators, which cannot save their state"""
     game_return: NDArray[np.float64] = field(init=False)
     game_steps: NDArray[np.int64] = field(init=False)
     period: PeriodStatistics = field(default_factory=PeriodStatistics)
     train_s: float = 0.0
-    """seconds spent in training, evaluations not counted"""
+    """seconds of training, without evaluations"""
     held_out: Tensor | None = None
     statistics: RunningStatistics | None = None
-    """of all frames of the training games; None: nothing is normalized by them"""
+    """statistics of all frames of the training games; None if observations are not normalized"""
 
     def __post_init__(self) -> None:
         self.game_return = np.zeros(self.num_envs)
         self.game_steps = np.zeros(self.num_envs, np.int64)
 
     def begin_games(self, frames: NDArray[Any]) -> None:
-        """New games begin with `frames` [N, *frame_shape]."""
+        """Start new games, whose first frames are `frames` [N, *frame_shape]."""
         self.observed = FrameStack(self.spec, self.num_envs)
         self.observed.begin(frames)
 
     def observe(self, step: EnvStep) -> None:
-        """The games have gone on by a step."""
+        """Update the observations after a step of all games."""
         assert self.observed is not None
         self.observed.push(step.frame, step.new_game)
 
@@ -105,7 +105,7 @@ class TrainingState:
         self.observe(step)
         if self.statistics is not None:
             self.statistics.add(step.frame)
-        if self.spec.repeats:  # otherwise they would restore nothing
+        if self.spec.repeats:  # otherwise the actions could not restore the games
             self.epoch_actions.append(action.astype(self._action_dtype))
         self.steps += self.num_envs
         self.period.steps += self.num_envs
@@ -122,7 +122,7 @@ class TrainingState:
         self.updates += 1
 
     def obs_crc32(self) -> int:
-        """A checksum of the newest observations, to tell whether games were restored."""
+        """A checksum of the newest observations, to verify that games were restored."""
         return self.saved_obs_crc32 if self.observed is None else zlib.crc32(self.observed.obs.tobytes())
 
     @property
@@ -135,7 +135,7 @@ class TrainingState:
         self.period.train_s += seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the held-out states, which never change and are saved once."""
+        """The state without the held-out states, which never change and are saved once."""
         none = np.zeros((0, self.num_envs), self._action_dtype)
         actions = np.stack(self.epoch_actions) if self.epoch_actions else none
         optional: dict[str, Any] = {} if self.action is None else {"action": self.action}
@@ -159,7 +159,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave. ValueError if its arrays are those of other games."""
+        """Restore the state from `state_dict`. Raises ValueError if its arrays do not fit these games."""
         actions = torch.as_tensor(state["epoch_actions"]).numpy()
         game_return = torch.as_tensor(state["game_return"]).numpy()
         game_steps = torch.as_tensor(state["game_steps"]).numpy()
@@ -190,7 +190,7 @@ class TrainingState:
 
 
 def new_state(spec: EnvSpec, num_envs: int, plan: TrainingPlan) -> TrainingState:
-    """The state of a run that has not begun."""
+    """The state of a new run."""
     generator = numpy_generator(plan.seed, "replay")
     statistics = RunningStatistics(*spec.frame_shape) if plan.normalize_observations else None
     return TrainingState(spec, num_envs, generator, learning_from_steps=plan.start_steps, statistics=statistics)
