@@ -51,8 +51,18 @@ def test_seeds_of_an_arm_become_a_mean_with_a_band(tmp_path: Path) -> None:
     assert center.get_xdata().tolist() == [1, 2, 3]
     assert center.get_ydata().tolist() == [85, 65, 45]
     (band,) = errors.collections
-    assert band.get_paths()[0].vertices[:, 1].min() >= 40
-    assert band.get_paths()[0].vertices[:, 1].max() <= 90
+    assert band.get_paths()[0].vertices[:, 1].min() == 40
+    assert band.get_paths()[0].vertices[:, 1].max() == 90
+
+
+@pytest.mark.parametrize(("seeds", "is_range"), [(4, True), (5, False)])
+def test_a_band_is_the_range_of_fewer_than_five_seeds(seeds: int, is_range: bool, tmp_path: Path) -> None:
+    for seed in range(seeds):
+        write_run(tmp_path / str(seed), "vae", "wn", seed, [-100.0 - seed, -90.0 - seed])
+    (axes,) = pages.draw(pages.read_arms([tmp_path])).axes
+    (band,) = axes.collections
+    edges = band.get_paths()[0].vertices[:, 1]
+    assert (edges.min() == -100 - (seeds - 1), edges.max() == -90) == (is_range, is_range)
 
 
 def test_the_training_loss_stands_beside_the_test_error_and_titles_name_the_data(tmp_path: Path) -> None:

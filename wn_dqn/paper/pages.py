@@ -19,7 +19,7 @@ from wn_dqn.analysis.plotting import CurvePanel
 from wn_dqn.analysis.read_runs import Table, read_table
 from wn_dqn.analysis.rendering import render_html
 from wn_dqn.analysis.report_tables import TextTable
-from wn_dqn.analysis.resampling import bootstrap_interval, mean
+from wn_dqn.analysis.resampling import Scores, bootstrap_interval, mean
 from wn_dqn.config.registry import PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
 from wn_dqn.paper.settings import ARMS, PaperSettings, differing
@@ -37,6 +37,8 @@ FINAL = {"cifar10": ("error_percent", "test error, %"), "vae-cifar10": ("bits_pe
 """system -> the measure of its table and what it is called; the bound for the others"""
 _BOUND = ("bound", "bound on the log likelihood of a test image, nats")
 _TRAINING_LOSS = ("train/loss", "training loss, nats")
+FEWEST_RESAMPLED = 5
+"""seeds from which on a band is a bootstrap's; with fewer it is their range"""
 _PICTURES = ("reconstructions", "samples", "glimpses")
 
 
@@ -110,7 +112,10 @@ def draw(arms: Sequence[Arm]) -> Figure:
     panels = [
         CurvePanel(f"{settings.title}\n{title}", [_curve(arm, column) for arm in arms]) for column, title in columns
     ]
-    caption = "Means over seeds, with 95% bands of a bootstrap over seeds where there are two or more."
+    caption = (
+        f"Means over seeds. Bands are the range of 2 to {FEWEST_RESAMPLED - 1} seeds, "
+        f"and 95% of a bootstrap of {FEWEST_RESAMPLED} or more."
+    )
     return plotting.draw_curves(panels, x_title="training epochs", y_title="", caption=caption, levels="none")
 
 
@@ -119,8 +124,19 @@ def _curve(arm: Arm, column: str) -> Curve:
     tables = [run.metrics if column == "train/loss" else run.evaluations for run in arm.runs]
     length = min(len(table[column]) for table in tables)
     values = np.stack([table[column][:length] for table in tables])
-    interval = bootstrap_interval([values], mean) if len(values) > 1 else None
-    return Curve(arm.label, arm.param, tables[0]["epoch"][:length], mean(values.T), interval, tuple(values))
+    return Curve(arm.label, arm.param, tables[0]["epoch"][:length], mean(values.T), _band(values), tuple(values))
+
+
+def _band(values: Scores) -> Scores | None:
+    """The lower and the upper edge [2, epoch] of `values` [seed, epoch]; None for one seed.
+
+    A bootstrap of fewer than `FEWEST_RESAMPLED` seeds promises a confidence that so few values cannot give.
+    """
+    if len(values) < 2:
+        return None
+    if len(values) < FEWEST_RESAMPLED:
+        return np.stack([values.min(axis=0), values.max(axis=0)])
+    return bootstrap_interval([values], mean)
 
 
 def last_values(arm: Arm) -> list[float]:
