@@ -8,7 +8,7 @@ happens. Then, for every MOMENT, a child is killed by SIGKILL at the middle one 
 another child; its outcome is in FOLDER/MOMENT. RESUME_MOMENTS happen when a killed run goes on: there, that child is
 killed, too. Prints the moments of the undisturbed run, as JSON.
 
-Children are forked from a process that has imported everything and computed nothing, so each is cheap.
+Children are forked from a process that has imported everything and looked for its kernels, so each is cheap.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch.utils.tensorboard  # the first row of metrics would import it, in e
 from small_runs import NATURE, SMALL_NETWORK, network_of
 
 from wn_dqn.config.files import make_settings, read_config
+from wn_dqn.nn.kernels import find_kernels
 from wn_dqn.runs import experiment, launch
 from wn_dqn.system import durable
 from wn_dqn.system.progress import ProgressReporter
@@ -171,6 +172,7 @@ def kill(config: str, folder: Path, moment: str, before: int) -> None:
 def main() -> None:
     """See the module's docstring."""
     config, root, network, *moments = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]
+    find_kernels()  # each child would compare them with torch's numbers anew
     with network_of({"small": SMALL_NETWORK, "nature": NATURE}[network]):
         assert run_in_child(config, root / "undisturbed", None) == 0
         counts = json.loads((root / "undisturbed.json").read_text())

@@ -27,6 +27,9 @@ from wn_dqn.training.agent import Measured
 from wn_dqn_agents.double_dqn import DoubleDQN
 from wn_dqn_agents.dqn import DQN
 
+# An agent does not know the layers' sizes; what is compared with numbers of the real network has that one.
+pytestmark = pytest.mark.usefixtures("small_network")
+
 NUM_ACTIONS = 6
 BATCH_SIZE = 12
 # To an agent, wn-projected and ws are wn, and ln is the part of ln-wn-projected that keeps nothing.
@@ -120,6 +123,7 @@ def on_a_grid_(v: Tensor, mean: float, std: float, generator: torch.Generator) -
 
 
 @pytest.mark.parametrize("param", TRACE)
+@pytest.mark.usefixtures("nature_network")
 def test_determinism_trace(param: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make_agent(param)
     agent.online.double()
@@ -137,6 +141,7 @@ def test_determinism_trace(param: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trace == [pytest.approx(expected, rel=1e-9) for expected in TRACE[param]]
 
 
+@pytest.mark.usefixtures("nature_network")
 def test_bfloat16_rounds_what_is_multiplied_and_nothing_else() -> None:
     """Parameters, loss and Q-values stay float32; the first update is close to float32's, and not equal."""
     exact, rounded = initialized_agent(), initialized_agent(learning={"precision": "bf16"})
@@ -397,6 +402,7 @@ def test_initialization_depends_on_the_seed_only(param: str) -> None:
     assert not torch.allclose(agent.q_values(FRAMES), other.q_values(FRAMES), atol=0.1)
 
 
+@pytest.mark.usefixtures("nature_network")
 def test_initialization_draws_from_the_init_stream() -> None:
     agent = initialized_agent()
     v = torch.empty(32, 4, 8, 8).normal_(0.0, 0.05, generator=torch_generator(0, "init"))
@@ -564,7 +570,7 @@ def test_parameters_that_are_not_finite_are_an_error(name: str, value: float) ->
     agent = initialized_agent("wn-mean-only-bn")
     agent.check_finite()
     with torch.no_grad():
-        agent.online.state_dict()[name][7] = value
+        agent.online.state_dict()[name][3] = value
     with pytest.raises(RunError, match=rf"parameter {name} is NaN or infinite; .* optimizer\.learning_rate"):
         agent.check_finite()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,17 +27,18 @@ SMALL["vae-cifar10"] = {"width": 2, "latents": 1}
 PARAMS = {"cifar10": "wn-mean-only-bn", "vae": "wn", "vae-cifar10": "wn", "draw": "wn"}
 
 
+@functools.cache
+def few(system: str, data: str) -> Images:
+    """A few of the embedded images, read once."""
+    images = load_images(system, data)
+    step = 2 if system == "cifar10" else 1  # fewer pixels to whiten
+    train, test = images.train[::17, :, ::step, ::step], images.test[::17, :, ::step, ::step]
+    return Images(train[:120], images.train_labels[::17][:120], test, images.test_labels[::17])
+
+
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few of the embedded images."""
-
-    def load(system: str, data: str) -> Images:
-        images = load_images(system, data)
-        step = 2 if system == "cifar10" else 1  # fewer pixels to whiten
-        train, test = images.train[::17, :, ::step, ::step], images.test[::17, :, ::step, ::step]
-        return Images(train[:120], images.train_labels[::17][:120], test, images.test_labels[::17])
-
-    monkeypatch.setattr(launch, "load_images", load)
+    monkeypatch.setattr(launch, "load_images", few)
 
 
 def settings_of(system: str, epochs: int = 2, **changes: object) -> PaperSettings:

@@ -62,7 +62,7 @@ def test_a_run_killed_at_any_kind_of_moment_ends_in_the_same_bits(
         learning={"total_steps": 120, "start_steps": 32},
         replay={"capacity": 80},
         evaluation={"epoch_steps": 80, "steps": 30},
-        output={"log_period_steps": 8, "checkpoint_period_steps": 40, "keep_checkpoints": 1},
+        output={"log_period_steps": 24, "checkpoint_period_steps": 40, "keep_checkpoints": 1},
     )
     config.write_text(dump_yaml(settings.model_dump()))
     done = subprocess.run(

@@ -8,6 +8,7 @@ import pytest
 from learning import MECHANISMS, NATURE_NETWORK, mean_return_after_training
 
 
+@pytest.mark.thorough  # .ci/run runs it with every arithmetic; the narrow network below learns the same every day
 @pytest.mark.slow
 def test_the_nature_network_solves_catch(tmp_path: Path) -> None:
     """With weight normalization."""
