@@ -60,7 +60,7 @@ def test_settings_of_the_environment_are_keyword_arguments() -> None:
         wn_dqn.make_env("Pong", full=True)
     with pytest.raises(wn_dqn.UsageError, match="unknown game 'Pomg'"):
         wn_dqn.make_env("Pomg")
-    with pytest.raises(wn_dqn.UsageError, match="render_mode 'human' is not known here"):
+    with pytest.raises(wn_dqn.UsageError, match="render_mode 'human' is not supported"):
         wn_dqn.make_env("Pong", render_mode="human")
 
 
