@@ -16,6 +16,7 @@ the official data at this speed, without tests.
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import time
 from collections.abc import Iterator
@@ -30,13 +31,13 @@ from torch.nn.utils.parametrizations import weight_norm
 from wn_dqn.nn.layers import LayerKit
 from wn_dqn.paper import draw, flow
 from wn_dqn.paper.launch import make_system
-from wn_dqn.paper.settings import ARMS, EMBEDDED, PaperSettings, make_paper_settings
+from wn_dqn.paper.settings import ARMS, EMBEDDED, OFFICIAL, PaperSettings, make_paper_settings
 from wn_dqn.paper.system import System, generator_of
 from wn_dqn.system.hardware import find_device, num_cores, prepare_torch
 from wn_dqn.system.text import time_text
 
-SHAPES = {"cifar10": (3, 32, 32), "vae": (1, 28, 28), "draw": (1, 28, 28)}
-TRAINING_IMAGES = {"cifar10": 50_000, "vae": 60_000, "draw": 60_000}
+SHAPES = {"CIFAR-10": (3, 32, 32), "MNIST": (1, 28, 28)}
+TRAINING_IMAGES = {"CIFAR-10": 50_000, "MNIST": 60_000}
 
 
 class MeanOnly(nn.Module):
@@ -116,17 +117,18 @@ def torch_lstm_step(x: Tensor, state: tuple[Tensor, Tensor], w_ih: Tensor, w_hh:
 
 @contextlib.contextmanager
 def torch_layers(settings: PaperSettings) -> Iterator[None]:
-    """Within it a system is built from torch's layers."""
+    """Within it a system is built from torch's layers, and learns with them."""
     param = settings.param
     normalized = param.startswith("wn")
     with contextlib.ExitStack() as patches:
-        for module in ("cifar10", "vae", "draw"):
+        for module in ("cifar10", "vae", "ladder_vae", "draw"):
             patches.enter_context(mock.patch(f"wn_dqn.paper.{module}.layer_kit", torch_kit))
         patches.enter_context(
             mock.patch.dict(flow.MASKED, {param: lambda mask: MaskedLinear(mask, normalized=normalized)})
         )
         patches.enter_context(mock.patch.dict(draw.LSTMS, {param: lambda *size: Cell(*size, normalized=normalized)}))
         patches.enter_context(mock.patch.object(draw, "Layer", FoldedLinear))
+        patches.enter_context(mock.patch.object(draw, "lstm_step", torch_lstm_step))
         yield
 
 
@@ -134,31 +136,26 @@ class Training:
     """A system that learns from one minibatch again and again."""
 
     def __init__(self, settings: PaperSettings, device: torch.device, *, ours: bool) -> None:
-        shape = settings.batch_size, *SHAPES[settings.system]
-        bytes_ = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        self.x = bytes_.to(device) if settings.system != "cifar10" else (bytes_ / 64.0 - 2.0).to(device)
+        shape = settings.batch_size, *SHAPES[OFFICIAL[settings.system]]
+        self.x = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
+        if settings.system == "cifar10":
+            self.x = self.x / 64.0 - 2.0  # about as large as whitened pixels
         self.labels = (torch.arange(settings.batch_size) % 10).to(device)
-        self.device, self.ours, self.steps = device, ours, 0
-        with contextlib.nullcontext() if ours else torch_layers(settings):
+        self.device, self.steps = device, 0
+        self.layers = contextlib.nullcontext if ours else functools.partial(torch_layers, settings)
+        with self.layers():
             self.system: System = make_system(settings).to(device)
         if ours:
             self.system.start_(self.x, torch.Generator().manual_seed(0))
-        adamax = settings.system == "vae"
-        self.optimizer = (
-            self.system.make_optimizer()
-            if ours
-            else (torch.optim.Adamax if adamax else torch.optim.Adam)(
-                self.system.parameters(), lr=settings.learning_rate, foreach=True
-            )
-        )
+            self.optimizer = self.system.make_optimizer()
+        else:
+            make = torch.optim.Adamax if settings.system.startswith("vae") else torch.optim.Adam
+            self.optimizer = make(self.system.parameters(), lr=settings.learning_rate, foreach=True)
 
     def step_s(self) -> float:
         """Seconds of one minibatch."""
-        began_s = time.perf_counter()
-        with (
-            contextlib.nullcontext() if self.ours else mock.patch.object(draw, "lstm_step", torch_lstm_step),
-            contextlib.nullcontext() if self.ours else mock.patch.object(draw, "Layer", FoldedLinear),
-        ):
+        with self.layers():
+            began_s = time.perf_counter()
             generator = generator_of(self.device, 0, "noise", self.steps)
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.system.loss(self.x, self.labels, generator)
@@ -167,8 +164,9 @@ class Training:
                 torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.system.max_gradient_norm)
             self.optimizer.step()
             loss.item()  # waits for a GPU
+            seconds = time.perf_counter() - began_s
         self.steps += 1
-        return time.perf_counter() - began_s
+        return seconds
 
 
 def measure(system: str, width: str, device: torch.device, rounds: int) -> None:
@@ -192,7 +190,7 @@ def measure(system: str, width: str, device: torch.device, rounds: int) -> None:
     print("|---|---:|---:|---|---|---:|")
     for param in ARMS[system]:
         mine, theirs = times[param, True], times[param, False]
-        hours = statistics.median(mine) * full.epochs * (TRAINING_IMAGES[system] // full.batch_size) / 3600
+        hours = statistics.median(mine) * full.epochs * (TRAINING_IMAGES[OFFICIAL[system]] // full.batch_size) / 3600
         shown = [f"{1e3 * statistics.median(each):.2f}" for each in (mine, theirs)]
         ratios = [quartiles(mine, theirs), quartiles(mine, times["standard", True])]
         official = time_text(hours) if width == "paper" else ""

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from wn_dqn.nn.data_dependent_init import initialize_from_data
 from wn_dqn.nn.layers import LayerKit, layer_kit
-from wn_dqn.nn.optimizers import Adamax
 from wn_dqn.paper.bounds import gaussian_kl, log_discretized_logistic
 from wn_dqn.paper.settings import PaperSettings
-from wn_dqn.paper.system import BoundSystem, Picture, tiled
-from wn_dqn.paper.vae import ResNetBlock
+from wn_dqn.paper.system import Picture, tiled
+from wn_dqn.paper.vae import ResNetBlock, Vae
 
-CHANNELS, SIDE = 3, 32
+CHANNELS = 3
 _FIRST_SIDE = 16  # pixels of level 0's side
 _FIRST_LOG_SCALE = -2.0  # a logistic distribution as wide as the pixels of photographs
 _MIN_LOG_SCALE = -7.0
@@ -63,10 +62,8 @@ class Level(nn.Module):
         return self.merged(self.merge(torch.cat([F.elu(h), z], dim=1))), kl
 
 
-class LadderVae(BoundSystem):
+class LadderVae(Vae):
     """Colour images [B, 3, 32, 32]; the bound in nats, with discretized logistic pixels."""
-
-    averaged = True
 
     def __init__(self, settings: PaperSettings, classes: int = 10) -> None:
         super().__init__()
@@ -100,11 +97,6 @@ class LadderVae(BoundSystem):
         shift = torch.zeros_like(last.bias.detach())
         shift[CHANNELS:] = _FIRST_LOG_SCALE
         last.rescale_output_(torch.full_like(shift, 0.1), shift)
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Adamax with the rate of section 5.2, 0.002; on a GPU torch's own, whose count of steps lives there."""
-        on_gpu = next(self.parameters()).is_cuda
-        return Adamax(self.parameters(), lr=self.settings.learning_rate, capturable=on_gpu)
 
     def seen(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The bytes as they are, float32 [B, 3, 32, 32] from 0 to 255."""

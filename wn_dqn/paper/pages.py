@@ -155,8 +155,8 @@ def final_table(arms: Sequence[Arm]) -> TextTable:
     for arm in arms:
         values = last_values(arm)
         shown = f"{np.mean(values):,.2f}" + (f"\n{min(values):,.2f} to {max(values):,.2f}" if len(values) > 1 else "")
-        epochs = sorted({int(run.evaluations["epoch"][-1]) for run in arm.runs})
-        row = [arm.label, shown, str(len(values)), " to ".join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))]
+        epochs = [int(run.evaluations["epoch"][-1]) for run in arm.runs]
+        row = [arm.label, shown, str(len(values)), " to ".join(map(str, sorted({min(epochs), max(epochs)})))]
         rows.append([*row, f"{PAPER_ERRORS[arm.param]:.2f}"] if with_paper else row)
     return TextTable(settings.title, [*header, "the paper\nCIFAR-10"] if with_paper else header, rows)
 

@@ -90,10 +90,20 @@ class Decoder(nn.Module):
         return logits
 
 
-class ConvolutionalVae(BoundSystem):
-    """Binary images [B, 1, 28, 28]; the bound in nats by one sample of q(z|x) each."""
+class Vae(BoundSystem):
+    """What both VAEs of section 5.2 learn with: Adamax, and tests with averaged parameters."""
 
+    settings: PaperSettings
     averaged = True
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Adamax with the rate of section 5.2, 0.002; on a GPU torch's own, whose count of steps lives there."""
+        on_gpu = next(self.parameters()).is_cuda
+        return Adamax(self.parameters(), lr=self.settings.learning_rate, capturable=on_gpu)
+
+
+class ConvolutionalVae(Vae):
+    """Binary images [B, 1, 28, 28]; the bound in nats by one sample of q(z|x) each."""
 
     def __init__(self, settings: PaperSettings, classes: int = 10) -> None:
         super().__init__()
@@ -110,11 +120,6 @@ class ConvolutionalVae(BoundSystem):
         posterior: Any = self.encoder.posterior
         tenth = torch.full_like(posterior.bias.detach(), 0.1)
         posterior.rescale_output_(tenth, torch.zeros_like(tenth))
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Adamax with the rate of section 5.2, 0.002; on a GPU torch's own, whose count of steps lives there."""
-        on_gpu = next(self.parameters()).is_cuda
-        return Adamax(self.parameters(), lr=self.settings.learning_rate, capturable=on_gpu)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, 1, 28, 28] of binary x [B, 1, 28, 28] by the mean of q(z0|x)."""
