@@ -158,7 +158,7 @@ class Training:
             began_s = time.perf_counter()
             generator = generator_of(self.device, 0, "noise", self.steps)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self.system.loss(self.x, self.labels, generator)
+            loss, _ = self.system.loss(self.x, self.labels, generator)
             loss.backward()  # type: ignore[no-untyped-call]
             if self.system.max_gradient_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.system.max_gradient_norm)

@@ -1,19 +1,21 @@
 """Measures how much the page of `wn-dqn report --live` slows down training.
 
-    python scripts/measure_live_page.py --pairs 8 --window-s 30
+    python scripts/measure_live_page.py --pairs 30 --window-s 5
 
-A run trains in its own process. Windows with and without the page alternate, so that other work on the machine affects
-both. The script prints the steps per second of each pair of windows, their mean ratio with its standard error, and the
-CPU time of the server, which is the cost of the page if no core is idle.
+A run trains in its own process, and the page's server runs beside it. In turns somebody looks at the page and nobody
+does, in short windows, so that other work on the machine affects both. The script prints the steps per second of each
+pair of windows, their ratios, and the CPU time of the server while it is looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +23,9 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,34 +43,40 @@ _SETTINGS = {
 }
 
 
-class Page:
-    """The server in its own process, and a reader of its stream, which counts pictures and CPU time."""
+class Server:
+    """The page's server, with nobody who looks at it."""
 
     def __init__(self, run: Path) -> None:
-        self._server = subprocess.Popen([*_COMMAND, "report", str(run), "--live"], stdout=subprocess.PIPE, text=True)
-        assert self._server.stdout is not None
-        address = re.search(r"http://\S+", self._server.stdout.readline())
+        self._process = subprocess.Popen([*_COMMAND, "report", str(run), "--live"], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        address = re.search(r"http://\S+", self._process.stdout.readline())
         assert address is not None
-        self._stream = urllib.request.urlopen(f"{address[0]}events?run={urllib.request.quote(str(run.resolve()))}")
-        self.pictures = 0
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self._before_s = self._cpu_s()
+        self._stream = f"{address[0]}events?run={urllib.request.quote(str(run.resolve()))}"
 
-    def _read(self) -> None:
-        for line in self._stream:
-            self.pictures += line.startswith(b'data: {"image"')
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Somebody looks at the page: from the first picture on, since the server imports torch for it."""
+        with urllib.request.urlopen(self._stream) as stream:
+            while not stream.readline().startswith(b'data: {"image"'):
+                pass
+            reader = threading.Thread(target=_read_to_the_end, args=[stream], daemon=True)
+            reader.start()
+            yield
+            stream.fp.raw._sock.shutdown(socket.SHUT_RDWR)  # else close waits for the reader
+            reader.join()
 
-    def _cpu_s(self) -> float:
-        fields = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(")")[2].split()
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def close(self) -> float:
-        """End the server; returns the seconds of CPU that it took since it had started."""
-        cpu_s = self._cpu_s() - self._before_s
-        self._server.send_signal(signal.SIGINT)
-        self._server.wait()
-        return cpu_s
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+
+def _read_to_the_end(stream: Any) -> None:
+    while stream.readline():
+        pass
 
 
 def done(run: Path) -> tuple[int, float]:
@@ -90,10 +100,10 @@ def window(run: Path, window_s: float) -> float:
 
 @click.command(help=__doc__)
 @click.option("--game", default="Breakout", show_default=True)
-@click.option("--pairs", default=8, show_default=True)
-@click.option("--window-s", default=30.0, show_default=True)
+@click.option("--pairs", default=30, show_default=True)
+@click.option("--window-s", default=5.0, show_default=True)
 def main(game: str, pairs: int, window_s: float) -> None:
-    ratios, shares, pictures = [], [], 0
+    ratios, shares = [], []
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         settings = [word for key, value in _SETTINGS.items() for word in ("--set", f"{key}={value}")]
@@ -105,26 +115,27 @@ def main(game: str, pairs: int, window_s: float) -> None:
                 steps = done(run)[0]
                 while done(run)[0] == steps:
                     time.sleep(1.0)
+                server = Server(run)
                 for pair in range(pairs):
                     speeds = {}
-                    for watched in (True, False) if pair % 2 else (False, True):
-                        page = Page(run) if watched else None
-                        speeds[watched] = window(run, window_s)
-                        if page is not None:
-                            pictures += page.pictures
-                            shares.append(page.close() / window_s)
+                    for is_watched in (True, False) if pair % 2 else (False, True):
+                        with server.watched() if is_watched else contextlib.nullcontext():
+                            began_s, before_s = time.perf_counter(), server.cpu_s()
+                            speeds[is_watched] = window(run, window_s)
+                            share = (server.cpu_s() - before_s) / (time.perf_counter() - began_s)
+                        shares += [share] if is_watched else []
                     ratios.append(speeds[True] / speeds[False])
                     print(
                         f"{speeds[False]:8.1f} steps/s alone, {speeds[True]:8.1f} watched, ratio {ratios[-1]:.4f}",
                         flush=True,
                     )
+                server.close()
             finally:
                 training.send_signal(signal.SIGINT)
     error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
-    print(f"watched / alone: {statistics.mean(ratios):.4f} +- {error:.4f} ({len(ratios)} pairs)")
     print(
-        f"CPU of the server: {statistics.mean(shares):.2%} of a core, "
-        f"{pictures / len(shares) / window_s:.2f} pictures/s"
+        f"watched / alone: median {statistics.median(ratios):.4f}, mean {statistics.mean(ratios):.4f} +- {error:.4f} "
+        f"({len(ratios)} pairs); CPU of the server: {statistics.mean(shares):.2%} of a core"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -25,6 +26,24 @@ from wn_dqn.live.server import _listening, make_app
 from wn_dqn.live.watch import Watch
 
 HEADS_OF_FILES = ("default-src 'none'", "script-src 'nonce-")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle processes")
+@pytest.mark.parametrize("refused", [False, True])
+def test_training_goes_first(refused: bool) -> None:
+    """The server takes what others leave; where a container refuses that, it has a low priority."""
+    program = f"""
+import os
+from unittest import mock
+from wn_dqn.live.server import _let_training_go_first
+
+with mock.patch("os.sched_setscheduler", side_effect=PermissionError) if {refused} else mock.MagicMock():
+    _let_training_go_first()
+print(os.sched_getscheduler(0), os.nice(0))
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    normal = os.nice(0)
+    assert out.split() == [str(os.SCHED_OTHER), str(normal + 10)] if refused else [str(os.SCHED_IDLE), str(normal)]
 
 
 def ask(

@@ -26,7 +26,7 @@ def write_run(
     rows = [f"{4 * epoch},{epoch},{score}" for epoch, score in enumerate(scores, start=1)]
     (folder / "evaluations.csv").write_text("\n".join([f"steps,epoch,{column}", *rows, ""]))
     losses = [f"{4 * epoch},{epoch},{score / 10}" for epoch, score in enumerate(scores, start=1)]
-    (folder / "metrics.csv").write_text("\n".join(["steps,epoch,train/loss", *losses, ""]))
+    (folder / "metrics.csv").write_text("\n".join(["steps,epoch,train/error_percent", *losses, ""]))
     return folder
 
 
@@ -65,10 +65,10 @@ def test_a_band_is_the_range_of_fewer_than_five_seeds(seeds: int, is_range: bool
     assert (edges.min() == -100 - (seeds - 1), edges.max() == -90) == (is_range, is_range)
 
 
-def test_the_training_loss_stands_beside_the_test_error_and_titles_name_the_data(tmp_path: Path) -> None:
-    loss, errors = pages.draw(pages.read_arms([two_arms(tmp_path)])).axes
-    np.testing.assert_allclose(loss.lines[1].get_ydata(), [8.5, 6.5, 4.5])
-    for axes, quantity in ((loss, "training loss, nats"), (errors, "test error, %")):
+def test_the_training_error_stands_beside_the_test_error_and_titles_name_the_data(tmp_path: Path) -> None:
+    training, errors = pages.draw(pages.read_arms([two_arms(tmp_path)])).axes
+    np.testing.assert_allclose(training.lines[1].get_ydata(), [8.5, 6.5, 4.5])
+    for axes, quantity in ((training, "training error, %"), (errors, "test error, %")):
         assert axes.get_title("left") == f"convolutional classifier on photos (embedded)\n{quantity}"
 
 
@@ -122,6 +122,13 @@ def test_other_settings_make_another_arm(tmp_path: Path) -> None:
     ]
 
 
+def test_the_live_page_is_of_the_agent_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "vae", "vae", "wn", 0, [-120])
+    status, out, err = command("report", tmp_path, "--live")
+    assert (status, out) == (2, "")
+    assert err == "wn-dqn: --live shows runs of the agent; for these, leave it out, or use TensorBoard\n"
+
+
 @pytest.mark.parametrize("name", ["plot", "report"])
 def test_what_cannot_be_shown_is_one_line(name: str, tmp_path: Path) -> None:
     output = tmp_path / {"plot": "x.png", "report": "x.html"}[name]
@@ -132,11 +139,15 @@ def test_what_cannot_be_shown_is_one_line(name: str, tmp_path: Path) -> None:
     (damaged / "paper.json").write_text("{")
     agent = tmp_path / "agent"
     agent.mkdir()
+    both = write_run(tmp_path / "both" / "vae", "vae", "wn", 0, [-120]).parent
+    (both / "agent").mkdir()
+    (both / "agent" / "config.yaml").write_text("game: Pong")
     for runs, message in (
         ([vae, draw], "cannot be compared: draw on mnist-5k (embedded), vae on mnist-5k (embedded)"),
         ([empty], "no run has an evaluation yet"),
         ([damaged], "paper.json cannot be read: it is not JSON"),
         ([vae, agent], "cannot be shown together"),
+        ([both], "cannot be shown together"),
     ):
         status, _, err = command(name, *runs, "-o", output)
         assert status == 2

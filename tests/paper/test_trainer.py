@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from wn_dqn.cli.main import cli
 from wn_dqn.errors import STOPPED, RunError, UsageError
 from wn_dqn.paper import launch
 from wn_dqn.paper.data import Images, load_images
-from wn_dqn.paper.launch import SYSTEMS
+from wn_dqn.paper.launch import SYSTEMS, make_system
 from wn_dqn.paper.settings import PaperSettings, make_paper_settings
 from wn_dqn.paper.trainer import Trainer, average_
 from wn_dqn.runs.checkpoint import CheckpointError, NewerFormatError, list_checkpoints, load_checkpoint
@@ -117,10 +118,22 @@ def test_the_bound_rises_and_pictures_are_written(system: str, tmp_path: Path) -
     assert (tmp_path / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_loss_of_the_classifier_falls(tmp_path: Path) -> None:
+def test_the_loss_and_the_training_error_of_the_classifier_fall(tmp_path: Path) -> None:
     train(settings_of("cifar10", epochs=8, width=4), tmp_path)
-    losses = [float(row["train/loss"]) for row in csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())]
-    assert losses[-1] < losses[0]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    for name in ("train/loss", "train/error_percent"):
+        assert 0 < float(rows[-1][name]) < float(rows[0][name]) < 100
+
+
+def test_the_classifiers_loss_and_error_by_hand() -> None:
+    """Three of four labels are hit; the loss is the mean of -log softmax."""
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0], [0.5, 0.0]])
+    system = make_system(settings_of("cifar10"))
+    system.forward = lambda x, generator: logits  # type: ignore[method-assign]
+    loss, others = system.loss(torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]), torch.Generator())
+    by_hand = [math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(-2)), math.log1p(math.exp(0.5))]
+    assert loss.item() == pytest.approx(sum(by_hand) / 4)
+    assert others["error_percent"].item() == 25.0
 
 
 def test_the_loss_is_compiled_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +175,7 @@ def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "wn_dqn.paper.draw.Draw.loss", lambda self, *_: sum(p.sum() for p in self.parameters()) * torch.nan
+        "wn_dqn.paper.draw.Draw.loss", lambda self, *_: (sum(p.sum() for p in self.parameters()) * torch.nan, {})
     )
     with pytest.raises(RunError, match="loss of minibatch 0 is nan"):
         train(settings_of("draw", epochs=1), tmp_path)

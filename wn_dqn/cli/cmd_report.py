@@ -51,9 +51,13 @@ def report(
     wn-dqn report runs/paper-cifar10-*                            the paper's other systems, beside its table
     wn-dqn report runs --live                                     a page that updates: curves, speed, the agent
     """
+    from wn_dqn.paper import pages
+
     if live:
         from wn_dqn.live.server import serve
 
+        if pages.are_all_paper_runs(runs):
+            raise UsageError("--live shows runs of the agent; for these, leave it out, or use TensorBoard")
         serve(runs, host, port, lambda address: click.echo(f"{address}  (Ctrl-C stops the page, not the runs)"))
         return
     if host is not None or port:
@@ -63,7 +67,6 @@ def report(
     from wn_dqn.cli.groups import read_groups
     from wn_dqn.cli.looking import written
     from wn_dqn.cli.paper_arms import paper_arms
-    from wn_dqn.paper import pages
     from wn_dqn.system import output_file
     from wn_dqn.system.progress import ProgressReporter
     from wn_dqn.system.text import number_of

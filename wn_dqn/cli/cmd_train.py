@@ -13,6 +13,7 @@ from wn_dqn.cli.options import DEVICE, ENV_ARGS, Count, environment_arguments, p
 from wn_dqn.config.named import named_configs
 from wn_dqn.config.registry import AGENTS, DEFAULT_PARAMETERIZATION, PARAMETERIZATIONS
 from wn_dqn.errors import UsageError
+from wn_dqn.system.collector import imports_uncollected
 
 if TYPE_CHECKING:
     from wn_dqn.config.schema import Settings
@@ -178,13 +179,14 @@ def train(
     With --game alone this is the paper's protocol: 50,000,000 steps, days on a CPU. `--config quick` learns Kung Fu
     Master in about five minutes.
     """
-    settings = _settings(config_name, assignments, env_args, plugins, setting_options)
     stop_after_s = None if stop_after is None else seconds(stop_after)
+    with imports_uncollected():
+        settings = _settings(config_name, assignments, env_args, plugins, setting_options)
 
-    from wn_dqn import api
-    from wn_dqn.cli.signals import stopping_on_signals
-    from wn_dqn.config.trust import require_trust
-    from wn_dqn.runs.stop_request import StopRequest
+        from wn_dqn import api
+        from wn_dqn.cli.signals import stopping_on_signals
+        from wn_dqn.config.trust import require_trust
+        from wn_dqn.runs.stop_request import StopRequest
 
     if verbose:
         from wn_dqn.config.files import dump_yaml

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from wn_dqn.live.watch import Watch
 
 LOOPBACK = "127.0.0.1"
 _PERIOD_S = 1.0
-_NICENESS = 10  # training has priority over the page
+_NICENESS = 10
 _HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 
 
@@ -80,8 +81,7 @@ def serve(paths: Sequence[Path], host: str | None, port: int, on_address: Callab
 
     `host` None means this machine only. With any other host, everybody who knows the token in the address has access.
     """
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
+    _let_training_go_first()
     torch.set_num_threads(1)
     token = secrets.token_urlsafe(16) if host is not None else ""
     server: uvicorn.Server
@@ -94,6 +94,19 @@ def serve(paths: Sequence[Path], host: str | None, port: int, on_address: Callab
         on_address(address + (f"?token={token}" if token else ""))
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
+
+
+def _let_training_go_first() -> None:
+    """Leave the processors to training: where the system knows idle processes, this is one, else one of low priority.
+
+    Training waits for the slowest of its threads. A page that took one core for a moment would hold the others up.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # some containers refuse it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            return
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -112,18 +112,24 @@ class Cifar10(System):
         logits: Tensor = self.output(x.mean(dim=(2, 3)))
         return logits
 
-    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean cross-entropy in nats, a scalar."""
+    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean cross-entropy in nats, and the error in percent, scalars."""
         with first_order():
-            return F.cross_entropy(self(x, generator), labels)
+            logits = self(x, generator)
+        return F.cross_entropy(logits, labels), {"error_percent": error_percent(logits, labels).mean()}
 
     def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Error in percent and cross-entropy in nats [B]; nothing is drawn."""
         logits = self(x)
         return {
-            "error_percent": 100.0 * (logits.argmax(dim=1) != labels).float(),
+            "error_percent": error_percent(logits, labels),
             "cross_entropy": F.cross_entropy(logits, labels, reduction="none"),
         }
+
+
+def error_percent(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B], 100 where the largest of the logits [B, K] is not the label's, and 0 elsewhere."""
+    return 100.0 * (logits.argmax(dim=1) != labels).float()
 
 
 def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:

@@ -25,6 +25,7 @@ from wn_dqn.errors import UsageError
 from wn_dqn.paper.settings import ARMS, PaperSettings, differing
 from wn_dqn.paper.storage import SETTINGS, read_paper_settings
 from wn_dqn.runs.metrics_writer import EVALUATIONS_CSV, METRICS_CSV
+from wn_dqn.runs.run_directory import CONFIG
 from wn_dqn.system import reading
 from wn_dqn.system.reading import MIB
 
@@ -36,7 +37,7 @@ PAPER_ERRORS = {"mean-only-bn": 8.52, "wn": 8.46, "standard": 8.43, "bn": 8.05, 
 FINAL = {"cifar10": ("error_percent", "test error, %"), "vae-cifar10": ("bits_per_dim", "bits per dimension")}
 """system -> the measure of its table and what it is called; the bound for the others"""
 _BOUND = ("bound", "bound on the log likelihood of a test image, nats")
-_TRAINING_LOSS = ("train/loss", "training loss, nats")
+_TRAINING_ERROR = ("train/error_percent", "training error, %")
 FEWEST_RESAMPLED = 5
 """seeds from which on a band is a bootstrap's; with fewer it is their range"""
 _PICTURES = ("reconstructions", "samples", "glimpses")
@@ -66,14 +67,21 @@ class Arm:
 def has_paper_runs(paths: Sequence[Path]) -> bool:
     """Whether `paths`, run directories or folders of them, hold runs of these systems; UsageError if others, too."""
     kinds = {bool(list(_folders(path))) for path in paths}
-    if kinds == {True, False}:
+    if True in kinds and (False in kinds or any(list(_folders(path, CONFIG)) for path in paths)):
         raise UsageError("runs of the agent and of the paper's other systems cannot be shown together; name one kind")
     return kinds == {True}
 
 
-def _folders(path: Path) -> Iterator[Path]:
+def are_all_paper_runs(paths: Sequence[Path]) -> bool:
+    """Whether `paths` hold runs of these systems, and none of the agent's."""
+    holds = [any(True for path in paths for _ in _folders(path, settings)) for settings in (SETTINGS, CONFIG)]
+    return holds == [True, False]
+
+
+def _folders(path: Path, settings: str = SETTINGS) -> Iterator[Path]:
+    """The run directories that `path` is or holds, by the name of their file of settings."""
     for folder in (path, *(sorted(path.iterdir()) if path.is_dir() else ())):
-        if (folder / SETTINGS).is_file():
+        if (folder / settings).is_file():
             yield folder
 
 
@@ -106,9 +114,9 @@ def _arms(runs: Sequence[PaperRun]) -> Iterator[Arm]:
 
 
 def draw(arms: Sequence[Arm]) -> Figure:
-    """The curves of all arms: of the classifier the training loss and the test error, of the others the bound."""
+    """The curves of all arms: of the classifier the training and the test error, of the others the bound."""
     settings = arms[0].runs[0].settings
-    columns = [_TRAINING_LOSS, FINAL["cifar10"]] if settings.system == "cifar10" else [_BOUND]
+    columns = [_TRAINING_ERROR, FINAL["cifar10"]] if settings.system == "cifar10" else [_BOUND]
     panels = [
         CurvePanel(f"{settings.title}\n{title}", [_curve(arm, column) for arm in arms]) for column, title in columns
     ]
@@ -121,7 +129,7 @@ def draw(arms: Sequence[Arm]) -> Figure:
 
 def _curve(arm: Arm, column: str) -> Curve:
     """The mean of a column over the seeds of an arm, up to the epoch that all have reached."""
-    tables = [run.metrics if column == "train/loss" else run.evaluations for run in arm.runs]
+    tables = [run.metrics if column.startswith("train/") else run.evaluations for run in arm.runs]
     length = min(len(table[column]) for table in tables)
     values = np.stack([table[column][:length] for table in tables])
     return Curve(arm.label, arm.param, tables[0]["epoch"][:length], mean(values.T), _band(values), tuple(values))

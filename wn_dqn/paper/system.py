@@ -51,8 +51,11 @@ class System(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """The mean loss, a scalar, of a minibatch x [B, C, H, W] with labels int64 [B], in training mode."""
+    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a minibatch x [B, C, H, W] with labels int64 [B], in training mode; a scalar.
+
+        With it, what else is known of the minibatch: scalars by name, of which the mean over an epoch is shown.
+        """
 
     @abstractmethod
     def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -74,10 +77,10 @@ class BoundSystem(System):
     def bound(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The bound, the log likelihood and the divergence, each [B] in nats, of what is :meth:`seen` [B, C, H, W]."""
 
-    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean negative bound, a scalar in nats, of bytes x uint8 [B, C, H, W]."""
         with first_order():
-            return -self.bound(self.seen(x, generator), generator)[0].mean()
+            return -self.bound(self.seen(x, generator), generator)[0].mean(), {}
 
     def measures(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The bound and its parts [B] in nats."""

@@ -59,8 +59,8 @@ class Trainer:
     stop: StopRequest
     device: torch.device
     steps: int = 0
-    loss_sum: float = 0.0
-    """over the minibatches of this epoch so far"""
+    sums: dict[str, float] = field(default_factory=dict)
+    """of the loss and what else is known of a minibatch, over those of this epoch so far"""
     saved_steps: int | None = None
     average: System | None = None
     """the system with the averaged parameters; None if it is tested with its own"""
@@ -118,7 +118,7 @@ class Trainer:
         generator = generator_of(self.device, self.settings.seed, "noise", self.steps)
         self.system.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self.train_x[chosen], self.train_labels[chosen], generator)
+        loss, others = self._loss(self.train_x[chosen], self.train_labels[chosen], generator)
         loss.backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(value := loss.item()):
             raise RunError(f"the loss of minibatch {self.steps:,} is {value}; the last checkpoint is intact")
@@ -126,7 +126,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.system.max_gradient_norm)
         self.optimizer.step()
         self.steps += 1
-        self.loss_sum += value
+        for name, each in {"loss": value, **{name: each.item() for name, each in others.items()}}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + each
         if self.average is not None:
             average_(self.average, self.system, self.steps, _AVERAGED_EPOCHS * self.epoch_steps)
         self._train_s += time.monotonic() - began_s
@@ -134,9 +135,9 @@ class Trainer:
     def end_epoch(self) -> None:
         """Write the rows of the epoch, test, and save."""
         epoch = self.steps // self.epoch_steps
-        row = {"train/loss": self.loss_sum / self.epoch_steps, "speed/epoch_s": self._train_s}
-        self.metrics.write(self.steps, {"epoch": epoch, **row})
-        self.loss_sum = self._train_s = 0.0
+        means = {f"train/{name}": total / self.epoch_steps for name, total in self.sums.items()}
+        self.metrics.write(self.steps, {"epoch": epoch, **means, "speed/epoch_s": self._train_s})
+        self.sums, self._train_s = {}, 0.0
         measures = self.test()
         self.metrics.write_evaluation(self.steps, {"epoch": epoch, **measures}, {})
         shown = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
@@ -176,7 +177,7 @@ class Trainer:
         """All that an identical continuation needs."""
         return {
             "step": self.steps,
-            "loss_sum": self.loss_sum,
+            "sums": dict(self.sums),
             "system": self.system.state_dict(),
             "average": {} if self.average is None else self.average.state_dict(),
             "optimizer": optimizer_state(self.optimizer),
@@ -190,7 +191,8 @@ class Trainer:
             self.average = copy.deepcopy(self.system)
             self.average.load_state_dict(state["average"])
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self.steps, self.loss_sum = int(state["step"]), float(state["loss_sum"])
+        self.steps = int(state["step"])
+        self.sums = {name: float(total) for name, total in state["sums"].items()}
         self.metrics.load_state_dict(state["metrics"])
 
     def save(self, score: float | None = None) -> None:
