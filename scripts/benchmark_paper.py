@@ -5,7 +5,7 @@
     python scripts/benchmark_paper.py cifar10 --device cuda --rounds 50
 
 The other model has torch.nn.Conv2d and Linear, with torch.nn.utils.parametrizations.weight_norm or torch.nn.BatchNorm2d
-where the arm asks for them, torch's LSTM step, and torch's own Adam or Adamax. What lies between the layers is the same
+where the arm asks for them, and torch's own Adam or Adamax. What lies between the layers is the same
 code. torch has no mean-only batch normalization: there it is y - mean(y) + b.
 
 All arms, ours and torch's, take turns: one training minibatch of the paper's size each, in every round. Ratios are
@@ -111,10 +111,6 @@ def torch_kit(param: str) -> LayerKit:
     return LayerKit(linear, conv2d)
 
 
-def torch_lstm_step(x: Tensor, state: tuple[Tensor, Tensor], w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> Any:
-    return torch.lstm_cell(x, state, w_ih, w_hh, bias, torch.zeros_like(bias))
-
-
 @contextlib.contextmanager
 def torch_layers(settings: PaperSettings) -> Iterator[None]:
     """Within it a system is built from torch's layers, and learns with them."""
@@ -128,7 +124,6 @@ def torch_layers(settings: PaperSettings) -> Iterator[None]:
         )
         patches.enter_context(mock.patch.dict(draw.LSTMS, {param: lambda *size: Cell(*size, normalized=normalized)}))
         patches.enter_context(mock.patch.object(draw, "Layer", FoldedLinear))
-        patches.enter_context(mock.patch.object(draw, "lstm_step", torch_lstm_step))
         yield
 
 

@@ -18,14 +18,12 @@ from wn_dqn.cli.main import cli
 
 RUN_ELSEWHERE = {"README.md", "api.md", "architecture.md", "parameterizations.md"}
 """pages whose blocks other tests run or compare; those of the README follow below"""
-EARLIER = {"agents.md", "environments.md", "hub.md"}
-"""pages whose commands train for long, or need a network connection: their options are checked"""
-LONG = {"compare.md", "cluster.md"}
-"""pages that train many runs in processes of their own"""
+LONG = {"agents.md", "cluster.md", "compare.md", "environments.md", "hub.md", "sweeps.md"}
+"""pages that train many runs, or play many games"""
 RUN = [
     pytest.param(page, id=page.name, marks=[pytest.mark.slow, *([pytest.mark.thorough] if page.name in LONG else [])])
     for page in PAGES
-    if page.name not in RUN_ELSEWHERE | EARLIER and any(block.kind in ("sh", "python") for block in blocks(page))
+    if page.name not in RUN_ELSEWHERE and any(block.kind in ("sh", "python") for block in blocks(page))
 ]
 
 

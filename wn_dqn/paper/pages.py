@@ -98,10 +98,10 @@ def read_arms(paths: Sequence[Path]) -> list[Arm]:
         raise UsageError("no run has an evaluation yet: the first one follows the first epoch")
     if len(kinds := sorted({f"{run.settings.system} on {run.settings.data_label}" for run in runs})) > 1:
         raise UsageError(f"these runs cannot be compared: {', '.join(kinds)}; name those of one system and one data")
-    return list(_arms(runs))
+    return list(arms_of(runs))
 
 
-def _arms(runs: Sequence[PaperRun]) -> Iterator[Arm]:
+def arms_of(runs: Sequence[PaperRun]) -> Iterator[Arm]:
     """Runs with equal settings but for the seed, in the order of the paper's arms."""
     groups: dict[PaperSettings, list[PaperRun]] = {}
     for run in sorted(runs, key=lambda run: (ARMS[run.settings.system].index(run.settings.param), run.settings.seed)):
