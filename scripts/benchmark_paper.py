@@ -20,7 +20,6 @@ import functools
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any
 from unittest import mock
 
 import click

@@ -2,8 +2,9 @@
 
     python scripts/study_paper.py vae --runs runs/study
 
-The runs are `wn-dqn paper SYSTEM --param P --seed S` with their defaults. Started again, it trains what is missing. Then
-it writes every epoch of every run to evidence/paper/SYSTEM.csv, and the curves of that table to docs/paper_SYSTEM.svg.
+The runs are `wn-dqn paper SYSTEM --param P --seed S` with their defaults. Started again, it trains what is missing.
+Then it writes every epoch of every run to evidence/paper/SYSTEM.csv, and the curves of that table to
+docs/paper_SYSTEM.svg.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def train(system: str, runs: Path) -> None:
 
 
 def rows_of(run: PaperRun) -> Iterator[list[str]]:
-    """An epoch each: what was seen in training, and the measures of the test. The times of this machine are left out."""
+    """An epoch each, after the names: what was seen in training, and the measures of the test; no times."""
     names, columns = zip(*_columns(run), strict=True)
     yield list(names)
     for epoch in zip(*columns, strict=True):
