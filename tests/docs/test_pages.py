@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -20,6 +21,11 @@ RUN_ELSEWHERE = {"README.md", "api.md", "architecture.md", "parameterizations.md
 """pages whose blocks other tests run or compare; those of the README follow below"""
 LONG = {"agents.md", "cluster.md", "compare.md", "environments.md", "hub.md", "sweeps.md"}
 """pages that train many runs, or play many games"""
+ENDLESS = {"agents.md", "environments.md"}
+"""pages with the protocols of papers, which take days: their trainings are short even where all tests run"""
+SHORT = "1000"
+"""agent steps of a short training"""
+SHORTER = ("--steps", SHORT, "--set", "evaluation.steps=400", "--set", "evaluation.num_envs=2")
 RUN = [
     pytest.param(page, id=page.name, marks=[pytest.mark.slow, *([pytest.mark.thorough] if page.name in LONG else [])])
     for page in PAGES
@@ -33,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_rows: None) -> P
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WN_DQN_DEVICE", "cpu")
     if os.environ.get("WN_DQN_TESTS") != "all":
-        monkeypatch.setenv("WN_DQN_STEPS", "1000")
+        monkeypatch.setenv("WN_DQN_STEPS", SHORT)
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -42,17 +48,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_rows: None) -> P
             del sys.modules[name]
 
 
-def run_line(line: str) -> None:
-    """Run a command of a page; a line that ends in `|| true` may also be stopped."""
+def run_line(line: str, training: Sequence[str] = ()) -> None:
+    """Run a command of a page, a training with more options; a line that ends in `|| true` may also be stopped."""
     if not line.startswith("wn-dqn"):
         subprocess.run(["sh", "-c", line], check=True, timeout=60)
         return
     given = [name for word in words(line)[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]
-    status, _, err = command(*given)
+    status, _, err = command(*given, *(training if given[0] == "train" else ()))
     assert status in ((0, 3) if line.endswith("|| true") else (0,)), f"{line}: {err}"
 
 
-def run_blocks(page: Path, found: list[Block]) -> None:
+def run_blocks(page: Path, found: list[Block], training: Sequence[str] = ()) -> None:
     namespace: dict[str, object] = {}
     for block in found:
         if block.file is not None:
@@ -61,13 +67,13 @@ def run_blocks(page: Path, found: list[Block]) -> None:
             exec(compile(block.text, page.name, "exec"), namespace)
         elif block.kind == "sh":
             for line in block.lines():
-                run_line(line)
+                run_line(line, training)
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("page", RUN)
 def test_the_blocks_of_a_page_run_in_their_order(page: Path) -> None:
-    run_blocks(page, blocks(page))
+    run_blocks(page, blocks(page), SHORTER if page.name in ENDLESS else ())
 
 
 @pytest.mark.slow
