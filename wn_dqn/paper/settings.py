@@ -33,11 +33,16 @@ _SIZES = {
     "vae-cifar10": ((64, 450), (16, 20)),
     "draw": ((256, 100), (64, 40)),
 }
+_EMBEDDED_RATES = {
+    **dict.fromkeys([("cifar10", "standard"), ("cifar10", "wn")], 0.001),
+    **dict.fromkeys([("draw", "standard"), ("draw", "wn")], 0.003),
+}
+"""(system, arm) -> learning rate on the embedded data, where it is not that of the official data"""
 _EMBEDDED_ONLY: dict[str, dict[str, Any]] = {
     "cifar10": {"zca_epsilon": 0.01},
     "vae": {},
     "vae-cifar10": {"latents": 8},
-    "draw": {"glimpses": 16, "learning_rate": 0.003},
+    "draw": {"glimpses": 16},
 }
 
 
@@ -110,15 +115,12 @@ def make_paper_settings(system: str, param: str, data: str | None, **given: Any)
         data = EMBEDDED[system]
     if data in DATA_LABELS and data != EMBEDDED[system]:
         raise UsageError(f"{system} does not train on {data}; its embedded data is {EMBEDDED[system]}")
-    width, epochs = _SIZES[system][data in DATA_LABELS]
-    defaults: dict[str, Any] = {
-        "width": width,
-        "epochs": epochs,
-        "learning_rate": default_learning_rate(system, param),
-        "seed": 0,
-    }
-    if data in DATA_LABELS:
-        defaults |= _EMBEDDED_ONLY[system]
+    embedded = data in DATA_LABELS
+    width, epochs = _SIZES[system][embedded]
+    learning_rate = default_learning_rate(system, param)
+    defaults: dict[str, Any] = {"width": width, "epochs": epochs, "learning_rate": learning_rate, "seed": 0}
+    if embedded:
+        defaults |= {"learning_rate": _EMBEDDED_RATES.get((system, param), learning_rate), **_EMBEDDED_ONLY[system]}
     chosen = {name: value for name, value in given.items() if value is not None}
     return PaperSettings(system, param, data, **{**defaults, **chosen})
 
