@@ -97,7 +97,7 @@ def train(settings: Settings, folder: Path) -> int:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Everything that a run left behind, less what a clock told."""
+    """Everything that a run left behind, less what a clock said."""
     run = RunDirectory(folder)
     state = load_checkpoint(run.find_checkpoint("last").path)
     state["replay_folder"] = run.replay

@@ -12,6 +12,7 @@ import pytest
 from wn_dqn.analysis.reference import reference_curve
 from wn_dqn.config.games import find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
+from wn_dqn.paper.settings import ARMS, make_paper_settings
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"
 PAGE = (EVIDENCE / "README.md").read_text(encoding="utf-8")
@@ -89,12 +90,26 @@ def test_every_arm_learns_and_the_page_says_how_well() -> None:
         assert f"| {' | '.join(row)} |" in LEARNING
 
 
-def test_the_classifier_on_photographs() -> None:
+MEASURES = {"cifar10": "error_percent", "vae": "bound", "vae-cifar10": "bits_per_dim", "draw": "bound"}
+
+
+@pytest.mark.parametrize("system", list(ARMS))
+def test_the_papers_other_systems(system: str) -> None:
+    """After the last epoch, of five seeds; and their mean."""
     page = (EVIDENCE.parent / "docs" / "paper-systems.md").read_text(encoding="utf-8")
-    errors: dict[str, list[float]] = {}
-    with (EVIDENCE / "paper" / "cifar10-photos.csv").open(encoding="utf-8") as file:
+    last: dict[str, dict[int, tuple[int, float]]] = {}
+    with (EVIDENCE / "paper" / f"{system}.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            errors.setdefault(row["arm"], []).append(float(row["error_percent"]))
-    for arm, values in errors.items():
-        cells = [f"{value:.1f}" for value in (*values, float(np.mean(values)))]
+            seeds = last.setdefault(row["arm"], {})
+            epoch, score = int(row["epoch"]), float(row[MEASURES[system]])
+            assert epoch == seeds.get(int(row["seed"]), (0, 0.0))[0] + 1
+            seeds[int(row["seed"])] = epoch, score
+    assert list(last) == list(ARMS[system])
+    epochs = make_paper_settings(system, "wn", None).epochs
+    for arm, seeds in last.items():
+        assert list(seeds) == list(range(5))
+        assert {epoch for epoch, _ in seeds.values()} == {epochs}
+        scores = [score for _, score in seeds.values()]
+        digits = 3 if system == "vae-cifar10" else 1
+        cells = [f"{value:.{digits}f}" for value in (*scores, float(np.mean(scores)))]
         assert f"| `{arm}` | {' | '.join(cells)} |" in page

@@ -54,8 +54,8 @@ def write_run(
             for row in range(length)
         ],
     )
-    told = {"status": status, "steps": 250_000 * len(scores), "time": FINISHED}
-    (path / "status.json").write_text(json.dumps(told))
+    content = {"status": status, "steps": 250_000 * len(scores), "time": FINISHED}
+    (path / "status.json").write_text(json.dumps(content))
     began = {"time": "2026-01-02T10:00:00+0000", "command": ["wn-dqn", "train", "--game", game], "commit": "c0ffee"}
     (path / "provenance.json").write_text(json.dumps([began]))
     if fresh:

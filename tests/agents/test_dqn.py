@@ -315,10 +315,10 @@ def test_an_update_changes_the_online_network_only(param: str) -> None:
     for (name, new), old in zip(named_values(agent.online), before, strict=True):
         assert torch.equal(new, old) == (name in kept), name
     assert all(parameter.grad is None for parameter in agent.target.parameters())
-    for told, shape in zip(metrics, [(), (), (BATCH_SIZE,), (BATCH_SIZE,)], strict=True):
-        assert told.shape == shape
-        assert told.dtype == torch.float32
-        assert not told.requires_grad
+    for metric, shape in zip(metrics, [(), (), (BATCH_SIZE,), (BATCH_SIZE,)], strict=True):
+        assert metric.shape == shape
+        assert metric.dtype == torch.float32
+        assert not metric.requires_grad
     agent.update_target()
     assert same(agent.target, agent.online)
     copied = values(agent.target)

@@ -64,9 +64,9 @@ def test_a_notebook_trains_and_plays(folder: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=cells)
     execute(notebook, folder)
     cells = notebook.cells
-    told = "".join(output.text for output in cells[1].outputs if output.output_type == "stream")
-    assert "flat is registered in this process only; others need --plugin MODULE" in told
-    assert "run is finished: 1,000 steps" in told
+    printed = "".join(output.text for output in cells[1].outputs if output.output_type == "stream")
+    assert "flat is registered in this process only; others need --plugin MODULE" in printed
+    assert "run is finished: 1,000 steps" in printed
     assert cells[3].outputs[0].text == "Run('run': finished) 1000 True None\n"
     assert cells[4].outputs[0].data["text/plain"] == "Run('run': finished)"
 

@@ -53,7 +53,7 @@ def test_without_deterministic_some_actions_are_random(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("obs", "told"),
+    ("obs", "hint"),
     [
         (np.zeros((84, 84, 4), np.uint8), "uint8 [84, 84, 4]"),
         (np.zeros((4, 84, 84), np.float32), "float32 [4, 84, 84]"),
@@ -62,14 +62,14 @@ def test_without_deterministic_some_actions_are_random(run: Path) -> None:
         ("an observation", "[]"),
     ],
 )
-def test_an_observation_that_does_not_fit_is_named_with_what_would(run: Path, obs: object, told: str) -> None:
+def test_an_observation_that_does_not_fit_is_named_with_what_would(run: Path, obs: object, hint: str) -> None:
     policy = wn_dqn.load(run)
     for method in (policy.predict, policy.q_values):
         with pytest.raises(wn_dqn.UsageError) as error:
             method(obs)
         message = str(error.value)
         assert "an observation is uint8 [4, 84, 84], or a batch [B, 4, 84, 84] of them; this is" in message
-        assert message.endswith(told)
+        assert message.endswith(hint)
         assert "\n" not in message
 
 

@@ -87,8 +87,8 @@ def test_a_tracker_that_fails_costs_one_line(
     healthy = Memory()
     run = train(tmp_path / "run", Memory(where, fail), healthy, progress=True)
     assert run.status == healthy.status == "finished"
-    told = [line for line in capsys.readouterr().err.splitlines() if "Memory" in line]
-    assert told == ["Memory failed, and the run goes on without it: OSError: no network"]
+    messages = [line for line in capsys.readouterr().err.splitlines() if "Memory" in line]
+    assert messages == ["Memory failed, and the run goes on without it: OSError: no network"]
     assert_same(outcome(trained), outcome(tmp_path / "run"))
 
 
@@ -106,8 +106,8 @@ def test_a_tracker_that_never_answers_costs_one_line(
         monkeypatch.setattr(trackers, "_QUEUE_ROWS", rows)
         stuck = Memory(where, never.wait, patience_s=0.01)
         assert train(tmp_path / str(rows), stuck, progress=True, learning={"total_steps": 120}).status == "finished"
-        told = [line for line in capsys.readouterr().err.splitlines() if "Memory" in line]
-        assert told == ["Memory does not answer: it loses its pending rows, the run loses nothing"]
+        messages = [line for line in capsys.readouterr().err.splitlines() if "Memory" in line]
+        assert messages == ["Memory does not answer: it loses its pending rows, the run loses nothing"]
 
 
 def test_rows_that_find_no_room_are_left_out_and_counted(

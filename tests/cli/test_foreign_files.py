@@ -91,8 +91,8 @@ def test_a_file_of_others_is_left_alone_and_ones_own_is_replaced(name: str, run:
     command, content = FOREIGN[name]
     Path(name).write_bytes(content())
     before = Path(name).read_bytes()
-    status, _, told = wn_dqn(*command.split(), name)
-    assert (status, told.splitlines()[-1]) == (
+    status, _, err = wn_dqn(*command.split(), name)
+    assert (status, err.splitlines()[-1]) == (
         2,
         f"wn-dqn: {name} is there, and wn-dqn did not make it; choose another name, or remove it first",
     )
@@ -125,8 +125,8 @@ def test_a_picture_of_ones_own_is_not_replaced_by_the_cards(tmp_path: Path) -> N
     run = write_run(tmp_path, "Pong", "wn", 0, [1.0, 2.0])
     (run / "curve.png").write_bytes(a_figure("png"))
     before = (run / "curve.png").read_bytes()
-    status, _, told = wn_dqn("card", str(run))
-    assert (status, told.count("\n")) == (2, 1)
+    status, _, err = wn_dqn("card", str(run))
+    assert (status, err.count("\n")) == (2, 1)
     assert (run / "curve.png").read_bytes() == before
     (run / "curve.png").unlink()
     for _ in range(2):
@@ -180,8 +180,8 @@ def test_a_folder_of_another_run_is_not_pruned(name: str, run: Path, trained: Pa
     shutil.rmtree(run / name)
     (run / name).symlink_to(tmp_path / "other" / name, target_is_directory=True)
     config = str(run / "config.yaml")
-    status, _, told = wn_dqn("train", "--config", config, "--run-dir", "run", "--steps", "168", "--device", "cpu")
-    assert (status, f"run/{name} is a link" in told.splitlines()[-1]) == (1, True)
+    status, _, err = wn_dqn("train", "--config", config, "--run-dir", "run", "--steps", "168", "--device", "cpu")
+    assert (status, f"run/{name} is a link" in err.splitlines()[-1]) == (1, True)
     assert sorted((tmp_path / "other" / name).rglob("*")) == before
 
 

@@ -41,7 +41,7 @@ RANDOM = ["evaluate", "--random", "Catch", "--games", "1"]
 def test_it_is_refused_in_one_line(args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with mock.patch.object(launch, "train_run", side_effect=AssertionError("it was begun")):
-        status, out, told = wn_dqn(*args)
-    assert (status, out, told.count("\n")) == (2, "", 1)
-    assert told[:-1].isprintable()
+        status, out, err = wn_dqn(*args)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err[:-1].isprintable()
     assert list(tmp_path.iterdir()) == []

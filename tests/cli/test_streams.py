@@ -63,8 +63,8 @@ def command() -> Iterator[Command]:
 
         def call(folder: Path, *args: str, streams: tuple[str, str, str]) -> tuple[int | None, str]:
             print(json.dumps([str(folder), args, streams]), file=process.stdin, flush=True)
-            status, told = json.loads(process.stdout.readline())
-            return status, told
+            status, err = json.loads(process.stdout.readline())
+            return status, err
 
         yield call
         process.stdin.close()

@@ -203,7 +203,7 @@ def test_no_lives_left_is_not_game_over(rom_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("waits", "told"),
+    ("waits", "reported"),
     [
         ([5.0] * 11, True),
         ([5.0] * 10 + [6.0] * 10, False),  # that step came, and the next one is waited for
@@ -211,11 +211,11 @@ def test_no_lives_left_is_not_game_over(rom_id: str) -> None:
     ],
 )
 def test_only_a_step_that_is_waited_for_again_and_again_hangs(
-    waits: list[float | None], told: bool, monkeypatch: pytest.MonkeyPatch
+    waits: list[float | None], reported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`waits`: since when `receive` waits, at each look of the watchdog; then the environment is gone."""
     looks = iter([*(SimpleNamespace(waiting_since_s=since_s) for since_s in waits), None])
     monkeypatch.setattr(atari, "threading", SimpleNamespace(Event=lambda: SimpleNamespace(wait=lambda _: False)))
     heard: list[bool] = []
     atari._watch(lambda: next(looks), lambda: heard.append(True))  # type: ignore[arg-type]
-    assert heard == [True] * told
+    assert heard == [True] * reported

@@ -212,7 +212,7 @@ def test_a_checkpoint_moves_between_devices() -> None:
 
 
 def test_td_errors_reach_the_priorities_from_a_gpu() -> None:
-    """Each minibatch, weights included, and all priorities in the end are those of TD errors that a CPU told."""
+    """Each minibatch, weights included, and all priorities in the end are those of TD errors of a CPU."""
     ours, theirs = (
         filled(PrioritizedReplay(SPEC, 512, 4, 0.99, device, 3, exponent=0.6, epsilon=1e-6)) for device in (CUDA, CPU)
     )

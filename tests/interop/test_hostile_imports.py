@@ -124,9 +124,9 @@ def test_a_hostile_network_is_one_line(what: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(import_weights, "MAX_BYTES", 2**24)  # so that what is too large is made at once
     name, content = HOSTILE[what]
     Path(name).write_bytes(content())
-    status, out, told = wn_dqn("import", name, "-o", "run", "--game", "Catch")
-    assert (status, out, told.count("\n")) == (2, "", 1), told
-    assert name in told
+    status, out, err = wn_dqn("import", name, "-o", "run", "--game", "Catch")
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert name in err
     assert not Path("run").exists()
 
 
@@ -143,9 +143,9 @@ def test_no_file_to_import(kind: str, name: str, tmp_path: Path, monkeypatch: py
     else:
         Path(name).touch()
         os.truncate(name, 2**40)
-    status, _, told = wn_dqn("import", name, "-o", "run", "--game", "Catch")
-    assert (status, told.count("\n")) == (2, 1)
-    assert f"cannot read {name}" in told
+    status, _, err = wn_dqn("import", name, "-o", "run", "--game", "Catch")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"cannot read {name}" in err
 
 
 @pytest.mark.survives("`module.` or `_orig_mod.` before all names of an imported network", "they are left out")

@@ -1,4 +1,4 @@
-"""Runs that are followed: what a page is told of them, and that it is read again when it has changed."""
+"""Runs that are followed: what a page is shown of them, and that it is read again when it has changed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_a_run_under_way(tmp_path: Path) -> None:
     """50,000,000 steps in all, 500,000 of them done, 250 a second."""
     run = write_run(tmp_path, "Pong", "wn", 3, [-20.0, -5.0], status="running", metrics=METRICS)
     touch(run, 10)
-    (told,) = Watch([tmp_path], lambda: NOW_S).runs()
-    assert told == {
+    (shown,) = Watch([tmp_path], lambda: NOW_S).runs()
+    assert shown == {
         "id": str(run), "name": "Pong-wn-seed3", "status": "running", "reason": "", "heard_s": NOW_S - 10,
         "game": "Pong", "layers": "weight normalization", "agent": "DQN", "seed": 3, "random": -20.7, "human": 14.6,
         "steps": 500_000, "total": 50_000_000, "speed": 250.0, "left_s": 198_000.0, "epsilon": 0.5, "loss": 0.25,
@@ -42,19 +42,19 @@ def test_those_under_way_come_first_and_the_stalled_and_failed_are_marked(tmp_pa
         [("finished", 0), ("failed", 0), ("running", STALLED_AFTER_S + 1), ("running", STALLED_AFTER_S - 1)]
     ):
         touch(write_run(tmp_path, "Catch", "wn", seed, [0.5], status=status), age_s)
-    told = Watch([tmp_path], lambda: NOW_S).runs()
-    assert [(run["seed"], run["status"]) for run in told] == [
+    shown = Watch([tmp_path], lambda: NOW_S).runs()
+    assert [(run["seed"], run["status"]) for run in shown] == [
         (3, "running"), (2, "stalled"), (1, "failed"), (0, "finished"),
     ]  # fmt: skip
-    assert "files do not change" in told[1]["reason"]
+    assert "files do not change" in shown[1]["reason"]
 
 
 def test_the_reason_of_a_failure(tmp_path: Path) -> None:
     run = write_run(tmp_path, "Catch", "wn", 0, [])
     (run / "status.json").write_text(json.dumps({"status": "failed", "steps": 70, "error": "the loss is \x1bnan"}))
-    (told,) = Watch([run]).runs()
-    assert (told["status"], told["reason"], told["steps"]) == ("failed", "the loss is \\x1bnan", 70)
-    assert (told["scores"], told["speed"], told["left_s"]) == ([], None, None)
+    (shown,) = Watch([run]).runs()
+    assert (shown["status"], shown["reason"], shown["steps"]) == ("failed", "the loss is \\x1bnan", 70)
+    assert (shown["scores"], shown["speed"], shown["left_s"]) == ([], None, None)
 
 
 def test_a_row_that_is_being_written_is_left_for_the_next_time(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_a_row_that_is_being_written_is_left_for_the_next_time(tmp_path: Path) -
     for name in ("evaluations.csv", "metrics.csv"):
         with (run / name).open("a") as file:
             file.write("500000,0.")
-    (told,) = watch.runs()
-    assert (told["scores"], told["epsilon"]) == ([(250_000, 0.25)], 0.5)
+    (shown,) = watch.runs()
+    assert (shown["scores"], shown["epsilon"]) == ([(250_000, 0.25)], 0.5)
 
 
 def test_what_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +86,8 @@ def test_what_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pyt
     assert read == []
     with (run / "metrics.csv").open("a") as file:
         file.write("30000,300.0,0.25,0.125,7\n")
-    (told,) = watch.runs()
-    assert told["epsilon"] == 0.25
+    (shown,) = watch.runs()
+    assert shown["epsilon"] == 0.25
     assert "config.yaml" not in read
 
 
@@ -97,7 +97,7 @@ def test_runs_that_begin_later_and_folders_that_go_are_followed(tmp_path: Path) 
     assert watch.runs() == []
     run = write_run(tmp_path / "runs", "Catch", "wn", 0, [0.5])
     now_s += 60
-    assert [told["name"] for told in watch.runs()] == ["Catch-wn-seed0"]
+    assert [shown["name"] for shown in watch.runs()] == ["Catch-wn-seed0"]
     assert watch.folder(str(run)) == run
     assert watch.folder("/etc") is None
     run.rename(tmp_path / "gone")
@@ -110,10 +110,10 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(name: str, tmp_path: Pa
     damaged = write_run(tmp_path, "Catch", "wn", 0, [0.5], metrics=METRICS)
     write_run(tmp_path, "Catch", "wn", 1, [0.5])
     (damaged / name).write_bytes(b"steps,mean_return,games\n\xff\xfe,1\n1,2\n")
-    told = {run["name"]: run for run in Watch([tmp_path]).runs()}
-    assert told["Catch-wn-seed0"]["status"] == "unreadable"
-    assert told["Catch-wn-seed0"]["reason"]
-    assert told["Catch-wn-seed1"]["status"] == "finished"
+    shown = {run["name"]: run for run in Watch([tmp_path]).runs()}
+    assert shown["Catch-wn-seed0"]["status"] == "unreadable"
+    assert shown["Catch-wn-seed0"]["reason"]
+    assert shown["Catch-wn-seed1"]["status"] == "finished"
 
 
 @pytest.mark.parametrize("name", ["evaluations.csv", "metrics.csv"])
@@ -128,7 +128,7 @@ def test_a_number_of_any_size_ends_no_page(cell: str, name: str, tmp_path: Path)
 
 def test_a_long_run_is_told_in_few_points(tmp_path: Path) -> None:
     """The first evaluation and the last are among them."""
-    (told,) = Watch([write_run(tmp_path, "Catch", "wn", 0, [float(i) for i in range(1999)])]).runs()
-    assert told["num_scores"] == 1999
-    assert len(told["scores"]) <= 401
-    assert (told["scores"][0][1], told["scores"][-1][1], told["best"]) == (0.0, 1998.0, 1998.0)
+    (shown,) = Watch([write_run(tmp_path, "Catch", "wn", 0, [float(i) for i in range(1999)])]).runs()
+    assert shown["num_scores"] == 1999
+    assert len(shown["scores"]) <= 401
+    assert (shown["scores"][0][1], shown["scores"][-1][1], shown["best"]) == (0.0, 1998.0, 1998.0)

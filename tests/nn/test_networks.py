@@ -268,16 +268,16 @@ def test_dueling_heads_are_added_in_full_precision() -> None:
     """Under autocast what the layers put out is bfloat16: a large value would swallow the advantages' differences."""
     network = random_network("wn", kind=DuelingNatureNetwork)
     network.get_parameter("value.bias").fill_(100.0)
-    told: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     for name in ("value", "advantage"):
         network.get_submodule(name).register_forward_hook(
-            lambda _layer, _inputs, t, name=name: told.__setitem__(name, t.float())
+            lambda _layer, _inputs, t, name=name: outputs.__setitem__(name, t.float())
         )
     with torch.autocast("cpu", torch.bfloat16):
         q = network(observations())
-    advantage = told["advantage"] - told["advantage"].mean(dim=1, keepdim=True)
+    advantage = outputs["advantage"] - outputs["advantage"].mean(dim=1, keepdim=True)
     assert q.dtype == torch.float32
-    assert torch.equal(q, told["value"] + advantage)
+    assert torch.equal(q, outputs["value"] + advantage)
 
 
 # --- Other shapes ---

@@ -74,9 +74,9 @@ def test_games_are_repeated_by_their_seed_and_explored_by_chance() -> None:
 
         env.step = step  # type: ignore[method-assign]
         steps = list(play.play(looks_at_the_picture, env, rules, 2, seed))
-        told = [step.moment.score for step in steps]
+        shown = [step.moment.score for step in steps]
         half = len(steps) // 2
-        assert told == [*np.cumsum(rewards[:half]), *np.cumsum(rewards[half:])]
+        assert shown == [*np.cumsum(rewards[:half]), *np.cumsum(rewards[half:])]
         assert sum(rewards[:half]) > max(rewards)
         return [(step.moment.action, step.moment.explored, step.moment.score) for step in steps]
 

@@ -145,14 +145,14 @@ def test_memory_that_ends_is_told_and_the_run_stops(monkeypatch: pytest.MonkeyPa
     buffer = ReplayBuffer(SPEC, 10_000, 1, GAMMA, CPU, compressed=True)
     for frames, _ in zip(pictures(0), range(20), strict=False):
         buffer.frames.put(0, frames[:1])
-    told: list[str] = []
+    messages: list[str] = []
     stop = StopRequest()
-    watch = MemoryWatch(buffer, told.append, stop)
+    watch = MemoryWatch(buffer, messages.append, stop)
     for free, lines in ((100 * GIB, 0), (GIB // 1024, 1), (GIB // 1024, 1)):
         monkeypatch.setattr(replay_memory, "available_memory_bytes", lambda free=free: free)
         watch.look()
-        assert len(told) == lines
-    assert "GiB more until it is full" in told[0]
+        assert len(messages) == lines
+    assert "GiB more until it is full" in messages[0]
     with pytest.raises(Exception, match="memory is nearly used up"):
         stop.check()
 

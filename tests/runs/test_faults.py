@@ -98,14 +98,14 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, while_steps: range) -> None:
 def test_a_full_disk_does_not_stop_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The old checkpoint stays, the failure is told, and the next save succeeds: the outcome is the same."""
+    """The old checkpoint stays, the failure is reported, and the next save succeeds: the outcome is the same."""
     assert train(settings_for(), tmp_path / "undisturbed") == 0
     with monkeypatch.context() as patch:
         refuse_writes(patch, range(150, 241))
         assert train(settings_for(), tmp_path / "run") == 0
-    told = capsys.readouterr().err
-    assert "checkpoint at step 200 failed" in told
-    assert "No space left on device" in told
+    printed = capsys.readouterr().err
+    assert "checkpoint at step 200 failed" in printed
+    assert "No space left on device" in printed
     assert RunDirectory(tmp_path / "run").read_status()["status"] == "finished"
     assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "undisturbed"))
 
@@ -170,14 +170,14 @@ def test_a_disk_that_is_really_full_loses_nothing(
     (status,) = seen
     assert (status["status"], status["steps"] >= 120) == ("degraded", True)
     assert "No space left" in status["error"]
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for message in (
         "rows of the tables wait",
         "checkpoint at step 120 failed",
         "checkpoint at step 200 failed",
         "the disk accepts checkpoints again",
     ):
-        assert message in told
+        assert message in printed
     assert RunDirectory(small_disk / "run").read_status()["status"] == "finished"
     assert_same(outcome(small_disk / "run"), outcome(tmp_path / "undisturbed"))
 
@@ -234,10 +234,10 @@ from wn_dqn.envs import atari as vector_env
 from wn_dqn.envs.rules import EnvRules
 
 vector_env.HANG_TIMEOUT_S = 0.5
-def told():
-    print("told", flush=True)
+def printed():
+    print("printed", flush=True)
     os._exit(7)
-env = vector_env.AtariEnv("pong", 2, EnvRules(), on_hang=told)
+env = vector_env.AtariEnv("pong", 2, EnvRules(), on_hang=printed)
 env.reset(np.arange(2))
 env._env.send(np.array([99, 99]))  # past the check that keeps invalid actions from the emulator
 env.receive()
@@ -248,7 +248,7 @@ env.receive()
 def test_an_emulator_that_hangs_is_noticed() -> None:
     """The watchdog speaks up although the main thread waits in C++ for ever."""
     done = subprocess.run([sys.executable, "-c", HANG], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.returncode) == ("told\n", 7)
+    assert (done.stdout, done.returncode) == ("printed\n", 7)
 
 
 def test_status_tells_other_programs_how_the_run_is(tmp_path: Path) -> None:

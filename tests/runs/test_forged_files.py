@@ -64,17 +64,17 @@ USES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def told(use: str, run: Path) -> str:
+def message_of(use: str, run: Path) -> str:
     """Why this use is refused, in one line; empty if it is not."""
     try:
         USES[use](run)
     except (UsageError, RunError, CheckpointError) as error:
-        told = str(error)
+        message = str(error)
     else:
         return ""
-    assert told
-    assert "\n" not in told
-    return told
+    assert message
+    assert "\n" not in message
+    return message
 
 
 def sparse(path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_file_that_is_none(file: str, kind: str, run: Path) -> None:
         path.unlink()
         BAD[kind](path)
     for use in USES:
-        told(use, run)
+        message_of(use, run)
 
 
 def table(*rows: str) -> str:
@@ -138,8 +138,8 @@ def table(*rows: str) -> str:
 )
 def test_a_table_of_scores(text: str, run: Path) -> None:
     (run / "evaluations.csv").write_text(text)
-    assert "evaluations.csv is damaged" in told("read", run)
-    assert "evaluations.csv" in told("card", run)
+    assert "evaluations.csv is damaged" in message_of("read", run)
+    assert "evaluations.csv" in message_of("card", run)
 
 
 def test_an_instrument_that_is_infinite_has_a_gap(run: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_status_of_wrong_types_is_not_believed(status: Any, run: Path) -> None
     (run / "status.json").write_text(json.dumps(status))
     assert RunDirectory(run).read_status() == {}
     assert read_run(run).state_text
-    assert told("card", run) == told("train", run) == ""
+    assert message_of("card", run) == message_of("train", run) == ""
 
 
 PROVENANCES: list[Any] = [5, [5], [{"time": 5}], [{"versions": [1]}], [{"machine": "x"}], [{"command": 5}], {"a": 1}]
@@ -270,13 +270,13 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("what", FORGERIES)
 def test_a_forged_checkpoint_is_refused(what: str, run: Path) -> None:
     forged(run, FORGERIES[what])
-    assert "no checkpoint in" in told("train", run)
+    assert "no checkpoint in" in message_of("train", run)
 
 
 def test_a_checkpoint_that_is_saved_again_is_not_refused(run: Path) -> None:
     """So that it is the forgeries above that are refused, and not the way in which they are made."""
     forged(run, lambda _state: None)
-    assert told("train", run) == told("load", run) == ""
+    assert message_of("train", run) == message_of("load", run) == ""
 
 
 @pytest.mark.survives("`checkpoint verify` of a run without checkpoints", "one line, and exit status 1")

@@ -90,8 +90,8 @@ def test_a_run_of_a_later_version_is_refused_in_one_line(
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code == (2 if command.startswith("evaluate") else 1)
-    told = [line for text in capsys.readouterr() for line in text.splitlines() if "has format version" in line]
-    assert len(told) == 1
+    messages = [line for text in capsys.readouterr() for line in text.splitlines() if "has format version" in line]
+    assert len(messages) == 1
     refusal = f"has format version {FORMAT_VERSION + 1}; this wn-dqn reads {FORMAT_VERSION}: use the later one"
-    assert refusal in told[0]
+    assert refusal in messages[0]
     assert {each: each.read_bytes() for each in before} == before

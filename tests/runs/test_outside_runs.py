@@ -128,9 +128,9 @@ def test_an_environment_that_does_not_repeat_itself_is_known_from_the_start(
     assert "toy_envs:Forgetful does not repeat itself" in "".join(capsys.readouterr())
     assert RunDirectory(tmp_path).read_settings().environment.repeats is False
     assert train(settings, tmp_path) == 0
-    told = "".join(capsys.readouterr())
-    assert "new games begin" in told
-    assert "differs" not in told, "it was tried again"
+    printed = "".join(capsys.readouterr())
+    assert "new games begin" in printed
+    assert "differs" not in printed, "it was tried again"
     assert RunDirectory(tmp_path).read_status()["steps"] == 320
 
 

@@ -137,7 +137,7 @@ def a_report(run: Path) -> Report:
 
 
 def test_only_a_run_keeps_records(run: Path, tmp_path: Path) -> None:
-    """A line that was cut stays alone; a folder that cannot be written to is told, and is no error."""
+    """A line that was cut stays alone; a folder that cannot be written to is reported, and is no error."""
     report = a_report(run)
     path = run / "reevaluations.jsonl"
     path.write_text('{"checkpoint": "step-00')
@@ -166,15 +166,15 @@ def test_a_damaged_line_is_named_and_the_others_are_used(run: Path, tmp_path: Pa
     expected = [f"{path} is damaged in line {number}: that test is left out" for number in (3, 4, 5, 7)]
     assert report.checkpoint is not None
     assert read_records(report.checkpoint) == ([json.loads(kept)] * 2, expected)
-    told = "".join(f"wn-dqn: {problem}\n" for problem in expected)
+    warned = "".join(f"wn-dqn: {problem}\n" for problem in expected)
     network = tmp_path / "network.safetensors"
     status, _, err = wn_dqn("export", str(run), "-o", str(network), "--checkpoint", "last")
-    assert (status, err) == (0, told)
+    assert (status, err) == (0, warned)
     assert json.loads((tmp_path / "network.safetensors.json").read_text())["scores"] == [json.loads(kept)] * 2
     for arguments in (("plot", str(run), "-o", str(tmp_path / "curve.svg")), ("card", str(run))):
         status, _, err = wn_dqn(*arguments)
         assert status == 0
-        assert err.startswith(told)
+        assert err.startswith(warned)
     path.unlink()
 
 

@@ -290,11 +290,11 @@ def test_whatever_is_damaged_the_checkpoint_is_skipped_for_the_one_before(
         do(path)
         capsys.readouterr()
         assert train(settings, folder) == 0
-        told = capsys.readouterr().err
-        (skipped,) = [line for line in told.splitlines() if line.startswith("skipping a checkpoint: ")]
+        printed = capsys.readouterr().err
+        (skipped,) = [line for line in printed.splitlines() if line.startswith("skipping a checkpoint: ")]
         assert path.name in skipped
         assert re.search(reason, skipped), skipped
-        assert "resumed from step-0000000200: step 200, 40 steps lost" in told
+        assert "resumed from step-0000000200: step 200, 40 steps lost" in printed
         assert_same(outcome(folder), uninterrupted(settings))
         shutil.rmtree(folder)
 
@@ -341,9 +341,9 @@ def test_another_number_of_threads_is_told(
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # other tests have one
     capsys.readouterr()
     assert train(settings_for(learning={"total_steps": 64}), folder) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "arithmetic" in line]
+    printed = [line for line in capsys.readouterr().err.splitlines() if "arithmetic" in line]
     one_line = "other arithmetic than before (torch_threads: 1 -> 2): the last bits may differ"
-    assert told == ([one_line] if threads == 2 else [])
+    assert printed == ([one_line] if threads == 2 else [])
     entries = json.loads((folder / "provenance.json").read_bytes())
     assert [entry["machine"]["torch_threads"] for entry in entries] == [1, threads]
 

@@ -234,8 +234,8 @@ def test_a_table_that_lost_rows_is_refused_and_nothing_is_touched(
     assert contents(run) == before
     assert go_on(run, accept=True) == 0
     entries = json.loads((run / "provenance.json").read_bytes())
-    (told,) = entries[-1]["accepted_changes"]
-    assert table in told
+    (message,) = entries[-1]["accepted_changes"]
+    assert table in message
     header, *rows = (run / table).read_text().splitlines()
     assert header.startswith("steps,")
     assert [len(row.split(",")) for row in rows] == [len(header.split(","))] * len(rows)
@@ -296,8 +296,8 @@ def test_the_command_accepts_changes(run: Path, tmp_path: Path) -> None:
     config = tmp_path / "changed.yaml"
     config.write_text(dump_yaml(settings_for(learning={**WHOLE, "discount": 0.19}).model_dump()))
     command = ["train", "--config", str(config), "--run-dir", str(run), "--device", "cpu"]
-    status, _, told = wn_dqn(*command)
-    assert (status, told.count("\n")) == (2, 1)
-    assert "learning.discount: 0.99 -> 0.19" in told
+    status, _, message = wn_dqn(*command)
+    assert (status, message.count("\n")) == (2, 1)
+    assert "learning.discount: 0.99 -> 0.19" in message
     assert wn_dqn(*command, "--accept-changes")[0] == 0
     assert RunDirectory(run).find_checkpoint("last").steps == 168

@@ -73,14 +73,14 @@ def names(*rates: int) -> list[str]:
 
 
 def test_half_of_the_settings_go_on_with_all_of_their_seeds(sweep: Sweep) -> None:
-    executor, told = Instantly(), list[str]()
-    drive(sweep, sweep.cells, executor, Stopping(), told.append)
+    executor, messages = Instantly(), list[str]()
+    drive(sweep, sweep.cells, executor, Stopping(), messages.append)
     assert executor.trained == [(10, names(1, 2, 3, 4)), (20, names(3, 4)), (None, names(4))]
     states = {cell.name: standing(cell) for cell in sweep.cells}
     assert [each.state for each in states.values()] == ["stopped early"] * 6 + ["finished"] * 2
     assert states["Pong-3-1"].reason == "place 2 of 2 at step 20: mean_return 3; 1 went on"
     assert states["Pong-1-0"].reason == "place 4 of 4 at step 10: mean_return 1; 2 went on"
-    assert "stopped early: Pong-3-0, Pong-3-1: place 2 of 2 at step 20: mean_return 3; 1 went on" in told
+    assert "stopped early: Pong-3-0, Pong-3-1: place 2 of 2 at step 20: mean_return 3; 1 went on" in messages
 
 
 @pytest.mark.parametrize("stop_at", [20, -1])

@@ -216,9 +216,9 @@ def test_the_command_trains_stops_and_goes_on(study: Path) -> None:
         trainer = int(standing(each).host.split()[1])
         driver.send_signal(signal.SIGTERM)
         os.kill(trainer, signal.SIGTERM)
-        told = driver.stderr.read()
+        err = driver.stderr.read()
         assert driver.wait(60) == 3
-    assert "stopped (SIGTERM); the same command goes on" in told
+    assert "stopped (SIGTERM); the same command goes on" in err
     run = RunDirectory(each.folder)
     assert run.read_status()["status"] == "paused"
     assert run.find_checkpoint("last").steps == run.read_status()["steps"]

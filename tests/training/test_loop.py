@@ -224,7 +224,7 @@ class RecordingPriorities(PrioritizedReplay):
 
     def update_priorities(self, td_error: Tensor) -> None:
         super().update_priorities(td_error)
-        self._run.log("told", *td_error.tolist())
+        self._run.log("report", *td_error.tolist())
 
 
 @pytest.mark.parametrize("num_envs", ENVS)
@@ -452,23 +452,23 @@ def prioritized_run(num_envs: int, **overrides: Any) -> Run:
 
 @pytest.mark.parametrize("num_envs", ENVS)
 def test_priorities_follow_each_update_and_beta_a_line(num_envs: int) -> None:
-    """The TD errors of an update are told before the next minibatch is drawn; instruments tell none."""
+    """The TD errors of an update are reported before the next minibatch is drawn; instruments report none."""
     run = prioritized_run(num_envs)
-    learning, watching = run.of("draw", "update", "told")[:-1], run.of("draw", "update", "told")[-1]
+    learning, watching = run.of("draw", "update", "report")[:-1], run.of("draw", "update", "report")[-1]
     assert watching == ("draw", 64 if num_envs != 3 else 66, pytest.approx(1.0))
-    assert [event[0] for event in learning] == ["draw", "update", "told"] * (len(learning) // 3)
-    for number, (draw, told) in enumerate(zip(learning[::3], learning[2::3], strict=True), start=1):
+    assert [event[0] for event in learning] == ["draw", "update", "report"] * (len(learning) // 3)
+    for number, (draw, report) in enumerate(zip(learning[::3], learning[2::3], strict=True), start=1):
         assert draw[2] == pytest.approx(np.interp(draw[1], [20, 50], [0.2, 1.0]))
-        assert told == ("told", *(float(number * i) for i in range(5)))
+        assert report == ("report", *(float(number * i) for i in range(5)))
     assert len({draw[2] for draw in run.of("draw")}) > 3
 
 
 def test_instruments_leave_priorities_as_they_are() -> None:
-    """However often it is watched, what is drawn and told is the same; rows tell of priorities from the first on."""
+    """However often it is watched, what is drawn and reported is the same; rows have priorities from the first on."""
     rare, often = (prioritized_run(2, output__log_period_steps=period) for period in (64, 2))
     assert_same(rare.replay.state_dict(), often.replay.state_dict())
     assert rare.state.replay_generator.bit_generator.state == often.state.replay_generator.bit_generator.state
-    assert rare.of("told", "act", "target") == often.of("told", "act", "target")
+    assert rare.of("report", "act", "target") == often.of("report", "act", "target")
     measured = often.measured[60]
     assert measured is not None
     assert measured.batch.weight is not None
