@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 from command import wn_dqn
 
-from wn_dqn.runs import launch
+from wn_dqn import api
 
 NINES = "9" * 400
 TRAIN = ["train", "--game", "Catch", "--run-dir", "run"]
@@ -40,7 +40,7 @@ RANDOM = ["evaluate", "--random", "Catch", "--games", "1"]
 )
 def test_it_is_refused_in_one_line(args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with mock.patch.object(launch, "train_run", side_effect=AssertionError("it was begun")):
+    with mock.patch.object(api, "train_run", side_effect=AssertionError("it was begun")):
         status, out, err = wn_dqn(*args)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err[:-1].isprintable()
