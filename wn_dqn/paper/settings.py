@@ -34,8 +34,10 @@ _SIZES = {
     "draw": ((256, 100), (64, 40)),
 }
 _EMBEDDED_RATES = {
-    **dict.fromkeys([("cifar10", "standard"), ("cifar10", "wn")], 0.001),
-    **dict.fromkeys([("draw", "standard"), ("draw", "wn")], 0.003),
+    ("cifar10", "standard"): 0.001,
+    ("cifar10", "wn"): 0.0005,
+    ("draw", "standard"): 0.003,
+    ("draw", "wn"): 0.003,
 }
 """(system, arm) -> learning rate on the embedded data, where it is not that of the official data"""
 _EMBEDDED_ONLY: dict[str, dict[str, Any]] = {
