@@ -110,7 +110,7 @@ def test_the_schedule_of_section_5_1(epoch: float, rate: float, momentum: float)
     """With the paper's rates; on the photos two arms have another."""
     for param, data, learning_rate in (
         *(("wn", "/data/cifar", 0.003), ("standard", "/data/cifar", 0.0003)),
-        *(("wn", None, 0.0005), ("wn-mean-only-bn", None, 0.003), ("standard", None, 0.001)),
+        *(("wn", None, 0.0005), ("wn-mean-only-bn", None, 0.003), ("standard", None, 0.003)),
     ):
         system = Cifar10(make_paper_settings("cifar10", param, data, width=2, epochs=200))
         assert system.schedule(epoch) == pytest.approx((learning_rate * rate, momentum))

@@ -34,7 +34,7 @@ _SIZES = {
     "draw": ((256, 100), (64, 40)),
 }
 _EMBEDDED_RATES = {
-    ("cifar10", "standard"): 0.001,
+    ("cifar10", "standard"): 0.003,
     ("cifar10", "wn"): 0.0005,
     ("draw", "standard"): 0.003,
     ("draw", "wn"): 0.003,
