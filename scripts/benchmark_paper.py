@@ -200,7 +200,7 @@ def quartiles(above: list[float], below: list[float]) -> str:
 @click.argument("systems", nargs=-1, required=True, type=click.Choice(list(ARMS)))
 @click.option("--device", "device_name", default="cpu", show_default=True)
 @click.option("--width", type=click.Choice(["paper", "small"]), default="paper", show_default=True)
-@click.option("--rounds", default=15, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=2), default=15, show_default=True)
 def main(systems: tuple[str, ...], device_name: str, width: str, rounds: int) -> None:
     device = find_device(device_name)
     prepare_torch(device, "float32")

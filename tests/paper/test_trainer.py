@@ -151,8 +151,13 @@ def test_the_loss_is_compiled_if_asked(tmp_path: Path, monkeypatch: pytest.Monke
     assert calls == ["compiled", *["called"] * 3]
 
 
-def test_other_settings_are_refused_and_a_finished_run_stays(tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_a_finished_run_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(settings_of("draw", epochs=1), tmp_path)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"look: wn-dqn report {tmp_path}, wn-dqn plot {tmp_path} -o curves.png, tensorboard --logdir {tmp_path}"
+    )
     before = last_state(tmp_path)
     assert train(settings_of("draw", epochs=1), tmp_path) == 0
     assert all(torch.equal(value, last_state(tmp_path)[name]) for name, value in before.items())

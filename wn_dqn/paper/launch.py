@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from wn_dqn.config.registry import PARAMETERIZATIONS, import_code
+from wn_dqn.errors import FINISHED
 from wn_dqn.paper.data import load_images
 from wn_dqn.paper.settings import PaperSettings
 from wn_dqn.paper.storage import PaperDirectory
@@ -16,6 +17,7 @@ from wn_dqn.paper.trainer import Trainer
 from wn_dqn.runs.ending import train_to_an_end
 from wn_dqn.runs.metrics_writer import MetricsWriter
 from wn_dqn.runs.stop_request import StopRequest
+from wn_dqn.runs.story import pasteable
 from wn_dqn.system.hardware import prepare_torch
 from wn_dqn.system.progress import ProgressReporter
 
@@ -67,4 +69,8 @@ def train_paper(
         if went_on:
             reporter.message(f"resumed at step {trainer.steps:,}")
         trainer.write_status("running")
-        return train_to_an_end(trainer, trainer.run)
+        status = train_to_an_end(trainer, trainer.run)
+    if status == FINISHED:
+        run = pasteable(run_dir)
+        reporter.message(f"look: wn-dqn report {run}, wn-dqn plot {run} -o curves.png, tensorboard --logdir {run}")
+    return status
