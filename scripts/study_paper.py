@@ -20,6 +20,7 @@ import numpy as np
 
 from wn_dqn.analysis.plotting import figure_bytes
 from wn_dqn.analysis.read_runs import Table
+from wn_dqn.analysis.resampling import bootstrap_interval, mean
 from wn_dqn.paper.pages import Arm, PaperRun, arms_of, draw, last_values, read_arms
 from wn_dqn.paper.settings import ARMS, make_paper_settings
 
@@ -31,35 +32,34 @@ def table_of(system: str) -> Path:
     return ROOT / "evidence" / "paper" / f"{system}.csv"
 
 
+def folder_of(runs: Path, system: str, param: str, seed: int) -> Path:
+    return runs / f"{system}-{param}-{seed}"
+
+
 def train(system: str, runs: Path) -> None:
     for seed in SEEDS:
         for param in ARMS[system]:
-            folder = str(runs / f"{system}-{param}-{seed}")
+            folder = str(folder_of(runs, system, param, seed))
             options = ["--param", param, "--seed", str(seed), "--device", "cpu", "--run-dir", folder]
             subprocess.run([sys.executable, "-m", "wn_dqn", "paper", system, *options], check=True)
 
 
-def rows_of(run: PaperRun) -> Iterator[list[str]]:
-    """An epoch each, after the names: what was seen in training, and the measures of the test; no times."""
-    names, columns = zip(*_columns(run), strict=True)
-    yield list(names)
-    for epoch in zip(*columns, strict=True):
-        yield [run.settings.param, str(run.settings.seed), *(f"{value:.6g}" for value in epoch)]
-
-
-def _columns(run: PaperRun) -> Iterator[tuple[str, np.ndarray]]:
-    yield "epoch", run.evaluations["epoch"]
-    yield from ((name, values) for name, values in run.metrics.items() if name.startswith("train/"))
-    yield from ((name, values) for name, values in run.evaluations.items() if name not in ("epoch", "steps"))
+def rows_of(run: PaperRun) -> Iterator[dict[str, str]]:
+    """An epoch each: what was seen in training, and the measures of the test; no times."""
+    columns = {name: values for name, values in run.metrics.items() if name.startswith("train/")}
+    columns |= {name: values for name, values in run.evaluations.items() if name not in ("epoch", "steps")}
+    for index, epoch in enumerate(run.evaluations["epoch"]):
+        known = {"arm": run.settings.param, "seed": str(run.settings.seed), "epoch": str(int(epoch))}
+        yield known | {name: f"{values[index]:.6g}" for name, values in columns.items()}
 
 
 def write_table(system: str, runs: Path) -> None:
-    arms = read_arms([runs / f"{system}-{param}-{seed}" for param in ARMS[system] for seed in SEEDS])
+    arms = read_arms([folder_of(runs, system, param, seed) for param in ARMS[system] for seed in SEEDS])
+    rows = [row for arm in arms for run in arm.runs for row in rows_of(run)]
     with table_of(system).open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        for number, run in enumerate(run for arm in arms for run in arm.runs):
-            head, *rows = rows_of(run)
-            table.writerows([["arm", "seed", *head], *rows] if number == 0 else rows)
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
 
 
 def read_table(system: str) -> list[Arm]:
@@ -86,8 +86,9 @@ def main(system: str, runs: Path | None) -> None:
     arms = read_table(system)
     (ROOT / "docs" / f"paper_{system}.svg").write_bytes(figure_bytes(draw(arms), "svg"))
     for arm in arms:
-        values = last_values(arm)
-        print(f"{arm.param}: {np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f}), {len(values)} seeds")
+        values = np.array(last_values(arm))
+        low, high = bootstrap_interval([values[:, None]], mean)[:, 0]
+        print(f"{arm.param}: mean {values.mean():.3f}, 95% bootstrap {low:.3f} to {high:.3f}, {len(values)} seeds")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wn_dqn.analysis import resampling
 from wn_dqn.analysis.reference import reference_curve
 from wn_dqn.config.games import find_game
 from wn_dqn.config.registry import PARAMETERIZATIONS
@@ -95,7 +96,7 @@ MEASURES = {"cifar10": "error_percent", "vae": "bound", "vae-cifar10": "bits_per
 
 @pytest.mark.parametrize("system", list(ARMS))
 def test_the_papers_other_systems(system: str) -> None:
-    """After the last epoch, of five seeds; and their mean."""
+    """After the last epoch, of five seeds; their mean, and its interval."""
     page = (EVIDENCE.parent / "docs" / "paper-systems.md").read_text(encoding="utf-8")
     last: dict[str, dict[int, tuple[int, float]]] = {}
     with (EVIDENCE / "paper" / f"{system}.csv").open(encoding="utf-8") as file:
@@ -113,3 +114,5 @@ def test_the_papers_other_systems(system: str) -> None:
         digits = 3 if system == "vae-cifar10" else 1
         cells = [f"{value:.{digits}f}" for value in (*scores, float(np.mean(scores)))]
         assert f"| `{arm}` | {' | '.join(cells)} |" in page
+        low, high = resampling.bootstrap_interval([np.array(scores)[:, None]], resampling.mean)[:, 0]
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in " ".join(page.split())

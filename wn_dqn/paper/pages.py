@@ -66,16 +66,19 @@ class Arm:
 
 def has_paper_runs(paths: Sequence[Path]) -> bool:
     """Whether `paths`, run directories or folders of them, hold runs of these systems; UsageError if others, too."""
-    kinds = {bool(list(_folders(path))) for path in paths}
-    if True in kinds and (False in kinds or any(list(_folders(path, CONFIG)) for path in paths)):
+    found = [_holds([path], SETTINGS) for path in paths]
+    if any(found) and (not all(found) or _holds(paths, CONFIG)):
         raise UsageError("runs of the agent and of the paper's other systems cannot be shown together; name one kind")
-    return kinds == {True}
+    return any(found)
 
 
 def are_all_paper_runs(paths: Sequence[Path]) -> bool:
     """Whether `paths` hold runs of these systems, and none of the agent's."""
-    holds = [any(True for path in paths for _ in _folders(path, settings)) for settings in (SETTINGS, CONFIG)]
-    return holds == [True, False]
+    return _holds(paths, SETTINGS) and not _holds(paths, CONFIG)
+
+
+def _holds(paths: Sequence[Path], settings: str) -> bool:
+    return any(folder for path in paths for folder in _folders(path, settings))
 
 
 def _folders(path: Path, settings: str = SETTINGS) -> Iterator[Path]:

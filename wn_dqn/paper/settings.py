@@ -99,8 +99,10 @@ class PaperSettings:
         return f"{SYSTEM_LABELS[self.system]} on {self.data_label}"
 
 
-def default_learning_rate(system: str, param: str) -> float:
+def default_learning_rate(system: str, param: str, *, embedded: bool) -> float:
     """The paper's rates: sections 5.1 and 5.2. Section 5.3 states none: DRAW has 0.001, our choice."""
+    if embedded and (system, param) in _EMBEDDED_RATES:
+        return _EMBEDDED_RATES[system, param]
     if system == "cifar10":
         return 0.0003 if param == "standard" else 0.003
     return 0.001 if system == "draw" else 0.002
@@ -119,10 +121,10 @@ def make_paper_settings(system: str, param: str, data: str | None, **given: Any)
         raise UsageError(f"{system} does not train on {data}; its embedded data is {EMBEDDED[system]}")
     embedded = data in DATA_LABELS
     width, epochs = _SIZES[system][embedded]
-    learning_rate = default_learning_rate(system, param)
+    learning_rate = default_learning_rate(system, param, embedded=embedded)
     defaults: dict[str, Any] = {"width": width, "epochs": epochs, "learning_rate": learning_rate, "seed": 0}
     if embedded:
-        defaults |= {"learning_rate": _EMBEDDED_RATES.get((system, param), learning_rate), **_EMBEDDED_ONLY[system]}
+        defaults |= _EMBEDDED_ONLY[system]
     chosen = {name: value for name, value in given.items() if value is not None}
     return PaperSettings(system, param, data, **{**defaults, **chosen})
 

@@ -126,7 +126,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.system.parameters(), self.system.max_gradient_norm)
         self.optimizer.step()
         self.steps += 1
-        for name, each in {"loss": value, **{name: each.item() for name, each in others.items()}}.items():
+        for name, each in (("loss", value), *((name, other.item()) for name, other in others.items())):
             self.sums[name] = self.sums.get(name, 0.0) + each
         if self.average is not None:
             average_(self.average, self.system, self.steps, _AVERAGED_EPOCHS * self.epoch_steps)

@@ -18,6 +18,7 @@ def imports_uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # once: frozen garbage is never collected
+            gc.freeze()
         if was_on:
             gc.enable()
