@@ -42,12 +42,8 @@ with mock.patch("os.sched_setscheduler", side_effect=PermissionError) if {refuse
 print(os.sched_getscheduler(0), os.nice(0))
 """
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    normal = os.nice(0)
-    assert (
-        out.split() == [str(os.SCHED_OTHER), str(min(normal + 10, 19))]
-        if refused
-        else [str(os.SCHED_IDLE), str(normal)]
-    )
+    policy, niceness = (os.SCHED_OTHER, min(os.nice(0) + 10, 19)) if refused else (os.SCHED_IDLE, os.nice(0))
+    assert out.split() == [str(policy), str(niceness)]
 
 
 def ask(
