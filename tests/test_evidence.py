@@ -91,6 +91,32 @@ def test_every_arm_learns_and_the_page_says_how_well() -> None:
         assert f"| {' | '.join(row)} |" in LEARNING
 
 
+def minatar_curves(name: str) -> dict[str, dict[int, list[float]]]:
+    """Of each arm and seed, the score of every evaluation."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    with (EVIDENCE / f"minatar-{name}.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            curve = curves.setdefault(row["arm"], {}).setdefault(int(row["seed"]), [])
+            curve.append(float(row["score"]))
+            assert int(row["steps"]) == 20_000 * len(curve)
+    assert {len(curve) for seeds in curves.values() for curve in seeds.values()} == {5}
+    return curves
+
+
+@pytest.mark.parametrize("arm", ["standard", "wn"])
+def test_the_search_of_rates(arm: str) -> None:
+    """The mean of the last two evaluations over the three seeds, and the best rate is the question's."""
+    curves = minatar_curves("search")
+    means = []
+    for rate in ("0.0001", "0.0003", "0.001", "0.003"):
+        seeds = curves[f"MinAtar-Breakout-v0-{arm}-learning_rate_{rate}"]
+        assert list(seeds) == [40, 41, 42]
+        means.append(float(np.mean([curve[-2:] for curve in seeds.values()])))
+    assert f"| `{arm}` | {' | '.join(f'{value:.2f}' for value in means)} |" in PAGE
+    assert max(means) == means[-1]
+    assert "learning_rate: 3e-3" in (EVIDENCE / "minatar-question.yaml").read_text(encoding="utf-8")
+
+
 MEASURES = {"cifar10": "error_percent", "vae": "bound", "vae-cifar10": "bits_per_dim", "draw": "bound"}
 
 
