@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from load_script import load_script
 
 from wn_dqn.analysis import resampling
 from wn_dqn.analysis.reference import reference_curve
@@ -89,6 +90,33 @@ def test_every_arm_learns_and_the_page_says_how_well() -> None:
         cells = [", ".join(f"{score:.2f}" for score in scores) for scores in (catch[arm], breakout[arm])]
         row = [PARTS.get(arm, f"`{arm}`"), *cells, f"{np.mean(breakout[arm]):.2f}"]
         assert f"| {' | '.join(row)} |" in LEARNING
+
+
+def test_one_game_at_a_time() -> None:
+    """Rows of 50,000 steps; the mean score of all games in them."""
+    means, last = [], []
+    for seed in range(3):
+        with (EVIDENCE / "breakout" / "one-game" / f"seed{seed}" / "metrics.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["steps"]) for row in rows] == [50_000, 100_000, 150_000, 200_000]
+        scores, games = ([float(row[name]) for row in rows] for name in ("train/episode_return", "train/games"))
+        means.append(float(np.average(scores, weights=games)))
+        last.append(scores[-1])
+    assert f"{means[0]:.3f}, {means[1]:.3f} and {means[2]:.3f}, mean {np.mean(means):.3f}" in PAGE
+    assert f"{np.mean(last):.3f} in the last quarter" in " ".join(PAGE.split())
+
+
+@pytest.mark.parametrize(("name", "first", "last"), [("precision", 200, 204)])
+def test_the_numbers_of_a_study(name: str, first: int, last: int) -> None:
+    """What the script prints stands on the page, and every arm has the seeds of its study file."""
+    script = load_script("draw_studies")
+    study = script.STUDIES[name]
+    for line in script.numbers(study):
+        assert line in PAGE
+    for panel in study.panels:
+        assert f"seed: {first}-{last}" in (EVIDENCE / f"{panel.table}.yaml").read_text(encoding="utf-8")
+        for arm in panel.arms:
+            assert script.read_seeds(panel.table, arm) == list(range(first, last + 1))
 
 
 def minatar_curves(name: str) -> dict[str, dict[int, list[float]]]:

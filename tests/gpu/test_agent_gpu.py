@@ -172,6 +172,7 @@ def test_lower_precision_is_close(precision: Precision) -> None:
     torch.testing.assert_close(rounded.update(batch).loss, loss, rtol=0.1, atol=0.0)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("rainbow", [False, True])
 def test_updates_never_wait_for_the_gpu(rainbow: bool) -> None:
     agent, replay = agent_for(settings_for(rainbow=rainbow), 3, CUDA), filled_replay(CUDA)
@@ -180,8 +181,8 @@ def test_updates_never_wait_for_the_gpu(rainbow: bool) -> None:
     for batch in replay.sample(generator, 32, 5):  # eager calls and the capture may wait
         agent.update(batch)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for batch in replay.sample(generator, 32, 5):
             agent.update(batch)
         agent.update_target()
