@@ -92,7 +92,12 @@ def deterministic() -> Iterator[None]:
 
 
 def trained(
-    settings: Settings, device: torch.device, *, graphs: bool = True, dtype: torch.dtype = torch.float32
+    settings: Settings,
+    device: torch.device,
+    *,
+    graphs: bool = True,
+    dtype: torch.dtype = torch.float32,
+    updates: int = UPDATES,
 ) -> DQN:
     agent: DQN = agent_for(settings, 3, device)
     agent.online.to(dtype)
@@ -101,7 +106,7 @@ def trained(
         agent._run_update, agent._run_forward = agent._update, agent._forward
     minibatches = batches(device)
     agent.initialize(torch.cat([batch.obs for batch in minibatches[:4]]))
-    for number, batch in enumerate(minibatches):
+    for number, batch in enumerate(minibatches[:updates]):
         agent.update(batch)
         if number == UPDATES // 2:
             agent.update_target()
@@ -149,11 +154,18 @@ def test_it_acts_with_the_noise_that_was_drawn() -> None:
 
 @pytest.mark.parametrize(("param", "rainbow"), [*((param, False) for param in PARAMETERIZATIONS), ("wn", True)])
 def test_a_gpu_learns_what_a_cpu_does(param: str, rainbow: bool) -> None:
-    """In float64: sums are in another order, and twenty updates make of a last bit a million times as much."""
+    """In float64: sums are in another order, and twenty updates make of a last bit a million times as much.
+
+    After the initialization, after one update and after all, so that a failure says which tensor differs first.
+    """
     settings = settings_for(param, rainbow=rainbow)
-    on_gpu, on_cpu = (trained(settings, device, dtype=torch.float64) for device in (CUDA, CPU))
     obs = filled_replay(CPU).latest_observation()
-    torch.testing.assert_close(on_gpu.q_values(obs).cpu(), on_cpu.q_values(obs), rtol=1e-5, atol=1e-5)
+    for updates in (0, 1, UPDATES):
+        on_gpu, on_cpu = (trained(settings, device, dtype=torch.float64, updates=updates) for device in (CUDA, CPU))
+        for (name, ours), theirs in zip(on_gpu.online.named_parameters(), on_cpu.online.parameters(), strict=True):
+            close = torch.allclose(ours.cpu(), theirs, rtol=1e-5, atol=1e-5)
+            assert close, f"{name} differs after {updates} updates"
+        torch.testing.assert_close(on_gpu.q_values(obs).cpu(), on_cpu.q_values(obs), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
