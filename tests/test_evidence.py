@@ -106,7 +106,7 @@ def test_one_game_at_a_time() -> None:
     assert f"{np.mean(last):.3f} in the last quarter" in " ".join(PAGE.split())
 
 
-@pytest.mark.parametrize(("name", "first", "last"), [("precision", 200, 204)])
+@pytest.mark.parametrize(("name", "first", "last"), [("precision", 200, 204), ("minatar", 100, 109)])
 def test_the_numbers_of_a_study(name: str, first: int, last: int) -> None:
     """What the script prints stands on the page, and every arm has the seeds of its study file."""
     script = load_script("draw_studies")

@@ -23,9 +23,13 @@ def test_the_readme_has_the_numbers_that_the_script_prints(tmp_path: Path) -> No
     ]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert "5,557 on Kung Fu Master (95% interval 4,507 to 6,688, ten seeds)" in readme
-    assert "Random play scores 449" in readme
+    assert "where random play scores 449." in readme
     assert "Breakout score 1.68 in their first million frames and 7.12 in their second" in readme
-    assert "1.62 to 1.96 and 6.28 to 6.76: the second lies above it" in readme
+    assert "1.62 to 1.96 and 6.28 to 6.76 were predicted: the second lies above its interval." in readme
+    studies = load_script("draw_studies")
+    *_, improvement = studies.numbers(studies.STUDIES["minatar"])
+    assert improvement == "a run of wn beats one of standard with probability 0.76 (0.63 to 0.88)"
+    assert "with probability 0.76 (95% interval 0.63 to 0.88; ten seeds an arm" in readme
 
 
 def test_the_table_of_quick_is_that_of_its_page() -> None:
