@@ -41,6 +41,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a forked process has one thread, and sums
 import click
 import torch
 import torch._dynamo
+import uvicorn
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
@@ -769,10 +770,11 @@ def protocols(bench: Bench, rng: random.Random) -> None:
 
 
 def nothing_long() -> None:
-    """Replace the slow parts of commands, which are training and long evaluations."""
+    """Replace the slow parts of commands: training, long evaluations, and waiting for a reader of the live page."""
     bounded_games()
     launch.train_run = lambda settings, *_args, **_kwargs: 0 * len(dump_yaml(settings.model_dump()))
     doctor.examine = lambda _device: iter(["fine"])  # type: ignore[assignment]
+    uvicorn.Server.run = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
 
 
 def command_lines(bench: Bench, rng: random.Random) -> None:
